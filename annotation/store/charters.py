@@ -1,0 +1,40 @@
+"""Versions of the charter; a version never changes once it is written."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from annotation.errors import NotFound
+from annotation.store.part import Part
+from annotation.store.tables import charters
+from annotation.types import Charter, utc_now
+
+
+class Charters(Part):
+    """Read and add charter versions."""
+
+    def current(self) -> Charter | None:
+        """The newest version, or None if there is none yet."""
+        with self._engine.connect() as db:
+            body = db.scalar(sa.select(charters.c.body).order_by(charters.c.version.desc()).limit(1))
+        return Charter.model_validate(body) if body else None
+
+    def get(self, version: int) -> Charter:
+        """One version. Raises NotFound."""
+        with self._engine.connect() as db:
+            body = db.scalar(sa.select(charters.c.body).where(charters.c.version == version))
+        if body is None:
+            raise NotFound(f"There is no charter version {version}.")
+        return Charter.model_validate(body)
+
+    def add(self, charter: Charter, author: str) -> Charter:
+        """Keep `charter` as the next version, unless the newest one says the same; returns it with its number."""
+        newest = self.current()
+        number = newest.version + 1 if newest else 1
+        kept = charter.model_copy(update={"version": number})
+        if newest and newest == charter.model_copy(update={"version": newest.version}):
+            return newest
+        with self._writer.begin() as db:
+            row = {"version": number, "body": kept.model_dump(mode="json"), "author": author, "made_at": utc_now()}
+            db.execute(charters.insert().values(row))
+        return kept

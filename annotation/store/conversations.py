@@ -1,0 +1,221 @@
+"""Conversations as trees of turns: a retry or an edit adds a sibling, nothing is overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from uuid import uuid4
+
+import sqlalchemy as sa
+
+from annotation.errors import NotFound
+from annotation.store.part import Part
+from annotation.store.tables import conversations, turns
+from annotation.types import Conversation, Message, Provenance, Role, Turn, utc_now
+
+TITLE_LENGTH = 60
+
+
+def new_id() -> str:
+    """A fresh random id, 32 hex digits."""
+    return uuid4().hex
+
+
+class Conversations(Part):
+    """Add and read conversations and their turns."""
+
+    def start(self, source: str, title: str = "New conversation", language: str | None = None) -> str:
+        """Begin an empty conversation; returns its id."""
+        conversation_id = new_id()
+        with self._writer.begin() as db:
+            db.execute(conversations.insert().values(_conversation_row(conversation_id, source, None, title, language)))
+        return conversation_id
+
+    def add_turn(
+        self,
+        conversation_id: str,
+        parent_id: str | None,
+        role: Role,
+        text: str,
+        provenance: Provenance | None = None,
+    ) -> Turn:
+        """Keep one turn under `parent_id` and make it the conversation's head; the first user turn names it."""
+        turn = Turn(
+            id=new_id(),
+            conversation_id=conversation_id,
+            parent_id=parent_id,
+            role=role,
+            text=text,
+            made_at=utc_now(),
+            provenance=provenance,
+        )
+        change: dict[str, str] = {"head_id": turn.id}
+        if parent_id is None and role == "user":
+            change["title"] = shorten(text)
+        with self._writer.begin() as db:
+            db.execute(turns.insert().values(_turn_row(turn)))
+            db.execute(conversations.update().where(conversations.c.id == conversation_id).values(change))
+        return turn
+
+    def set_head(self, conversation_id: str, turn_id: str | None) -> None:
+        """Continue the conversation from `turn_id` (the turns after it are kept, off the path)."""
+        with self._writer.begin() as db:
+            db.execute(conversations.update().where(conversations.c.id == conversation_id).values(head_id=turn_id))
+
+    def import_one(
+        self, source: str, external_id: str, title: str, language: str | None, messages: Sequence[ImportedMessage]
+    ) -> bool:
+        """Keep a whole conversation in one transaction; False if (source, external_id) is already there."""
+        with self._writer.begin() as db:
+            there = sa.select(conversations.c.id).where(
+                conversations.c.source == source, conversations.c.external_id == external_id
+            )
+            if db.scalar(there):
+                return False
+            conversation_id, parent_id, rows = new_id(), None, []
+            for message, provenance in messages:
+                turn = Turn(
+                    id=new_id(),
+                    conversation_id=conversation_id,
+                    parent_id=parent_id,
+                    role=message.role,
+                    text=message.text,
+                    made_at=utc_now(),
+                    provenance=provenance,
+                )
+                rows.append(_turn_row(turn))
+                parent_id = turn.id
+            row = _conversation_row(conversation_id, source, external_id, shorten(title), language)
+            db.execute(conversations.insert().values(row | {"head_id": parent_id}))
+            db.execute(turns.insert(), rows)
+        return True
+
+    def get(self, conversation_id: str) -> Conversation:
+        """A conversation along the path to its head. Raises NotFound."""
+        with self._engine.connect() as db:
+            row = db.execute(sa.select(conversations).where(conversations.c.id == conversation_id)).mappings().first()
+            if row is None:
+                raise NotFound("That conversation is not here.", do="Start a new one, or pick one from the list.")
+            path = _path(db, conversation_id, row["head_id"])
+        return _conversation(row, path)
+
+    def of_reply(self, reply_id: str) -> Conversation:
+        """The conversation along the path to `reply_id`, the reply last. Raises NotFound."""
+        with self._engine.connect() as db:
+            query = sa.select(conversations).join(turns, turns.c.conversation_id == conversations.c.id)
+            row = db.execute(query.where(turns.c.id == reply_id)).mappings().first()
+            if row is None:
+                raise NotFound(f"There is no reply {reply_id}.")
+            path = _path(db, row["id"], reply_id)
+        return _conversation(row, path)
+
+    def of_replies(self, reply_ids: Iterable[str]) -> dict[str, Conversation]:
+        """`of_reply` for many replies in a handful of queries."""
+        wanted, found = list(dict.fromkeys(reply_ids)), {}
+        for start in range(0, len(wanted), 500):
+            found.update(self._some_of_replies(wanted[start : start + 500]))
+        return found
+
+    def _some_of_replies(self, reply_ids: Sequence[str]) -> dict[str, Conversation]:
+        with self._engine.connect() as db:
+            owners = dict(
+                db.execute(sa.select(turns.c.id, turns.c.conversation_id).where(turns.c.id.in_(reply_ids)))
+                .tuples()
+                .all()
+            )
+            ids = set(owners.values())
+            heads = {
+                row["id"]: row
+                for row in db.execute(sa.select(conversations).where(conversations.c.id.in_(ids))).mappings()
+            }
+            rows = db.execute(sa.select(turns).where(turns.c.conversation_id.in_(ids))).mappings()
+            kept = {row["id"]: turn_of(row) for row in rows}
+        return {
+            reply_id: _conversation(heads[conversation_id], _walk(kept, reply_id))
+            for reply_id, conversation_id in owners.items()
+        }
+
+    def recent(self, source: str, limit: int = 30) -> list[tuple[str, str]]:
+        """(id, title) of the newest conversations of one source that have a turn, newest first."""
+        query = (
+            sa.select(conversations.c.id, conversations.c.title)
+            .where(conversations.c.source == source, conversations.c.head_id.is_not(None))
+            .order_by(conversations.c.seq.desc())
+            .limit(limit)
+        )
+        with self._engine.connect() as db:
+            return [(row.id, row.title) for row in db.execute(query)]
+
+    def count(self) -> int:
+        """Conversations that have at least one turn."""
+        query = sa.select(sa.func.count()).select_from(conversations).where(conversations.c.head_id.is_not(None))
+        with self._engine.connect() as db:
+            return db.scalar(query) or 0
+
+    def turn(self, turn_id: str) -> Turn:
+        """One turn. Raises NotFound."""
+        with self._engine.connect() as db:
+            row = db.execute(sa.select(turns).where(turns.c.id == turn_id)).mappings().first()
+        if row is None:
+            raise NotFound(f"There is no turn {turn_id}.")
+        return turn_of(row)
+
+
+ImportedMessage = tuple[Message, Provenance | None]
+
+
+def shorten(text: str) -> str:
+    """A one-line title out of a message."""
+    line = " ".join(text.split())
+    return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
+
+
+def turn_of(row: sa.RowMapping) -> Turn:
+    """A row of `turns` as a Turn."""
+    return Turn(
+        id=row["id"],
+        conversation_id=row["conversation_id"],
+        parent_id=row["parent_id"],
+        role=row["role"],
+        text=row["text"],
+        made_at=row["made_at"],
+        provenance=Provenance.model_validate(row["provenance"]) if row["provenance"] else None,
+    )
+
+
+def _turn_row(turn: Turn) -> dict[str, object]:
+    row = turn.model_dump(exclude={"provenance"})
+    row["provenance"] = turn.provenance.model_dump(mode="json") if turn.provenance else None
+    # A reply with nothing in it gives a reviewer nothing to judge.
+    row["review_state"] = "waiting" if turn.role == "assistant" and turn.text.strip() else None
+    return row
+
+
+def _conversation_row(
+    conversation_id: str, source: str, external_id: str | None, title: str, language: str | None
+) -> dict[str, object]:
+    return {
+        "id": conversation_id,
+        "source": source,
+        "external_id": external_id,
+        "title": title,
+        "language": language,
+        "created_at": utc_now(),
+    }
+
+
+def _conversation(row: sa.RowMapping, path: tuple[Turn, ...]) -> Conversation:
+    fields = ("id", "source", "external_id", "title", "language", "created_at")
+    return Conversation(**{name: row[name] for name in fields}, turns=path)
+
+
+def _path(db: sa.Connection, conversation_id: str, head_id: str | None) -> tuple[Turn, ...]:
+    rows = db.execute(sa.select(turns).where(turns.c.conversation_id == conversation_id)).mappings()
+    return _walk({row["id"]: turn_of(row) for row in rows}, head_id)
+
+
+def _walk(kept: dict[str, Turn], head_id: str | None) -> tuple[Turn, ...]:
+    path: list[Turn] = []
+    while head_id is not None:
+        path.append(kept[head_id])
+        head_id = kept[head_id].parent_id
+    return tuple(reversed(path))
