@@ -117,11 +117,8 @@ class Conversations(Part):
 
     def _some_of_replies(self, reply_ids: Sequence[str]) -> dict[str, Conversation]:
         with self._engine.connect() as db:
-            owners = dict(
-                db.execute(sa.select(turns.c.id, turns.c.conversation_id).where(turns.c.id.in_(reply_ids)))
-                .tuples()
-                .all()
-            )
+            owner = sa.select(turns.c.id, turns.c.conversation_id).where(turns.c.id.in_(reply_ids))
+            owners = {row.id: row.conversation_id for row in db.execute(owner)}
             ids = set(owners.values())
             heads = {
                 row["id"]: row

@@ -73,6 +73,8 @@ def _engine(url: str) -> sa.Engine:
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
+    except OSError as error:
+        raise UserError(f"The folder of {url} can't be made: {error.strerror}.", do="Choose another place.") from error
     except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ModuleNotFoundError) as error:
         raise UserError(
             f"'{url}' is not a database address Tonesmith can use: {error}.",

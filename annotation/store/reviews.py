@@ -127,7 +127,7 @@ class Reviews(Part):
             .group_by(turns.c.review_state)
         )
         with self._engine.connect() as db:
-            return {"waiting": 0, "reviewed": 0, "skipped": 0} | dict(db.execute(query).tuples().all())
+            return {"waiting": 0, "reviewed": 0, "skipped": 0} | {row[0]: row[1] for row in db.execute(query)}
 
     def of_reply(self, reply_id: str) -> Reviewed:
         """All that was said about one reply."""

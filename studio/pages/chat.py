@@ -1,0 +1,197 @@
+"""Chat: talk to the base or an adapter; stop, retry, edit, thumbs, and 'correct this' on the bubble."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from annotation.errors import UserError
+from annotation.store.conversations import new_id
+from annotation.types import Conversation, Sampling, Turn
+from studio.parts import shell
+from studio.parts.diff import diff_html
+from studio.parts.guard import guarded
+from studio.services import Services
+from studio.services.chat import LiveReply
+
+THUMBS = {"up": "Like", "down": "Dislike"}
+PLACEHOLDER = (
+    "<h3>Say something a customer might say</h3>"
+    "<p>Every reply is kept. Where one is not as it should be, press its pencil and write it as it should have been.</p>"
+)
+Update = tuple[Any, ...]
+
+
+def build(services: Services) -> None:
+    """Lay out the page and wire it."""
+    shell.header(services, "Chat")
+    shell.title("Chat", "Talk with the model as a customer would, and correct it where it goes wrong.")
+    open_id = gr.BrowserState("", storage_key="tonesmith-chat", secret="tonesmith-chat")
+    with gr.Row(equal_height=True):
+        model = gr.Dropdown(services.serving.choices(), value="base", label="Answered by", scale=3, elem_id="ts-model")
+        earlier = gr.Dropdown([], label="Earlier chats", scale=3, elem_id="ts-earlier")
+        new = gr.Button("New chat", scale=1, min_width=120, elem_id="ts-new")
+    chatbot = gr.Chatbot(
+        show_label=False,
+        label="Conversation",
+        height="52vh",
+        editable="all",
+        buttons=["copy"],
+        render_markdown=False,  # replies are text: markup in them is shown, never run
+        placeholder=PLACEHOLDER,
+        group_consecutive_messages=False,
+        elem_id="ts-chat",
+    )
+    note = gr.HTML(elem_id="ts-chat-note")
+    with gr.Row(equal_height=True):
+        message = gr.Textbox(
+            placeholder="Write a message, then press Enter",
+            label="Message",
+            show_label=False,
+            lines=1,
+            max_lines=6,
+            scale=8,
+            autofocus=True,
+            elem_id="ts-message",
+        )
+        send = gr.Button("Send", variant="primary", scale=1, min_width=96, elem_id="ts-send")
+        stop = gr.Button("Stop", variant="stop", scale=1, min_width=96, visible=False, elem_id="ts-stop")
+    with gr.Accordion("How replies are drawn", open=False), gr.Row():
+        temperature = gr.Slider(0, 1.5, 0.7, step=0.1, label="Variety", info="0 gives the same reply every time")
+        length = gr.Slider(32, 512, 200, step=8, label="Longest reply", info="in tokens, about ¾ of a word each")
+
+    talk = _Talk(services)
+    drawn = [model, temperature, length]
+    outputs = [chatbot, message, open_id, earlier, note, send, stop]
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
+    streams = [
+        gr.on([message.submit, send.click], guarded(talk.send), [open_id, message, *drawn], outputs, **quiet),
+        chatbot.retry(guarded(talk.retry), [open_id, *drawn], outputs, **quiet),
+        chatbot.edit(guarded(talk.edit), [open_id, *drawn], outputs, **quiet),
+    ]
+    settle = guarded(talk.show)
+    for stream in streams:
+        stream.failure(settle, open_id, [chatbot, send, stop], **quiet)
+    stop.click(settle, open_id, [chatbot, send, stop], cancels=streams, **quiet)
+    chatbot.like(guarded(talk.react), open_id, None, **quiet)
+    new.click(lambda: ("", [], "", None), None, [open_id, chatbot, note, earlier], **quiet)
+    earlier.input(guarded(talk.open), earlier, [open_id, chatbot, note], **quiet)
+    page = gr.context.Context.root_block
+    if page is not None:
+        page.load(guarded(talk.arrive), open_id, [chatbot, earlier, model, open_id], **quiet)
+
+
+class _Talk:
+    """The page's handlers. A chat is known by its id, which the browser keeps, so a reload goes on where it was."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._chat = services.chat
+
+    async def send(
+        self, open_id: str, text: str, model: str, temperature: float, length: float
+    ) -> AsyncIterator[Update]:
+        sampling = Sampling(temperature=temperature, max_tokens=int(length))
+        async for update in self._stream(self._chat.send(open_id or None, text, model, sampling), sent=True):
+            yield update
+
+    async def retry(
+        self, data: gr.RetryData, open_id: str, model: str, temperature: float, length: float
+    ) -> AsyncIterator[Update]:
+        sampling = Sampling(temperature=temperature, max_tokens=int(length))
+        async for update in self._stream(self._chat.retry(open_id, _place(data.index), model, sampling)):
+            yield update
+
+    async def edit(
+        self, data: gr.EditData, open_id: str, model: str, temperature: float, length: float
+    ) -> AsyncIterator[Update]:
+        """A user's message changed: answer that. A reply changed: keep it as a correction."""
+        place, after = _place(data.index), _text(data.value)
+        turn = self._chat.open(open_id).turns[place]
+        if turn.role == "assistant":
+            yield self._correct(turn, after)
+            return
+        sampling = Sampling(temperature=temperature, max_tokens=int(length))
+        async for update in self._stream(self._chat.edit(open_id, place, after, model, sampling)):
+            yield update
+
+    def _correct(self, turn: Turn, after: str) -> Update:
+        self._chat.correct(new_id(), turn.id, after)
+        note = (
+            '<div class="ts-notice ts-good" role="status">Correction saved. It goes into the next dataset version.</div>'
+            f'<div class="ts-diff" dir="auto">{diff_html(turn.text, after.strip())}</div>'
+        )
+        conversation = self._chat.open(turn.conversation_id)
+        return self._messages(conversation), gr.skip(), gr.skip(), gr.skip(), note, *_idle()
+
+    async def _stream(self, replies: AsyncIterator[LiveReply], sent: bool = False) -> AsyncIterator[Update]:
+        before: list[dict[str, Any]] | None = None
+        async for live in replies:
+            if before is None:
+                before = self._messages(self._chat.open(live.conversation_id))
+                if live.turn:  # kept before the first piece was seen
+                    before = before[:-1]
+                yield before, "" if sent else gr.skip(), live.conversation_id, gr.skip(), "", *_busy()
+            shown = [*before, {"role": "assistant", "content": live.text}] if live.text else before
+            yield shown, gr.skip(), gr.skip(), gr.skip(), _problem(live), *_busy()
+        if before is not None:
+            chats = [(title, key) for key, title in self._chat.recent()]
+            conversation = self._chat.open(live.conversation_id)
+            picked = gr.Dropdown(chats, value=conversation.id)
+            yield self._messages(conversation), gr.skip(), gr.skip(), picked, gr.skip(), *_idle()
+
+    def show(self, open_id: str) -> Update:
+        """The chat as it is kept, and the page at rest."""
+        return (self._messages(self._chat.open(open_id)) if open_id else [], *_idle())
+
+    def open(self, chosen: str | None) -> Update:
+        if not chosen:
+            return gr.skip(), gr.skip(), gr.skip()
+        return chosen, self._messages(self._chat.open(chosen)), ""
+
+    def arrive(self, open_id: str) -> Update:
+        """The page was opened or reloaded."""
+        chats = [(title, key) for key, title in self._chat.recent()]
+        if open_id not in {key for _, key in chats}:
+            open_id = ""
+        messages = self._messages(self._chat.open(open_id)) if open_id else []
+        picked = gr.Dropdown(chats, value=open_id or None)
+        return messages, picked, gr.Dropdown(self._services.serving.choices()), open_id
+
+    def react(self, data: gr.LikeData, open_id: str) -> None:
+        turn = self._chat.open(open_id).turns[_place(data.index)]
+        self._chat.react(turn.id, {"Like": "up", "Dislike": "down", True: "up", False: "down"}.get(data.liked, "none"))
+
+    def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
+        return [{"role": turn.role, "content": turn.text} for turn in conversation.turns]
+
+
+def _place(index: Any) -> int:
+    return int(index[0] if isinstance(index, list | tuple) else index)
+
+
+def _text(value: Any) -> str:
+    """The edited text: Gradio hands over a string, or a list with one text piece."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return str(value[0].get("text", ""))
+    if not isinstance(value, str):
+        raise UserError("The edited message did not arrive as text.", do="Try again.")
+    return value
+
+
+def _problem(live: LiveReply) -> str:
+    if not live.problem:
+        return ""
+    kept = " What had arrived is kept." if live.turn else ""
+    return f'<div class="ts-notice ts-bad" role="alert">{escape(live.problem)}{kept}</div>'
+
+
+def _busy() -> tuple[Any, Any]:
+    return gr.Button(visible=False), gr.Button(visible=True)
+
+
+def _idle() -> tuple[Any, Any]:
+    return gr.Button(visible=True), gr.Button(visible=False)

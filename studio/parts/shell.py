@@ -1,0 +1,63 @@
+"""What every page stands in: the header with the way round the loop, and the engine's state."""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+
+from studio.services import Services
+from studio.services.serving import EngineView
+
+PAGES = (
+    ("Home", "/"),
+    ("Chat", "/chat"),
+    ("Review", "/review"),
+    ("Datasets", "/datasets"),
+    ("Training", "/training"),
+    ("Compare", "/compare"),
+)
+LOGO = (
+    '<svg viewBox="0 0 24 24" width="22" height="22" aria-hidden="true"><path d="M12 2.5v11" stroke="currentColor" '
+    'stroke-width="2.2" stroke-linecap="round"/><path d="M7 2.5v5a5 5 0 0 0 10 0v-5" fill="none" '
+    'stroke="currentColor" stroke-width="2.2" stroke-linecap="round"/><circle cx="12" cy="19" r="2.6" '
+    'fill="currentColor"/></svg>'
+)
+POLL_SECONDS = 2.0
+
+
+def header(services: Services, here: str) -> None:
+    """Lay out the header of the page called `here`; the engine's state follows by itself."""
+    gr.Navbar(visible=False)
+    links = "".join(
+        f'<a href="{path}"{" aria-current=page" if name == here else ""}>{name}</a>' for name, path in PAGES
+    )
+    with gr.Row(elem_id="ts-header"):
+        gr.HTML(
+            f'<a class="ts-skip" href="#ts-main">Skip to the page</a>'
+            f'<a class="ts-brand" href="/" aria-label="Tonesmith, home">{LOGO}<span>Tonesmith</span></a>'
+            f'<nav aria-label="Pages">{links}</nav>',
+            elem_id="ts-nav",
+        )
+        pill = gr.HTML(engine_pill(services.serving.view()), elem_id="ts-engine")
+    shown = gr.State("")
+
+    def refresh(last: str) -> tuple[object, object]:
+        now = engine_pill(services.serving.view())
+        return (gr.skip(), gr.skip()) if now == last else (now, now)
+
+    gr.Timer(POLL_SECONDS).tick(refresh, shown, [pill, shown], show_progress="hidden", queue=False, api_name=False)
+
+
+def title(text: str, lead: str) -> None:
+    """The page's heading and the one sentence under it."""
+    gr.HTML(f'<h1 id="ts-main" tabindex="-1">{escape(text)}</h1><p class="ts-lead">{escape(lead)}</p>')
+
+
+def engine_pill(view: EngineView) -> str:
+    """The engine's state in a few words, the details on hover and for screen readers."""
+    bar = f'<i style="width:{round(100 * view.fraction)}%"></i>' if view.tone == "busy" else ""
+    return (
+        f'<div class="ts-pill ts-{view.tone}" role="status" title="{escape(view.detail, quote=True)}">'
+        f"<b></b><span>{escape(view.label)}</span>{bar}</div>"
+    )

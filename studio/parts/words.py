@@ -1,0 +1,68 @@
+"""Small pieces of text and HTML for people. Everything that came from outside is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from html import escape
+
+from annotation.types import Turn, utc_now
+
+SPEAKERS = {"user": "Customer", "assistant": "Model", "system": "Instructions"}
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """`1 reply`, `2 replies`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def duration(seconds: float | None) -> str:
+    """`45 s`, `3 min`, `1 h 20 min`; a dash if unknown."""
+    if seconds is None:
+        return "–"
+    if seconds < 90:
+        return f"{max(0, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def ago(moment: datetime) -> str:
+    """`just now`, `5 min ago`, or the date."""
+    seconds = (utc_now() - moment).total_seconds()
+    if seconds < 60:
+        return "just now"
+    return f"{duration(seconds)} ago" if seconds < 86_400 else f"{moment:%d %b %Y}"
+
+
+def empty(title: str, text: str, link: str = "", label: str = "") -> str:
+    """An empty state that says what to do."""
+    action = f'<a class="ts-button" href="{escape(link)}">{escape(label)}</a>' if link else ""
+    return f'<div class="ts-empty"><h3>{escape(title)}</h3><p>{escape(text)}</p>{action}</div>'
+
+
+def badge(text: str, tone: str = "quiet") -> str:
+    """A small label; tone is `quiet`, `good`, `busy`, `warn` or `bad`."""
+    return f'<span class="ts-badge ts-{tone}">{escape(text)}</span>'
+
+
+def bubbles(turns: Sequence[Turn], focus: str | None = None) -> str:
+    """A conversation as text, never as markup; the turn with id `focus` is the one in question."""
+    parts = []
+    for turn in turns:
+        focused = " ts-focus" if turn.id == focus else ""
+        parts.append(
+            f'<div class="ts-turn ts-{turn.role}{focused}"><div class="ts-who">{SPEAKERS[turn.role]}</div>'
+            f'<div class="ts-said" dir="auto">{escape(turn.text)}</div></div>'
+        )
+    return f'<div class="ts-conversation">{"".join(parts)}</div>'
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
+    """A plain table; the cells are HTML already."""
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    said = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return (
+        f'<div class="ts-scroll"><table class="ts-table">{said}'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )

@@ -1,0 +1,169 @@
+"""Talk to the base or an adapter; every reply is kept, also the stopped and the broken ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from annotation.errors import UserError
+from annotation.store import Store
+from annotation.store.reviews import ReviewAct, Thumb
+from annotation.types import ChatModel, Conversation, Finish, Frozen, Provenance, Sampling, Turn
+
+MESSAGE_LIMIT = 20_000
+"""Longest message a person can send, in characters."""
+
+
+class LiveReply(Frozen):
+    """A reply while it grows. `turn` is set once it is kept; `problem` says why it broke off."""
+
+    conversation_id: str
+    text: str
+    turn: Turn | None = None
+    problem: str | None = None
+
+
+class ChatService:
+    """What the Chat page and `tonesmith chat` call.
+
+    `identify(model)` gives the provenance (without sampling and time) of `base` or an adapter's name.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        model: Callable[[], ChatModel],
+        identify: Callable[[str], Provenance],
+        person: str,
+        charter_version: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._model = model
+        self._identify = identify
+        self._person = person
+        self._charter_version = charter_version
+
+    def recent(self) -> list[tuple[str, str]]:
+        """(id, title) of the latest chats, newest first."""
+        return self._store.conversations.recent("chat")
+
+    def open(self, conversation_id: str) -> Conversation:
+        """A chat along its current path. Raises NotFound."""
+        return self._store.conversations.get(conversation_id)
+
+    async def send(
+        self, conversation_id: str | None, text: str, model: str, sampling: Sampling
+    ) -> AsyncIterator[LiveReply]:
+        """Add a message and stream the reply. The message is kept before the first token is asked for.
+
+        Raises UserError for an empty or overlong message.
+        """
+        text = _checked(text)
+        if conversation_id is None:
+            conversation_id = self._store.conversations.start("chat")
+        path = self._store.conversations.get(conversation_id).turns
+        parent = path[-1].id if path else None
+        if path and path[-1].role == "user":  # its reply never came: ask anew beside it
+            parent = path[-1].parent_id
+        self._store.conversations.add_turn(conversation_id, parent, "user", text)
+        async for live in self.answer(conversation_id, model, sampling):
+            yield live
+
+    async def retry(
+        self, conversation_id: str, reply_index: int, model: str, sampling: Sampling
+    ) -> AsyncIterator[LiveReply]:
+        """Answer again at `reply_index` (place in the path, a user's or a reply's); the old reply is kept beside."""
+        path = self._store.conversations.get(conversation_id).turns[: reply_index + 1]
+        asked = next((turn for turn in reversed(path) if turn.role == "user"), None)
+        if asked is None:
+            raise UserError("There is nothing to answer again.", do="Send a message first.")
+        self._store.conversations.set_head(conversation_id, asked.id)
+        async for live in self.answer(conversation_id, model, sampling):
+            yield live
+
+    async def edit(
+        self, conversation_id: str, index: int, text: str, model: str, sampling: Sampling
+    ) -> AsyncIterator[LiveReply]:
+        """Say something else at place `index` and go on from there; what was said before is kept beside."""
+        text = _checked(text)
+        edited = self._store.conversations.get(conversation_id).turns[index]
+        self._store.conversations.add_turn(conversation_id, edited.parent_id, "user", text)
+        async for live in self.answer(conversation_id, model, sampling):
+            yield live
+
+    async def answer(self, conversation_id: str, model: str, sampling: Sampling) -> AsyncIterator[LiveReply]:
+        """Stream a reply to the conversation as it stands and keep it, whole, stopped or broken."""
+        turns = self._store.conversations.get(conversation_id).turns
+        messages = [turn.as_message() for turn in turns]
+        provenance = self._identify(model)
+        text, finish, problem, started = "", None, None, time.monotonic()
+        try:
+            async for chunk in self._model().stream(messages, model=model, sampling=sampling):
+                text += chunk.text
+                finish = chunk.finish or finish
+                if chunk.text:
+                    yield LiveReply(conversation_id=conversation_id, text=text)
+        except UserError as error:
+            finish, problem = "error", str(error)
+        finally:  # also when the person presses 'stop', which closes this generator
+            turn = self._keep(turns, text, provenance, sampling, finish or "stopped", started)
+        yield LiveReply(conversation_id=conversation_id, text=text, turn=turn, problem=problem)
+
+    def _keep(
+        self,
+        turns: Sequence[Turn],
+        text: str,
+        provenance: Provenance,
+        sampling: Sampling,
+        finish: Finish,
+        started: float,
+    ) -> Turn | None:
+        if not text.strip():
+            return None
+        drawn = {"sampling": sampling, "seconds": round(time.monotonic() - started, 3), "finish": finish}
+        parent = turns[-1]
+        return self._store.conversations.add_turn(
+            parent.conversation_id, parent.id, "assistant", text, provenance.model_copy(update=drawn)
+        )
+
+    def correct(self, act_id: str, reply_id: str, after: str) -> bool:
+        """Keep a reply as it should have been. Raises UserError if nothing changed."""
+        if not after.strip():
+            raise UserError("The corrected reply is empty.", "What the model should have said.", "Write it, then save.")
+        return self._store.reviews.save(
+            ReviewAct(
+                act_id=act_id,
+                reply_id=reply_id,
+                reviewer=self._person,
+                charter_version=self._charter_version(),
+                correction=after,
+                origin="chat",
+            )
+        )
+
+    def react(self, reply_id: str, thumb: Thumb) -> None:
+        """Keep a thumb."""
+        self._store.reviews.react(reply_id, thumb, self._person)
+
+    def thumbs(self, conversation: Conversation) -> dict[str, Thumb]:
+        """Newest thumb a reply of this conversation."""
+        return self._store.reviews.thumbs([turn.id for turn in conversation.turns if turn.role == "assistant"])
+
+    def corrected(self, conversation: Conversation) -> dict[str, str]:
+        """Newest correction of each corrected reply on the path, by reply id."""
+        found = {}
+        for turn in conversation.turns:
+            if turn.role == "assistant" and (kept := self._store.reviews.of_reply(turn.id).corrections):
+                found[turn.id] = kept[-1].after
+        return found
+
+
+def _checked(text: str) -> str:
+    text = text.strip()
+    if not text:
+        raise UserError("There is no message to send.", do="Write one first.")
+    if len(text) > MESSAGE_LIMIT:
+        raise UserError(
+            f"The message has {len(text):,} characters.", f"At most {MESSAGE_LIMIT:,}.", "Shorten it and send again."
+        )
+    return text

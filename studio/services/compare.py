@@ -1,0 +1,102 @@
+"""Two replies to one message, blind: who is who stays on this side until the vote."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+
+from annotation.errors import UserError
+from annotation.store import Store
+from annotation.store.comparisons import Answer, Comparison
+from annotation.types import ChatModel, Finish, Frozen, Message, Outcome, Provenance, Sampling
+from serving.arena import Side, paced
+
+
+class LivePair(Frozen):
+    """Both replies while they grow; nothing here tells which is which.
+
+    `comparison_id` is set once both are kept and can be voted on; `problem` says why they can't be.
+    """
+
+    left: str = ""
+    right: str = ""
+    comparison_id: str | None = None
+    problem: str | None = None
+
+
+class CompareService:
+    """What the Compare page and `tonesmith compare` call."""
+
+    def __init__(
+        self,
+        store: Store,
+        model: Callable[[], ChatModel],
+        identify: Callable[[str], Provenance],
+        person: str,
+        coin: random.Random | None = None,
+    ) -> None:
+        self._store = store
+        self._model = model
+        self._identify = identify
+        self._person = person
+        self._coin = coin or random.SystemRandom()
+
+    async def ask(self, text: str, adapter: str, sampling: Sampling) -> AsyncIterator[LivePair]:
+        """Ask the base and `adapter` the same, sides drawn at random, and stream both at the slower one's pace.
+
+        Raises UserError for an empty message.
+        """
+        if not text.strip():
+            raise UserError("There is no message to compare on.", do="Write what a customer might ask.")
+        prompt = [Message(role="user", text=text.strip())]
+        models = ["base", adapter]
+        self._coin.shuffle(models)
+        identities = [self._identify(model) for model in models]
+        texts: dict[Side, str] = {"left": "", "right": ""}
+        finishes: dict[Side, Finish] = {}
+        started = time.monotonic()
+        streams = [self._model().stream(prompt, model=model, sampling=sampling) for model in models]
+        try:
+            async for side, chunk in paced(*streams):
+                texts[side] += chunk.text
+                if chunk.finish:
+                    finishes[side] = chunk.finish
+                yield LivePair(**texts)
+        except UserError as error:
+            yield LivePair(**texts, problem=str(error))
+            return
+        if not all(text.strip() for text in texts.values()):
+            yield LivePair(**texts, problem="One side said nothing, so there is nothing to compare. Ask again.")
+            return
+        left, right = (
+            Answer(text=texts[side], provenance=_drawn(identity, sampling, finishes.get(side), started))
+            for side, identity in zip(("left", "right"), identities, strict=True)
+        )
+        yield LivePair(**texts, comparison_id=self._store.comparisons.add(prompt, left, right, self._person))
+
+    def vote(self, comparison_id: str, outcome: Outcome, seconds: float | None = None) -> Comparison:
+        """Take the one vote and reveal the sides. Raises Conflict for a second vote."""
+        return self._store.comparisons.vote(comparison_id, outcome, self._person, seconds)
+
+    def tally(self, adapter: str | None = None) -> dict[str, int]:
+        """Votes so far: `tuned`, `base`, `tie`, `both_bad`; of one adapter, or of all."""
+        counted = {"tuned": 0, "base": 0, "tie": 0, "both_bad": 0}
+        for comparison in self._store.comparisons.voted():
+            sides = {"left": comparison.left.provenance.adapter, "right": comparison.right.provenance.adapter}
+            if adapter is not None and adapter not in sides.values():
+                continue
+            outcome = comparison.outcome or "tie"
+            counted[("tuned" if sides[outcome] else "base") if outcome in sides else outcome] += 1
+        return counted
+
+    def last(self) -> Comparison | None:
+        """The comparison voted on last."""
+        voted = self._store.comparisons.voted()
+        return voted[-1] if voted else None
+
+
+def _drawn(identity: Provenance, sampling: Sampling, finish: Finish | None, started: float) -> Provenance:
+    # Both sides get the pair's time: the pacing makes any other figure meaningless.
+    seconds = round(time.monotonic() - started, 3)
+    return identity.model_copy(update={"sampling": sampling, "seconds": seconds, "finish": finish})

@@ -1,0 +1,202 @@
+"""The store on SQLite and on PostgreSQL: what is kept, kept once, and never changed."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from annotation.errors import Conflict, NotFound, UserError
+from annotation.store import Store, open_store
+from annotation.store.comparisons import Answer
+from annotation.store.reviews import ReviewAct, Verdict
+from annotation.store.tables import APPEND_ONLY, metadata
+from annotation.types import Charter, Message, Provenance, Sampling, Trait, Turn
+
+MODEL = Provenance(
+    model="m", adapter="a-1", weights_sha256="0" * 64, sampling=Sampling(seed=3), seconds=1.5, finish="stop"
+)
+
+
+def a_reply(store: Store, asked: str = "Where is my parcel?", said: str = "Dunno.") -> Turn:
+    conversation = store.conversations.start("chat")
+    question = store.conversations.add_turn(conversation, None, "user", asked)
+    return store.conversations.add_turn(conversation, question.id, "assistant", said, MODEL)
+
+
+def an_act(reply: Turn, **fields: object) -> ReviewAct:
+    values: dict[str, object] = {
+        "reply_id": reply.id,
+        "reviewer": "ana",
+        "charter_version": 1,
+        "correction": "On its way.",
+    }
+    return ReviewAct.model_validate(values | fields)
+
+
+def test_migrations_make_exactly_the_tables_the_code_uses(store: Store) -> None:
+    with store.engine.connect() as db:
+        assert compare_metadata(MigrationContext.configure(db), metadata) == []
+
+
+def test_a_turn_comes_back_as_it_went_in(store: Store) -> None:
+    reply = a_reply(store)
+    assert store.conversations.turn(reply.id) == reply
+    assert store.conversations.get(reply.conversation_id).title == "Where is my parcel?"
+
+
+def test_a_retry_keeps_the_old_reply_beside_the_new_one(store: Store) -> None:
+    first = a_reply(store)
+    second = store.conversations.add_turn(first.conversation_id, first.parent_id, "assistant", "On its way.")
+    assert [turn.text for turn in store.conversations.get(first.conversation_id).turns] == [
+        "Where is my parcel?",
+        "On its way.",
+    ]
+    assert store.conversations.of_reply(first.id).turns[-1].text == "Dunno."
+    assert set(store.conversations.of_replies([first.id, second.id])) == {first.id, second.id}
+
+
+def test_one_act_is_kept_once_however_often_it_is_saved(store: Store) -> None:
+    act = an_act(a_reply(store), verdicts=(Verdict(question="voice", value="fail", clause_ids=("warm",)),))
+    assert [store.reviews.save(act) for _ in range(3)] == [True, False, False]
+    said = store.reviews.of_reply(act.reply_id)
+    assert len(said.judgements) == len(said.corrections) == 1
+    assert said.judgements[0].clause_ids == ("warm",)
+
+
+def test_twenty_writers_at_once_lose_nothing(store: Store) -> None:
+    replies = [a_reply(store, said=f"reply {number}") for number in range(20)]
+    failures: list[Exception] = []
+
+    def work(reply: Turn) -> None:
+        try:
+            for _ in range(5):
+                store.reviews.save(an_act(reply))
+        except Exception as error:  # reported below, not swallowed
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(reply,)) for reply in replies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert sum(len(said.corrections) for said in store.reviews.everything()) == 100
+
+
+@pytest.mark.parametrize("table", APPEND_ONLY)
+@pytest.mark.parametrize("statement", ["UPDATE {} SET id = 'x'", "DELETE FROM {}"])
+def test_the_database_itself_refuses_to_rewrite_history(store: Store, table: str, statement: str) -> None:
+    reply = a_reply(store)
+    store.reviews.save(an_act(reply, verdicts=(Verdict(question="bias", value="pass"),)))
+    store.reviews.skip("s1", reply.id, "ana", "tired")
+    store.reviews.react(reply.id, "up", "ana")
+    answer = Answer(text="x", provenance=MODEL)
+    store.comparisons.vote(store.comparisons.add([Message(role="user", text="q")], answer, answer, "ana"), "tie", "ana")
+    with pytest.raises(sa.exc.DBAPIError, match="append-only"), store.engine.begin() as db:
+        db.execute(sa.text(statement.format(table)))
+
+
+def test_an_act_that_says_nothing_is_refused(store: Store) -> None:
+    reply = a_reply(store)
+    with pytest.raises(UserError, match="Nothing is marked"):
+        store.reviews.save(an_act(reply, correction=" Dunno. "))
+    assert store.reviews.counts()["waiting"] == 1
+
+
+def test_judging_an_unknown_reply_or_a_customers_turn_is_refused(store: Store) -> None:
+    reply = a_reply(store)
+    for wrong in ("nowhere", reply.parent_id):
+        with pytest.raises(NotFound):
+            store.reviews.save(an_act(reply, reply_id=wrong))
+
+
+def test_the_queue_goes_oldest_first_and_skipped_ones_come_back(store: Store) -> None:
+    first, second = a_reply(store), a_reply(store)
+    assert store.reviews.next_waiting() == first.id
+    assert store.reviews.next_waiting(exclude=first.id) == second.id
+    store.reviews.skip("s1", first.id, "ana", "tired")
+    assert store.reviews.next_waiting() == second.id
+    store.reviews.save(an_act(second))
+    assert store.reviews.next_waiting() is None
+    assert store.reviews.counts() == {"waiting": 0, "reviewed": 1, "skipped": 1}
+    assert store.reviews.bring_back_skipped() == 1
+    assert store.reviews.next_waiting() == first.id
+
+
+def test_an_empty_reply_is_kept_but_never_queued(store: Store) -> None:
+    a_reply(store, said="  ")
+    assert store.reviews.next_waiting() is None
+
+
+def test_a_comparison_takes_one_vote(store: Store) -> None:
+    answer = Answer(text="x", provenance=MODEL)
+    comparison = store.comparisons.add([Message(role="user", text="q")], answer, answer, "ana")
+    assert store.comparisons.get(comparison).outcome is None
+    assert store.comparisons.vote(comparison, "left", "ana").outcome == "left"
+    with pytest.raises(Conflict, match="already has its vote"):
+        store.comparisons.vote(comparison, "right", "ben")
+    assert [kept.outcome for kept in store.comparisons.voted()] == ["left"]
+
+
+def test_a_charter_gets_a_new_version_only_when_it_changes(store: Store) -> None:
+    first = store.charters.add(Charter(name="Shop"), "ana")
+    assert store.charters.add(Charter(name="Shop"), "ben").version == first.version == 1
+    changed = Charter(name="Shop", voice=(Trait(id="warm", text="Be warm."),))
+    assert store.charters.add(changed, "ana").version == 2
+    assert store.charters.get(1).voice == ()
+    with pytest.raises(NotFound):
+        store.charters.get(9)
+
+
+def test_thumbs_newest_counts(store: Store) -> None:
+    reply = a_reply(store)
+    store.reviews.react(reply.id, "up", "ana")
+    store.reviews.react(reply.id, "down", "ana")
+    assert store.reviews.thumbs([reply.id]) == {reply.id: "down"}
+
+
+def test_an_older_sqlite_file_is_backed_up_before_it_is_migrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    open_store(url).close()
+    with sa.create_engine(url).begin() as db:  # a store of a schema this code knows, but not its newest
+        db.execute(sa.text("UPDATE alembic_version SET version_num = '0000'"))
+    monkeypatch.setattr("annotation.store.open.command.upgrade", lambda config, target: None)
+    monkeypatch.setattr("annotation.store.open.ScriptDirectory.walk_revisions", lambda self: [_Script("0000")])
+    open_store(url).close()
+    (backup,) = tmp_path.glob("store.before-*-0000.db")
+    with sa.create_engine(f"sqlite:///{backup}").connect() as db:
+        assert "judgements" in sa.inspect(db).get_table_names()
+
+
+class _Script:
+    def __init__(self, revision: str) -> None:
+        self.revision = revision
+
+
+def test_a_store_of_a_newer_tonesmith_is_refused_untouched(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    open_store(url).close()
+    with sa.create_engine(url).begin() as db:
+        db.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(UserError, match="newer Tonesmith"):
+        open_store(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("nonsense", "not a database address"),
+        ("mysql+nothere://x/y", "not a database address"),
+        ("sqlite:////proc/nowhere/store.db", "can't|could not"),
+    ],
+)
+def test_a_wrong_address_is_said_in_words(url: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        open_store(url)
