@@ -64,6 +64,8 @@ class Provenance(Frozen):
     seconds: float | None = None
     """From request to last token."""
     finish: Finish | None = None
+    corrects: str | None = None
+    """Id of the reply that a person rewrote into this one; None for what a model said."""
 
 
 class Turn(Frozen):

@@ -38,7 +38,10 @@ class Conversations(Part):
         text: str,
         provenance: Provenance | None = None,
     ) -> Turn:
-        """Keep one turn under `parent_id` and make it the conversation's head; the first user turn names it."""
+        """Keep one turn under `parent_id` and make it the conversation's head; the first user turn names it.
+
+        A reply waits for review, unless a person wrote it (its provenance says what it `corrects`).
+        """
         turn = Turn(
             id=new_id(),
             conversation_id=conversation_id,
@@ -97,6 +100,17 @@ class Conversations(Part):
                 raise NotFound("That conversation is not here.", do="Start a new one, or pick one from the list.")
             path = _path(db, conversation_id, row["head_id"])
         return _conversation(row, path)
+
+    def of_external(self, source: str, external_id: str) -> Conversation:
+        """The conversation with this id at its source. Raises NotFound."""
+        query = sa.select(conversations.c.id).where(
+            conversations.c.source == source, conversations.c.external_id == external_id
+        )
+        with self._engine.connect() as db:
+            conversation_id = db.scalar(query)
+        if conversation_id is None:
+            raise NotFound(f"There is no conversation {external_id} from {source}.")
+        return self.get(conversation_id)
 
     def of_reply(self, reply_id: str) -> Conversation:
         """The conversation along the path to `reply_id`, the reply last. Raises NotFound."""
@@ -183,7 +197,8 @@ def _turn_row(turn: Turn) -> dict[str, object]:
     row = turn.model_dump(exclude={"provenance"})
     row["provenance"] = turn.provenance.model_dump(mode="json") if turn.provenance else None
     # A reply with nothing in it gives a reviewer nothing to judge.
-    row["review_state"] = "waiting" if turn.role == "assistant" and turn.text.strip() else None
+    by_person = turn.provenance is not None and turn.provenance.corrects is not None
+    row["review_state"] = "waiting" if turn.role == "assistant" and turn.text.strip() and not by_person else None
     return row
 
 

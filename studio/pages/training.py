@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 import pandas as pd
+from training.types import RunResult
 
 from studio.parts import shell
 from studio.parts.guard import guarded
@@ -14,7 +15,6 @@ from studio.parts.words import ago, badge, count, duration, empty, table
 from studio.services import Services
 from studio.services.serving import AdapterView
 from studio.services.training import RunView
-from training.types import RunResult
 
 TONES = {"queued": "busy", "running": "busy", "succeeded": "good", "failed": "bad", "cancelled": "warn"}
 POLL_SECONDS = 1.0

@@ -126,19 +126,32 @@ class ChatService:
             parent.conversation_id, parent.id, "assistant", text, provenance.model_copy(update=drawn)
         )
 
-    def correct(self, act_id: str, reply_id: str, after: str) -> bool:
-        """Keep a reply as it should have been. Raises UserError if nothing changed."""
+    def correct(self, act_id: str, reply_id: str, after: str) -> Turn:
+        """Keep a reply as it should have been, and go on from there; returns the turn that now stands in its place.
+
+        Raises UserError if nothing changed.
+        """
+        shown = self._store.conversations.turn(reply_id)
+        made = shown.provenance
+        # A correction of a correction is still about what the model said.
+        model_said = made.corrects if made and made.corrects else reply_id
         if not after.strip():
             raise UserError("The corrected reply is empty.", "What the model should have said.", "Write it, then save.")
-        return self._store.reviews.save(
+        if after.strip() == shown.text.strip():
+            raise UserError("The reply is unchanged.", do="Edit it, then save.")
+        self._store.reviews.save(
             ReviewAct(
                 act_id=act_id,
-                reply_id=reply_id,
+                reply_id=model_said,
                 reviewer=self._person,
                 charter_version=self._charter_version(),
                 correction=after,
                 origin="chat",
             )
+        )
+        provenance = Provenance(model=f"person:{self._person}", corrects=model_said)
+        return self._store.conversations.add_turn(
+            shown.conversation_id, shown.parent_id, "assistant", after.strip(), provenance
         )
 
     def react(self, reply_id: str, thumb: Thumb) -> None:
@@ -148,14 +161,6 @@ class ChatService:
     def thumbs(self, conversation: Conversation) -> dict[str, Thumb]:
         """Newest thumb a reply of this conversation."""
         return self._store.reviews.thumbs([turn.id for turn in conversation.turns if turn.role == "assistant"])
-
-    def corrected(self, conversation: Conversation) -> dict[str, str]:
-        """Newest correction of each corrected reply on the path, by reply id."""
-        found = {}
-        for turn in conversation.turns:
-            if turn.role == "assistant" and (kept := self._store.reviews.of_reply(turn.id).corrections):
-                found[turn.id] = kept[-1].after
-        return found
 
 
 def _checked(text: str) -> str:

@@ -6,11 +6,12 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 
+from serving.arena import Side, paced
+
 from annotation.errors import UserError
 from annotation.store import Store
 from annotation.store.comparisons import Answer, Comparison
 from annotation.types import ChatModel, Finish, Frozen, Message, Outcome, Provenance, Sampling
-from serving.arena import Side, paced
 
 
 class LivePair(Frozen):

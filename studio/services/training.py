@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from training.preflight import check
+from training.presets import Preset, load_presets
+from training.rundir import Metric, RunDir
+from training.types import RunState, SftConfig
+
 from annotation.errors import NotFound, UserError
 from annotation.store import Store
 from annotation.types import DatasetVersion, Frozen, utc_now
@@ -11,10 +16,6 @@ from annotation.versions import verify
 from studio.services.serving import ServingService
 from studio.settings import Settings
 from training import launch
-from training.preflight import check
-from training.presets import Preset, load_presets
-from training.rundir import Metric, RunDir
-from training.types import RunState, SftConfig
 
 
 class RunView(Frozen):

@@ -1,0 +1,18 @@
+"""All commands under one name."""
+
+from __future__ import annotations
+
+import typer
+
+from studio.cli import collect, curate, serve, status, train
+
+app = typer.Typer(
+    name="tonesmith",
+    help="Shape how your model talks: collect, review, curate, train, serve and compare.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for module in (serve, collect, curate, train, status):
+    module.add_to(app)

@@ -1,0 +1,161 @@
+"""Collect and review: `import`, `charter`, `demo-data`, `chat`, `review`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from annotation.errors import UserError
+from studio.cli.context import AsJson, Home, out, print_json, services
+
+if TYPE_CHECKING:
+    from annotation.store.reviews import Verdict
+    from studio.services.review import ReviewItem
+
+review_app = typer.Typer(help="Judge and correct replies.", no_args_is_help=True)
+VALUES = {"pass", "fail", "unsure"}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command("import")(import_log)
+    app.command("charter")(charter)
+    app.command("demo-data")(demo_data)
+    app.command("chat")(chat)
+    review_app.command("next")(review_next)
+    review_app.command("save")(review_save)
+    review_app.command("skip")(review_skip)
+    app.add_typer(review_app, name="review")
+
+
+def import_log(file: Path, home: Home = None, as_json: AsJson = False) -> None:
+    """Bring in a chat log (.jsonl or .csv). Bad lines are refused by number; exit code 1 if any was."""
+    from rich.progress import Progress
+
+    from annotation.importers.chat_logs import import_file
+
+    with services(home) as tonesmith, Progress(console=out, transient=True, disable=as_json) as progress:
+        task = progress.add_task("Reading", total=1.0)
+        report = import_file(tonesmith.store, file, report=lambda share: progress.update(task, completed=share))
+    if as_json:
+        print_json(report.model_dump())
+    else:
+        out.print(report.sentence())
+        for refused in report.refused:
+            out.print(f"  line {refused.line}: {refused.reason}", markup=False)
+    if report.refused:
+        raise typer.Exit(1)
+
+
+def charter(file: Path, home: Home = None) -> None:
+    """Keep a charter file (.toml) as the newest version."""
+    from annotation.charter import read_charter
+
+    with services(home) as tonesmith:
+        kept = tonesmith.store.charters.add(read_charter(file), tonesmith.settings.person)
+    out.print(f"{kept.name}: version {kept.version}.", markup=False)
+
+
+def demo_data(home: Home = None) -> None:
+    """Fill the project with the demo's conversations and its starter set of corrections."""
+    from studio.demo_project import seed
+
+    with services(home) as tonesmith:
+        added = seed(tonesmith.store)
+    out.print(f"{added} conversations added." if added else "The demo's conversations are already here.")
+
+
+def chat(
+    message: str,
+    home: Home = None,
+    model: Annotated[str, typer.Option(help="`base`, or the name of a loaded adapter.")] = "base",
+    conversation: Annotated[str | None, typer.Option(help="Go on with this conversation.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, max=2)] = 0.7,
+    as_json: AsJson = False,
+) -> None:
+    """Send one message to the running engine and stream the reply. It is kept for review."""
+    from annotation.types import Sampling
+
+    async def talk() -> dict[str, object]:
+        shown, last = "", None
+        async for last in tonesmith.chat.send(conversation, message, model, Sampling(temperature=temperature)):
+            if not as_json:
+                typer.echo(last.text[len(shown) :], nl=False)
+                shown = last.text
+        if last is None or last.problem:
+            raise UserError(last.problem if last and last.problem else "No reply came.")
+        return {"conversation": last.conversation_id, "reply": last.turn.id if last.turn else None, "text": last.text}
+
+    with services(home) as tonesmith:
+        tonesmith.serving.adopt()
+        said = asyncio.run(talk())
+    if as_json:
+        print_json(said)
+    else:
+        typer.echo("")
+
+
+def review_next(home: Home = None, as_json: AsJson = False) -> None:
+    """Show the next reply waiting for review."""
+    with services(home) as tonesmith:
+        item = tonesmith.review.next()
+        waiting = tonesmith.review.counts()["waiting"]
+    if as_json:
+        print_json({"waiting": waiting, "item": _as_record(item) if item else None})
+    elif item is None:
+        out.print("Nothing waits for review.")
+    else:
+        out.print(f"{waiting} waiting. This one is {item.reply.id}:\n")
+        for turn in item.conversation.turns:
+            out.print(f"{turn.role}: {turn.text}\n", markup=False)
+
+
+def review_save(
+    reply: Annotated[str, typer.Argument(help="Id of the reply, from `review next`.")],
+    home: Home = None,
+    voice: Annotated[str | None, typer.Option(help="pass, fail or unsure")] = None,
+    policy: Annotated[str | None, typer.Option(help="pass, fail or unsure")] = None,
+    bias: Annotated[str | None, typer.Option(help="pass, fail or unsure")] = None,
+    correct: Annotated[str | None, typer.Option(help="The reply as it should have been.")] = None,
+) -> None:
+    """Judge a reply, correct it, or both."""
+    from studio.services.review import ReviewForm
+
+    answers = {"voice": voice, "policy": policy, "bias": bias}
+    with services(home) as tonesmith:
+        item = tonesmith.review.item(reply)
+        form = ReviewForm(
+            act_id=item.act_id, reply_id=reply, verdicts=_verdicts(answers), corrected=correct or item.reply.text
+        )
+        tonesmith.review.save(form)
+        waiting = tonesmith.review.counts()["waiting"]
+    out.print(f"Saved. {waiting} waiting.")
+
+
+def review_skip(reply: str, home: Home = None, reason: str = "no reason given") -> None:
+    """Set a reply aside."""
+    with services(home) as tonesmith:
+        item = tonesmith.review.item(reply)
+        tonesmith.review.skip(item.act_id, reply, reason)
+    out.print("Skipped.")
+
+
+def _verdicts(answers: dict[str, str | None]) -> tuple[Verdict, ...]:
+    from annotation.store.reviews import Verdict
+
+    for question, value in answers.items():
+        if value is not None and value not in VALUES:
+            raise UserError(f"--{question} is '{value}'.", "One of pass, fail or unsure.")
+    given = {question: value for question, value in answers.items() if value}
+    return tuple(Verdict.model_validate({"question": question, "value": value}) for question, value in given.items())
+
+
+def _as_record(item: ReviewItem) -> dict[str, object]:
+    return {
+        "reply": item.reply.id,
+        "text": item.reply.text,
+        "messages": [turn.as_message().as_chat() for turn in item.conversation.turns],
+    }

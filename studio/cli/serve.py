@@ -1,0 +1,131 @@
+"""Serve and compare: `up`, `down`, `adapters`, `load`, `unload`, `compare`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from annotation.errors import UserError
+from studio.cli.context import AsJson, Home, out, print_json, services
+
+VOTES = {"l": "left", "r": "right", "t": "tie", "b": "both_bad"}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for command in (up, down, adapters, load, unload, compare):
+        app.command()(command)
+
+
+def up(
+    home: Home = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", envvar="TONESMITH_HOST")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the page.", envvar="TONESMITH_PORT")] = None,
+    engine: Annotated[str | None, typer.Option(help="vllm, or scripted (canned replies, no model).")] = None,
+    engine_url: Annotated[str | None, typer.Option(help="Use a vLLM that runs already.")] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="The embedded default, a folder, or a Hugging Face id.")
+    ] = None,
+    demo: Annotated[bool, typer.Option(help="Fill an empty project with the demo's data first.")] = False,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Start the page and the engine. Ctrl-C stops both; a training run goes on."""
+    from studio.server import serve
+    from studio.settings import read_settings
+
+    settings = read_settings(
+        home=home, host=host, port=port, engine=engine, engine_url=engine_url, base_model=base_model
+    )
+    serve(settings, demo=demo, open_browser=open_browser)
+
+
+def down(home: Home = None) -> None:
+    """Stop the engine of this project, if one is running without a page."""
+    with services(home) as tonesmith:
+        was = tonesmith.serving.adopt(required=False)
+        tonesmith.serving.close(stop_engine=True)
+    out.print("The engine is stopped." if was else "No engine was running.")
+
+
+def adapters(home: Home = None, as_json: AsJson = False) -> None:
+    """List the adapters and which of them the engine holds."""
+    with services(home) as tonesmith:
+        tonesmith.serving.adopt(required=False)
+        views = tonesmith.serving.adapters()
+    if as_json:
+        print_json([view.model_dump(mode="json") for view in views])
+        return
+    shown = Table("Adapter", "State", "Learned from", "Base", "Made")
+    for view in views:
+        made = f"{view.created_at:%Y-%m-%d %H:%M}"
+        shown.add_row(view.name, "loaded" if view.loaded else "not loaded", view.dataset_id, view.base_name, made)
+    out.print(shown)
+
+
+def load(name: str, home: Home = None) -> None:
+    """Load an adapter into the running engine, without a restart."""
+    with services(home) as tonesmith:
+        tonesmith.serving.adopt()
+        tonesmith.serving.load(name)
+    out.print(f"{name} is loaded.", markup=False)
+
+
+def unload(name: str, home: Home = None) -> None:
+    """Take an adapter out of the running engine."""
+    with services(home) as tonesmith:
+        tonesmith.serving.adopt()
+        tonesmith.serving.unload(name)
+    out.print(f"{name} is unloaded.", markup=False)
+
+
+def compare(
+    message: str,
+    adapter: Annotated[str, typer.Option(help="Adapter to compare with the base.")],
+    home: Home = None,
+    vote: Annotated[
+        Literal["left", "right", "tie", "both_bad"] | None, typer.Option(help="Vote at once, for a script.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0, max=2)] = 0.7,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the base and an adapter the same, blind, and vote; the names come after the vote."""
+    from annotation.types import Outcome, Sampling
+    from studio.services.compare import LivePair
+
+    async def ask() -> LivePair:
+        pair = LivePair()
+        async for pair in tonesmith.compare.ask(message, adapter, Sampling(temperature=temperature)):
+            pass
+        if not pair.comparison_id:
+            raise UserError(pair.problem or "No replies came.")
+        return pair
+
+    with services(home) as tonesmith:
+        tonesmith.serving.adopt()
+        pair = asyncio.run(ask())
+        if not as_json:
+            out.print(f"[bold]Left[/]\n{_plain(pair.left)}\n\n[bold]Right[/]\n{_plain(pair.right)}\n")
+        outcome: Outcome = vote or _asked()
+        voted = tonesmith.compare.vote(pair.comparison_id or "", outcome)
+    sides = {
+        side: answer.provenance.adapter or "base" for side, answer in (("left", voted.left), ("right", voted.right))
+    }
+    if as_json:
+        print_json(
+            {"comparison": voted.id, "outcome": outcome, **sides, "left_text": pair.left, "right_text": pair.right}
+        )
+    else:
+        out.print(f"Voted {outcome}. Left was {sides['left']}, right was {sides['right']}.", markup=False)
+
+
+def _asked() -> Literal["left", "right", "tie", "both_bad"]:
+    from rich.prompt import Prompt
+
+    return VOTES[Prompt.ask("(l)eft, (r)ight, (t)ie or (b)oth bad", choices=list(VOTES))]  # type: ignore[return-value]
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")

