@@ -1,0 +1,1 @@
+"""Adapters answered over HTTP, and compared."""

@@ -1,0 +1,161 @@
+"""An OpenAI-compatible server, streamed. Whatever goes wrong becomes a sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, cast
+
+import httpx
+from httpx_sse import EventSource, SSEError
+
+from annotation.errors import UserError
+from annotation.types import Chunk, Finish, Message, Sampling
+
+FIRST_TOKEN_SECONDS = 300.0
+"""Longest wait for a piece of a reply; a busy CPU queues."""
+QUICK_SECONDS = 30.0
+FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "abort": "error"}
+
+
+class Client:
+    """Talks to one server. Holds no connection between calls, so it can be used from any thread or event loop."""
+
+    def __init__(self, base_url: str, api_key: str | None = None) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+    async def stream(self, messages: Sequence[Message], *, model: str, sampling: Sampling) -> AsyncIterator[Chunk]:
+        """Stream a chat reply; the last chunk has `finish` and the token counts.
+
+        Sampling is sent in full, so that no default of the server comes between two sides. Raises UserError if the
+        server is not there, refuses, or breaks off; what had arrived was given out before.
+        """
+        body = {
+            "model": model,
+            "messages": [message.as_chat() for message in messages],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **sampling.model_dump(exclude_none=True),
+        }
+        timeout = httpx.Timeout(FIRST_TOKEN_SECONDS, connect=10.0)
+        finish: Finish | None = None
+        try:
+            async with (
+                httpx.AsyncClient(headers=self._headers, timeout=timeout, trust_env=False) as http,
+                http.stream("POST", f"{self.base_url}/v1/chat/completions", json=body) as response,
+            ):
+                if response.status_code != 200:
+                    await response.aread()
+                    raise _refused(response, model)
+                async for event in EventSource(response).aiter_sse():
+                    if event.data == "[DONE]":
+                        return
+                    piece = _chunk(json.loads(event.data), finish)
+                    finish = piece.finish or finish
+                    yield piece
+        except (httpx.HTTPError, SSEError, json.JSONDecodeError) as error:
+            raise _broken(error, self.base_url) from error
+        raise UserError("The engine broke off in the middle of the reply.", do="Wait until it is ready, then retry.")
+
+    def models(self) -> list[str]:
+        """Names the server answers to; vLLM's base is among them. Raises UserError."""
+        return [str(entry["id"]) for entry in self.get("/v1/models")["data"]]
+
+    def tokenize(self, messages: Sequence[Message], model: str) -> list[int]:
+        """Token ids of the prompt, as vLLM renders it for `messages`. Raises UserError."""
+        chat = [message.as_chat() for message in messages]
+        body = {"model": model, "messages": chat, "add_generation_prompt": True}
+        return cast(list[int], self.post("/tokenize", body)["tokens"])
+
+    def log_probabilities(self, token_ids: Sequence[int], model: str) -> list[float]:
+        """Log-probability (nats) of each token after the first, given those before it. Raises UserError."""
+        body = {"model": model, "prompt": list(token_ids), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+        found = self.post("/v1/completions", body)["choices"][0]["prompt_logprobs"]
+        pairs = zip(token_ids[1:], found[1:], strict=True)
+        return [float(ranked[str(token)]["logprob"]) for token, ranked in pairs]
+
+    def get(self, path: str) -> Any:
+        """GET a JSON answer. Raises UserError."""
+        return self._ask("GET", path, None)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """POST a JSON body, take a JSON (or text) answer. Raises UserError."""
+        return self._ask("POST", path, body)
+
+    def healthy(self, seconds: float = 2.0) -> bool:
+        """Whether the server answers `/health`, or `/v1/models` where it has none."""
+        for path in ("/health", "/v1/models"):
+            try:
+                with self._http(seconds) as http:
+                    if http.get(path).status_code == 200:
+                        return True
+            except httpx.HTTPError:
+                return False
+        return False
+
+    def _http(self, seconds: float) -> httpx.Client:
+        return httpx.Client(base_url=self.base_url, headers=self._headers, timeout=seconds, trust_env=False)
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        try:
+            with self._http(QUICK_SECONDS) as http:
+                response = http.request(method, path, json=body)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise _broken(error, self.base_url) from error
+        if response.status_code != 200:
+            raise _refused(response, str((body or {}).get("model", "")))
+        kind = response.headers.get("content-type", "")
+        return response.json() if kind.startswith("application/json") else response.text
+
+
+def _chunk(event: dict[str, Any], finish: Finish | None) -> Chunk:
+    if "error" in event:
+        raise UserError(f"The engine gave up: {event['error'].get('message', event['error'])}.", do="Try again.")
+    choice = event["choices"][0] if event.get("choices") else {}
+    usage = event.get("usage") or {}
+    return Chunk(
+        text=choice.get("delta", {}).get("content") or "",
+        finish=FINISHES.get(choice.get("finish_reason") or "", finish)
+        if usage or choice.get("finish_reason")
+        else None,
+        prompt_tokens=usage.get("prompt_tokens"),
+        completion_tokens=usage.get("completion_tokens"),
+    )
+
+
+def _refused(response: httpx.Response, model: str) -> UserError:
+    reason = said(response)
+    if response.status_code == 404 and model:
+        return UserError(
+            f"The engine does not hold '{model}'.", "`base`, or a loaded adapter.", "Load it on the Training page."
+        )
+    if response.status_code in (401, 403):
+        return UserError("The engine refused the API key.", do="Set TONESMITH_ENGINE_KEY to the right one.")
+    if response.status_code == 400 and "context length" in reason:
+        return UserError(
+            "The conversation is too long for the model.", reason, "Start a new chat, or set TONESMITH_CONTEXT higher."
+        )
+    return UserError(f"The engine refused the request ({response.status_code}): {reason}")
+
+
+def said(response: httpx.Response) -> str:
+    """The server's reason, out of whichever form it came in."""
+    try:
+        body = response.json()
+    except ValueError:
+        return response.text[:300]
+    error = body.get("error", body) if isinstance(body, dict) else body
+    return str(error.get("message", error) if isinstance(error, dict) else error)[:500]
+
+
+def _broken(error: Exception, url: str) -> UserError:
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.InvalidURL | httpx.UnsupportedProtocol):
+        return UserError(
+            f"No engine answers at {url}.",
+            "A running vLLM.",
+            "It may be starting: watch its state at the top of the page. `tonesmith up` starts it.",
+        )
+    if isinstance(error, httpx.TimeoutException):
+        return UserError("The engine did not answer in time.", do="It may be busy. Try again in a moment.")
+    return UserError("The engine broke off in the middle of the reply.", do="Wait until it is ready, then retry.")

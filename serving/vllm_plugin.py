@@ -1,0 +1,85 @@
+"""A vLLM plugin: on the CPU, a request without an adapter gets none.
+
+vLLM's CPU kernels pick each token's adapter by its index, and a token of the base model has index −1, which in PyTorch
+is the last slot: in a batch that mixes both, the base is answered in an adapter's voice. Here every slot speaks only
+for the tokens that are its own. It is faster too: one matrix product a slot, where vLLM copies the slot's weights for
+every token. GPU kernels pass over −1 and are left alone. Upstream: vllm-project/vllm #48421, #49656; with those
+released, this file can go.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def register() -> None:
+    """Called by vLLM in each of its processes (entry point `vllm.general_plugins`); a second call changes nothing."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    from vllm.lora.ops.torch_ops import lora_ops
+    from vllm.lora.punica_wrapper import punica_cpu
+
+    for module in (lora_ops, punica_cpu):
+        module.bgmv_shrink = shrink
+        module.bgmv_expand = expand
+        module.bgmv_expand_slice = expand_slice
+
+
+def by_slot(inputs: Any, weights: Any, slots: Any, like: Any) -> Any:
+    """Each token times the matrix of its own slot, zero for tokens that have none.
+
+    `inputs` (tokens, in), `weights` (slots, out, in) or (slots, 1, out, in), `slots` (tokens,) with −1 for none;
+    returns (tokens, out) in the number format of `like`. The loop is over slots, not tokens, and has no branch on
+    data, so that it can be compiled.
+    """
+    import torch
+
+    if weights.dim() == 4:
+        weights = weights.squeeze(1)
+    inputs = inputs.to(like.dtype)
+    weights = weights.to(like.dtype)
+    total = torch.zeros((inputs.shape[0], weights.shape[1]), dtype=like.dtype, device=inputs.device)
+    for slot in range(weights.shape[0]):
+        mine = (slots == slot).unsqueeze(1)
+        total = total + torch.where(mine, inputs @ weights[slot].T, 0.0)
+    return total
+
+
+def shrink(
+    inputs: Any, lora_b_weights: Any, output_tensor: Any, lora_indices_tensor: Any, scaling: float = 1.0
+) -> None:
+    """`output = scaling · inputs Aᵀ`, in place; the signature is vLLM's."""
+    found = by_slot(inputs, lora_b_weights, lora_indices_tensor, output_tensor)
+    output_tensor[:, : found.shape[1]] = scaling * found
+
+
+def expand(
+    inputs: Any, lora_b_weights: Any, output_tensor: Any, lora_indices_tensor: Any, add_inputs: bool = True
+) -> None:
+    """`output += inputs Bᵀ` (or `=` without `add_inputs`), in place; the signature is vLLM's."""
+    found = by_slot(inputs, lora_b_weights, lora_indices_tensor, output_tensor)
+    width = min(found.shape[1], output_tensor.shape[1])  # adapter and model may be padded differently
+    _put(output_tensor[:, :width], found[:, :width], add_inputs)
+
+
+def expand_slice(
+    inputs: Any,
+    lora_b_weights: Any,
+    output_tensor: Any,
+    lora_indices_tensor: Any,
+    slice_offset: int,
+    slice_size: int,
+    add_inputs: bool = True,
+) -> None:
+    """`expand` into the columns from `slice_offset`, as many as `slice_size`; the signature is vLLM's."""
+    found = by_slot(inputs, lora_b_weights, lora_indices_tensor, output_tensor)
+    _put(output_tensor[:, slice_offset : slice_offset + slice_size], found, add_inputs)
+
+
+def _put(target: Any, found: Any, add: bool) -> None:
+    if add:
+        target += found
+    else:
+        target[:] = found
