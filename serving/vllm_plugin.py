@@ -2,8 +2,8 @@
 
 vLLM's CPU kernels pick each token's adapter by its index, and a token of the base model has index −1, which in PyTorch
 is the last slot: in a batch that mixes both, the base is answered in an adapter's voice. Here every slot speaks only
-for the tokens that are its own. It is faster too: one matrix product a slot, where vLLM copies the slot's weights for
-every token. GPU kernels pass over −1 and are left alone. Upstream: vllm-project/vllm #48421, #49656; with those
+for the tokens that are its own. It is faster too: one matrix product an adapter, where vLLM copies the adapter's
+weights for every token, also for those of the base. GPU kernels pass over −1 and are left alone. Upstream: vllm-project/vllm #48421, #49656; with those
 released, this file can go.
 """
 
@@ -28,22 +28,21 @@ def register() -> None:
 
 
 def by_slot(inputs: Any, weights: Any, slots: Any, like: Any) -> Any:
-    """Each token times the matrix of its own slot, zero for tokens that have none.
+    """Each token times the matrix of its own slot, zero for tokens that have none; None if no token has one.
 
     `inputs` (tokens, in), `weights` (slots, out, in) or (slots, 1, out, in), `slots` (tokens,) with −1 for none;
-    returns (tokens, out) in the number format of `like`. The loop is over slots, not tokens, and has no branch on
-    data, so that it can be compiled.
+    returns (tokens, out) in the number format of `like`.
     """
-    import torch
-
+    present = [slot for slot in set(slots.tolist()) if slot >= 0]
+    if not present:
+        return None
     if weights.dim() == 4:
         weights = weights.squeeze(1)
     inputs = inputs.to(like.dtype)
-    weights = weights.to(like.dtype)
-    total = torch.zeros((inputs.shape[0], weights.shape[1]), dtype=like.dtype, device=inputs.device)
-    for slot in range(weights.shape[0]):
-        mine = (slots == slot).unsqueeze(1)
-        total = total + torch.where(mine, inputs @ weights[slot].T, 0.0)
+    total = like.new_zeros((inputs.shape[0], weights.shape[1]))
+    for slot in present:
+        mine = slots == slot
+        total[mine] = inputs[mine] @ weights[slot].to(like.dtype).T
     return total
 
 
@@ -52,7 +51,10 @@ def shrink(
 ) -> None:
     """`output = scaling · inputs Aᵀ`, in place; the signature is vLLM's."""
     found = by_slot(inputs, lora_b_weights, lora_indices_tensor, output_tensor)
-    output_tensor[:, : found.shape[1]] = scaling * found
+    if found is None:
+        output_tensor.zero_()
+    else:
+        output_tensor[:, : found.shape[1]] = scaling * found
 
 
 def expand(
@@ -60,8 +62,7 @@ def expand(
 ) -> None:
     """`output += inputs Bᵀ` (or `=` without `add_inputs`), in place; the signature is vLLM's."""
     found = by_slot(inputs, lora_b_weights, lora_indices_tensor, output_tensor)
-    width = min(found.shape[1], output_tensor.shape[1])  # adapter and model may be padded differently
-    _put(output_tensor[:, :width], found[:, :width], add_inputs)
+    _put(output_tensor, found, add_inputs)
 
 
 def expand_slice(
@@ -79,7 +80,12 @@ def expand_slice(
 
 
 def _put(target: Any, found: Any, add: bool) -> None:
+    if found is None:
+        if not add:
+            target.zero_()
+        return
+    width = min(found.shape[1], target.shape[1])  # adapter and model may be padded differently
     if add:
-        target += found
+        target[:, :width] += found[:, :width]
     else:
-        target[:] = found
+        target[:, :width] = found[:, :width]
