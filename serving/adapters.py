@@ -18,8 +18,20 @@ from training import registry
 from training.files import sha256_of, write_whole
 from training.types import Adapter
 
-UNSERVED = ("use_dora", "lora_bias", "modules_to_save", "layer_replication", "use_qalora", "alora_invocation_tokens")
+UNSERVED = (
+    "use_dora",
+    "lora_bias",
+    "modules_to_save",
+    "trainable_token_indices",
+    "target_parameters",
+    "layer_replication",
+    "use_qalora",
+    "use_bdlora",
+    "alora_invocation_tokens",
+)
 """Settings of an adapter that vLLM refuses, or would serve wrongly."""
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+"""Ways to begin a LoRA that change the base model's own weights, so that it fits no base that is served."""
 
 
 class Held(Frozen):
@@ -55,8 +67,9 @@ class AdapterServer:
             loaded = self.loaded()
             if name not in loaded:
                 check(adapter, self._base)
-                for oldest in [kept for kept in self._held().wanted if kept in loaded][: len(loaded) - self._max + 1]:
+                for oldest in self._in_the_way(loaded):
                     self.unload(oldest)
+                # Never with load_inplace: vLLM would read the file from disk anew at every step.
                 self._client.post(
                     "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(adapter.path.resolve())}
                 )
@@ -100,6 +113,12 @@ class AdapterServer:
                 self._keep(held.model_copy(update={"offered": _with(held.offered, adapter.name)}))
         return found
 
+    def _in_the_way(self, loaded: list[str]) -> list[str]:
+        """Which of `loaded` must go so that one more fits: first those nobody here asked for, then the oldest."""
+        wanted = self._held().wanted
+        oldest_first = sorted(loaded, key=lambda name: wanted.index(name) if name in wanted else -1)
+        return oldest_first[: max(0, len(loaded) - self._max + 1)]
+
     def _confirm(self, name: str) -> None:
         if name not in self.loaded():
             raise UserError(f"The engine took {name}, but does not list it.", do="Try again, or restart the engine.")
@@ -136,13 +155,22 @@ def check(adapter: Adapter, base: Base) -> None:
             "Train it again on this model, or serve the other one.",
         )
     config = _config(adapter)
-    if adapter.rank > base.max_rank or int(config.get("r", 0)) > base.max_rank:
+    rank = max(
+        adapter.rank, int(config.get("r") or 0), *(int(own) for own in (config.get("rank_pattern") or {}).values())
+    )
+    if rank > base.max_rank:
         raise UserError(
-            f"{adapter.name} has rank {config.get('r')}.",
+            f"{adapter.name} has rank {rank}.",
             f"At most {base.max_rank}.",
             "Set TONESMITH_MAX_RANK higher and start again, or train with a smaller rank.",
         )
-    odd = [name for name in UNSERVED if config.get(name)] + (["bias"] if config.get("bias", "none") != "none" else [])
+    odd = [name for name in UNSERVED if config.get(name)]
+    if config.get("bias", "none") != "none":
+        odd.append("bias")
+    if config.get("peft_type", "LORA") != "LORA":
+        odd.append(str(config["peft_type"]))
+    if str(config.get("init_lora_weights")).lower().startswith(CHANGES_BASE):
+        odd.append(f"init_lora_weights={config['init_lora_weights']}")
     if odd:
         raise UserError(f"{adapter.name} uses {', '.join(odd)}.", "A plain LoRA adapter: vLLM serves no other.")
     _check_weights(adapter, base)
@@ -170,36 +198,60 @@ def _check_weights(adapter: Adapter, base: Base) -> None:
     )
     if not path.is_file() or sha256_of(path) != adapter.weights_sha256:
         raise damaged
-    shapes = tensor_shapes(path)
-    sizes = _layer_sizes(base.folder)
-    inputs = {shape[1] for name, shape in shapes.items() if ".lora_A." in name}
-    outputs = {shape[0] for name, shape in shapes.items() if ".lora_B." in name}
-    if not shapes or not inputs <= sizes or not outputs <= sizes:
+    try:
+        shapes = tensor_shapes(path)
+    except ValueError as error:
+        raise damaged from error
+    problem = misfit(shapes, base_shapes(base.folder))
+    if problem:
         raise UserError(
-            f"The matrices of {adapter.name} do not fit {base.name}.",
-            f"Widths out of {sorted(sizes)}.",
+            f"{adapter.name} does not fit {base.name}: {problem}.",
+            "Two matrices for a layer that the model has, as wide as that layer.",
             "Train it on the model that is served.",
         )
+
+
+def misfit(adapter: dict[str, list[int]], base: dict[str, list[int]]) -> str:
+    """Why an adapter's tensors can't belong to a base model's, '' if they can; both as name and shape.
+
+    A layer `model.x.weight` (out, in) takes `base_model.model.model.x.lora_A.weight` (rank, in) and `….lora_B.weight`
+    (out, rank).
+    """
+    if not adapter:
+        return "it has no weights"
+    for name, shape in adapter.items():
+        layer, found, _ = name.removeprefix("base_model.model.").partition(".lora_")
+        under = base.get(f"{layer}.weight")
+        if not found or under is None:
+            return f"the model has no layer for {name}"
+        side, width = (1, shape[1]) if ".lora_A." in name else (0, shape[0])
+        if width != under[side]:
+            return f"{layer} is {under[side]} wide in the model, {width} in the adapter"
+    return ""
+
+
+def base_shapes(folder: Path) -> dict[str, list[int]]:
+    """Name and shape of each tensor of the model in `folder`."""
+    return {name: shape for path in folder.glob("*.safetensors") for name, shape in tensor_shapes(path).items()}
 
 
 def tensor_shapes(path: Path) -> dict[str, list[int]]:
     """Name and shape of each tensor, out of a safetensors file's header; no tensor is read.
 
-    Source: the safetensors format, 8 bytes of header length (little-endian), then JSON.
+    The format: 8 bytes of header length (little-endian), the header as JSON, the tensors' bytes up to the last
+    `data_offsets`. Raises ValueError if the file is cut short or is none.
     """
+    size = path.stat().st_size
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if 8 + length > size:
+            raise ValueError(f"{path.name} is cut short in its header")
         header = json.loads(file.read(length))
-    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-
-
-def _layer_sizes(folder: Path) -> set[int]:
-    """The widths a linear layer of this model can have, out of its config."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    hidden, heads = int(config["hidden_size"]), int(config.get("num_attention_heads") or 1)
-    head = int(config.get("head_dim") or hidden // heads)
-    key_value = head * int(config.get("num_key_value_heads") or heads)
-    return {hidden, int(config.get("intermediate_size") or hidden), head * heads, key_value, int(config["vocab_size"])}
+    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    if 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0) != size:
+        raise ValueError(f"{path.name} is cut short")
+    return {name: list(entry["shape"]) for name, entry in tensors.items()}
 
 
 def _with(names: tuple[str, ...], name: str) -> tuple[str, ...]:

@@ -17,8 +17,8 @@ async def paced(left: AsyncIterator[Chunk], right: AsyncIterator[Chunk]) -> Asyn
     """Give out both streams piece by piece in turn, so that while both run neither is ever more than a piece ahead.
 
     A piece of one side waits until the other side has its own. When one side ends, its end is held back until the
-    other ends too, so the ends come together. A side that fails fails the whole with its own error, after everything
-    that both had said until then; the other side's stream is closed.
+    other ends too, so the ends come together. If a side fails, the other is still given out to its end, and then the
+    first failure is raised.
     """
     sources = {"left": left, "right": right}
     queues: dict[Side, asyncio.Queue[Chunk | BaseException | None]] = {side: asyncio.Queue() for side in SIDES}
@@ -51,13 +51,14 @@ async def _take_turns(
         for side, piece in taken:
             if isinstance(piece, BaseException):
                 failure = failure or piece
+                open_sides.remove(side)
             elif piece is None:
                 open_sides.remove(side)
             elif piece.finish:
                 ends.append((side, piece))
             else:
                 yield side, piece
-        if failure:
-            raise failure
     for end in ends:
         yield end
+    if failure:
+        raise failure

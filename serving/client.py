@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
@@ -21,8 +22,10 @@ FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "abort": "err
 class Client:
     """Talks to one server. Holds no connection between calls, so it can be used from any thread or event loop."""
 
-    def __init__(self, base_url: str, api_key: str | None = None) -> None:
-        self.base_url = base_url.rstrip("/")
+    def __init__(self, base_url: str, api_key: str | None = None, base: str = "base") -> None:
+        self.base_url = base_url.rstrip("/").removesuffix("/v1")
+        self._base = base  # what this server calls the base model; ours calls it `base`
+        self._tls: ssl.SSLContext | bool = self.base_url.startswith("https://") and ssl.create_default_context()
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def stream(self, messages: Sequence[Message], *, model: str, sampling: Sampling) -> AsyncIterator[Chunk]:
@@ -32,7 +35,7 @@ class Client:
         server is not there, refuses, or breaks off; what had arrived was given out before.
         """
         body = {
-            "model": model,
+            "model": self._served(model),
             "messages": [message.as_chat() for message in messages],
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -42,7 +45,7 @@ class Client:
         finish: Finish | None = None
         try:
             async with (
-                httpx.AsyncClient(headers=self._headers, timeout=timeout, trust_env=False) as http,
+                httpx.AsyncClient(headers=self._headers, timeout=timeout, trust_env=False, verify=self._tls) as http,
                 http.stream("POST", f"{self.base_url}/v1/chat/completions", json=body) as response,
             ):
                 if response.status_code != 200:
@@ -60,17 +63,27 @@ class Client:
 
     def models(self) -> list[str]:
         """Names the server answers to; vLLM's base is among them. Raises UserError."""
-        return [str(entry["id"]) for entry in self.get("/v1/models")["data"]]
+        return [str(entry["id"]) for entry in self._entries()]
+
+    def base_models(self) -> list[str]:
+        """Those of `models` that are no adapter. Raises UserError."""
+        return [str(entry["id"]) for entry in self._entries() if not entry.get("parent")]
 
     def tokenize(self, messages: Sequence[Message], model: str) -> list[int]:
         """Token ids of the prompt, as vLLM renders it for `messages`. Raises UserError."""
         chat = [message.as_chat() for message in messages]
-        body = {"model": model, "messages": chat, "add_generation_prompt": True}
+        body = {"model": self._served(model), "messages": chat, "add_generation_prompt": True}
         return cast(list[int], self.post("/tokenize", body)["tokens"])
 
     def log_probabilities(self, token_ids: Sequence[int], model: str) -> list[float]:
         """Log-probability (nats) of each token after the first, given those before it. Raises UserError."""
-        body = {"model": model, "prompt": list(token_ids), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+        body = {
+            "model": self._served(model),
+            "prompt": list(token_ids),
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": 0,
+        }
         found = self.post("/v1/completions", body)["choices"][0]["prompt_logprobs"]
         pairs = zip(token_ids[1:], found[1:], strict=True)
         return [float(ranked[str(token)]["logprob"]) for token, ranked in pairs]
@@ -85,17 +98,38 @@ class Client:
 
     def healthy(self, seconds: float = 2.0) -> bool:
         """Whether the server answers `/health`, or `/v1/models` where it has none."""
-        for path in ("/health", "/v1/models"):
-            try:
-                with self._http(seconds) as http:
-                    if http.get(path).status_code == 200:
-                        return True
-            except httpx.HTTPError:
-                return False
-        return False
+        return self.health(seconds) == 200
+
+    def health(self, seconds: float = 2.0) -> int | None:
+        """HTTP status of `/health` (of `/v1/models` where there is none), None if nothing answers.
+
+        vLLM says 200 when it can answer, and 503 when its engine process is dead.
+        """
+        try:
+            with self._http(seconds) as http:
+                found = http.get("/health").status_code
+                return http.get("/v1/models").status_code if found == 404 else found
+        except (httpx.HTTPError, httpx.InvalidURL):
+            return None
+
+    def _entries(self) -> list[dict[str, Any]]:
+        answer = self.get("/v1/models")
+        entries = answer.get("data") if isinstance(answer, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) and "id" in entry for entry in entries):
+            raise UserError(
+                f"What answers at {self.base_url} is no model server.",
+                "The address of a vLLM, for example http://127.0.0.1:8000.",
+                "Check the address.",
+            )
+        return entries
+
+    def _served(self, model: str) -> str:
+        return self._base if model == "base" else model
 
     def _http(self, seconds: float) -> httpx.Client:
-        return httpx.Client(base_url=self.base_url, headers=self._headers, timeout=seconds, trust_env=False)
+        return httpx.Client(
+            base_url=self.base_url, headers=self._headers, timeout=seconds, trust_env=False, verify=self._tls
+        )
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import re
 import socket
@@ -27,21 +28,37 @@ from training.files import write_whole
 from training.hardware import Hardware, dtype_for
 from training.processes import stop_tree
 
+log = logging.getLogger("tonesmith")
 State = Literal["off", "starting", "ready", "crashed", "unreachable"]
 BASE = "base"
 """The name the base model answers to."""
-GIB = 2**30
+PLUGIN = "tonesmith_cpu_lora"
+"""Our plugin's name among vLLM's entry points."""
 USUAL_START_SECONDS = 60.0
 """How long a start is taken to last before one was measured."""
 START_LIMIT_SECONDS = 900.0
 CRASHES_ALLOWED, CRASH_WINDOW_SECONDS = 3, 600.0
-MILESTONES = (
-    ("Loading weights took", "warming up", 0.55),
-    ("Starting to load model", "loading the model", 0.4),
-    ("Initializing a V1 LLM engine", "starting the workers", 0.3),
-    ("vLLM API server version", "reading the settings", 0.15),
+BACKOFF_SECONDS = (0.0, 5.0, 20.0)
+"""Wait before the first, second and later restarts within the window."""
+SILENCE_LIMIT_SECONDS = 60.0
+KNOWN_ENDS = (
+    (r"No module named '?vllm", "vLLM is not installed. Install the extra serve-cpu or serve-gpu."),
+    (
+        r"address already in use",
+        "The engine's port was taken by another program. Choose another TONESMITH_ENGINE_PORT.",
+    ),
+    (r"(out of memory|not enough memory|Cannot allocate memory|MemoryError)", "The machine ran out of memory."),
+    (r"No space left on device", "The disk is full."),
 )
-"""What a line of the log says about how far the start is, the furthest first."""
+"""What in a log tells why an engine ended, and how to say it."""
+LOG_TAIL_BYTES, LOG_LIMIT_BYTES = 40_000, 10_000_000
+MILESTONES = (
+    ("Loading weights took", "warming up", 0.87),
+    ("Starting to load model", "loading the model", 0.84),
+    ("Initializing a V1 LLM engine", "starting the workers", 0.57),
+    ("non-default args:", "reading the settings", 0.28),
+)
+"""What a line of the log says about how far the start is, the furthest first; shares of a start on two cores."""
 
 
 class EngineConfig(Frozen):
@@ -58,6 +75,10 @@ class EngineConfig(Frozen):
     """Longest prompt and reply together, in tokens."""
     kv_cache_gib: int = 2
     """Memory for the key-value cache on a CPU."""
+    gpu_memory_share: float = 0.5
+    """Share of a GPU's memory the engine takes, 0 to 1; the rest is the trainer's."""
+    extra: tuple[str, ...] = ()
+    """More arguments for vLLM, as on its command line."""
 
     @property
     def fingerprint(self) -> str:
@@ -97,7 +118,11 @@ class Record(Frozen):
 
 def argv(config: EngineConfig, hardware: Hardware, port: int) -> list[str]:
     """The command line. On a CPU without bfloat16, float32 is four times faster; a GPU chooses for itself."""
-    dtype = [] if hardware.gpus else ["--dtype", dtype_for(hardware)]
+    machine = (
+        ["--gpu-memory-utilization", str(config.gpu_memory_share)]
+        if hardware.gpus
+        else ["--dtype", dtype_for(hardware)]
+    )
     return [
         sys.executable,
         "-m",
@@ -113,7 +138,9 @@ def argv(config: EngineConfig, hardware: Hardware, port: int) -> list[str]:
         *("--max-model-len", str(config.context)),
         # A reply's defaults come with each request, never from the model's folder.
         *("--generation-config", "vllm"),
-        *dtype,
+        "--disable-uvicorn-access-log",  # a line for each look at its health would fill the disk
+        *machine,
+        *config.extra,
     ]
 
 
@@ -126,6 +153,10 @@ def environment(config: EngineConfig, hardware: Hardware, libraries: tuple[Path,
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_OFFLINE": "1",  # the model is a folder by now
         "TRANSFORMERS_OFFLINE": "1",
+        # Three processes import vLLM, and without its bytecode on disk each compiles it anew: 109 s against 31 s.
+        "PYTHONDONTWRITEBYTECODE": "",
+        "VLLM_API_KEY": "",  # ours listens on this machine only, and a key meant for another server is not its own
+        "VLLM_SERVER_DEV_MODE": "0",
     }
     if hardware.gpus:
         return always
@@ -136,6 +167,14 @@ def environment(config: EngineConfig, hardware: Hardware, libraries: tuple[Path,
         "OMP_NUM_THREADS": str(cores),
         "LD_PRELOAD": ":".join(str(library) for library in libraries),
     }
+
+
+def _with_our_plugin(variables: dict[str, str]) -> dict[str, str]:
+    """Where somebody has narrowed vLLM's plugins down, ours is added: without it a comparison lies (on a CPU)."""
+    allowed = variables.get("VLLM_PLUGINS")
+    if allowed is None or PLUGIN in allowed.split(","):
+        return variables
+    return variables | {"VLLM_PLUGINS": ",".join(filter(None, [allowed, PLUGIN]))}
 
 
 def preloads() -> tuple[Path, ...]:
@@ -177,6 +216,8 @@ class Engine:
             self._home.mkdir(parents=True, exist_ok=True)
             command = argv(self.config, self._hardware, port)
             variables = environment(self.config, self._hardware, preloads())
+            if self.log.is_file() and self.log.stat().st_size > LOG_LIMIT_BYTES:
+                self.log.replace(self.log.with_suffix(".old.log"))
             with self.log.open("ab") as log:
                 begin = log.tell()
                 child = subprocess.Popen(
@@ -184,7 +225,7 @@ class Engine:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env=os.environ | variables,
+                    env=_with_our_plugin(os.environ | variables),
                     start_new_session=True,
                 )
             record = Record(
@@ -214,6 +255,8 @@ class Engine:
 
     def _stop_orphans(self, record: Record) -> None:
         """End workers whose parent was killed: they share its session, whose number is the parent's."""
+        if psutil.pid_exists(record.pid) and not _alive(record):
+            return  # the number is somebody else's by now, and so is the session
         for process in psutil.process_iter(["pid"]):
             try:
                 if os.getsid(process.pid) == record.pid and process.create_time() >= record.created - 1:
@@ -230,9 +273,12 @@ class Engine:
         known = {"url": url, "pid": record.pid, "seconds": seconds}
         if not _alive(record):
             return EngineStatus(state="crashed", message=self.why_crashed(), **known)
-        if Client(url).healthy():
+        health = Client(url).health()
+        if health == 200:
             self._remember_start(record, seconds)
             return EngineStatus(state="ready", phase="ready", fraction=1.0, **known)
+        if health == 503:  # the door stands, but the engine behind it is dead
+            return EngineStatus(state="crashed", message=self.why_crashed(), **known)
         if (self._home / f"ready-{record.pid}").is_file():
             return EngineStatus(
                 state="unreachable", phase="not answering", message="It has stopped answering.", **known
@@ -243,17 +289,15 @@ class Engine:
     def why_crashed(self) -> str:
         """The reason, out of the log, as a sentence."""
         text = self._log_since_start()
-        known = (
-            (r"No module named '?vllm", "vLLM is not installed. Install the extra serve-cpu or serve-gpu."),
-            (r"address already in use", "Its port was taken by another program. Choose another TONESMITH_ENGINE_PORT."),
-            (r"(out of memory|Cannot allocate memory|MemoryError)", "The machine ran out of memory."),
-            (r"No space left on device", "The disk is full."),
-        )
-        for pattern, sentence in known:
+        for pattern, sentence in KNOWN_ENDS:
             if re.search(pattern, text, re.IGNORECASE):
                 return sentence
-        errors = re.findall(r"^(?:\([^)]*\) *)?(?:ERROR.*\] )?(\w*(?:Error|Exception): .+)$", text, re.MULTILINE)
-        reason = errors[-1].strip()[:300] if errors else "it was stopped from outside"
+        errors = re.findall(r"^(?:\([^)]*\) *)?(?:ERROR.*?\] *)?([\w.]*(?:Error|Exception): .+)$", text, re.MULTILINE)
+        # The outer processes only say that the inner one failed; the cause is what the inner one said.
+        causes = [error for error in errors if not re.search(r"EngineDead|root cause|initialization failed", error)]
+        if not causes:
+            return f"The engine was stopped from outside, perhaps for lack of memory. Its log is {self.log}."
+        reason = causes[-1].strip().rstrip(".")[:300]
         return f"The engine ended by itself: {reason}. Its log is {self.log}."
 
     def _check(self) -> None:
@@ -287,9 +331,10 @@ class Engine:
         record = self._record()
         if not self.log.is_file():
             return ""
+        begin = record.log_start if record else 0
         with self.log.open("rb") as log:
-            log.seek(record.log_start if record else 0)
-            return log.read()[-40_000:].decode(errors="replace")
+            log.seek(max(begin, self.log.stat().st_size - LOG_TAIL_BYTES))
+            return log.read().decode(errors="replace")
 
     def _progress(self, record: Record, seconds: float) -> tuple[str, float]:
         """Phase out of the log; the share also creeps with time, by how long the last start took."""
@@ -316,20 +361,55 @@ class Engine:
         (self._home / "start-seconds").write_text(f"{seconds:.1f}")
 
 
+class Attached:
+    """An engine of somebody else's, found by its address: asked for its state, never started or stopped."""
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._client = Client(self.url, api_key)
+
+    def start(self) -> None:
+        """Nothing: it is not ours."""
+
+    def stop(self) -> None:
+        """Nothing: it is not ours."""
+
+    def status(self) -> EngineStatus:
+        """`ready` if it lists its models, else `unreachable` with the reason."""
+        try:
+            self._client.models()
+        except UserError as error:
+            message = f"{error.found} Check TONESMITH_ENGINE_URL, or leave it out to have an engine started here."
+            return EngineStatus(
+                state="unreachable", phase="not answering", url=self.url, message=message, attached=True
+            )
+        return EngineStatus(state="ready", phase="ready", fraction=1.0, url=self.url, attached=True)
+
+    def base(self) -> str:
+        """The name this server gives its base model: pass it to `Client(base=…)`. Raises UserError."""
+        return next(iter(self._client.base_models()), BASE)
+
+    def why_crashed(self) -> str:
+        """It is not ours, so nothing is known but that it is gone."""
+        return f"No engine answers at {self.url}."
+
+
 class Watcher:
     """Keeps the engine up: restarts it when it crashes or stops answering, and says when it is ready anew.
 
-    `on_ready` is called once for each start, from the watcher's thread. After `CRASHES_ALLOWED` crashes within
-    `CRASH_WINDOW_SECONDS` it gives up, and `gave_up` says so.
+    `on_ready` is called once for each start, from the watcher's thread; if it raises UserError it is called again at
+    the next look. A restart waits longer each time (`BACKOFF_SECONDS`). After `CRASHES_ALLOWED` crashes within
+    `CRASH_WINDOW_SECONDS` it gives up, and `gave_up` says why; a start by hand that succeeds ends that.
     """
 
-    def __init__(self, engine: Engine, on_ready: Callable[[], None], every_seconds: float = 1.0) -> None:
+    def __init__(self, engine: Engine | Attached, on_ready: Callable[[], None], every_seconds: float = 1.0) -> None:
         self._engine = engine
         self._on_ready = on_ready
         self._every = every_seconds
         self._crashes: deque[float] = deque(maxlen=CRASHES_ALLOWED)
+        self._restart_at: float | None = None
         self._silent_since: float | None = None
-        self._greeted: int | None = None
+        self._greeted: tuple[str, int | None] | None = None
         self._stop = Event()
         self.gave_up = ""
         self.status = EngineStatus(state="off")
@@ -348,32 +428,52 @@ class Watcher:
     def look(self) -> EngineStatus:
         """Look once and act on it; returns the status seen."""
         status = self._engine.status()
-        self.status = status
+        self.status = status.model_copy(update={"message": self.gave_up}) if self.gave_up else status
         if status.state == "ready":
-            self._silent_since = None
-            if self._greeted != status.pid:
-                self._on_ready()
-                self._greeted = status.pid
+            self.gave_up, self._silent_since = "", None
+            self.status = status
+            self._greet((status.url, status.pid))
+        elif status.attached:
+            self._greeted = None  # it may come back with nothing loaded
         elif status.state == "unreachable":
             # A busy CPU may miss a look; only a long silence is a hang.
             self._silent_since = self._silent_since or time.monotonic()
-            if time.monotonic() - self._silent_since > 60:
+            if time.monotonic() - self._silent_since > SILENCE_LIMIT_SECONDS:
                 self._restart()
         elif status.state == "crashed" or (status.state == "starting" and status.seconds > START_LIMIT_SECONDS):
             self._restart()
-        return status
+        return self.status
+
+    def _greet(self, which: tuple[str, int | None]) -> None:
+        if self._greeted == which:
+            return
+        try:
+            self._on_ready()
+        except UserError as error:
+            log.warning("The engine is ready, but not as it should be: %s", error)
+        else:
+            self._greeted = which
 
     def _restart(self) -> None:
         now = time.monotonic()
         if self.gave_up:
             return
-        if len(self._crashes) == CRASHES_ALLOWED and now - self._crashes[0] < CRASH_WINDOW_SECONDS:
-            self.gave_up = f"{self._engine.why_crashed()} It was started {CRASHES_ALLOWED} times; it is left off now."
+        if self._restart_at is None:
+            if len(self._crashes) == CRASHES_ALLOWED and now - self._crashes[0] < CRASH_WINDOW_SECONDS:
+                why = self._engine.why_crashed()
+                self.gave_up = f"{why} It was restarted {CRASHES_ALLOWED} times; it is left off now."
+                return
+            recent = sum(now - crash < CRASH_WINDOW_SECONDS for crash in self._crashes)
+            self._crashes.append(now)
+            self._restart_at = now + BACKOFF_SECONDS[min(recent, len(BACKOFF_SECONDS) - 1)]
+        if now < self._restart_at:
             return
-        self._crashes.append(now)
-        self._silent_since = None
-        self._engine.stop()
-        self._engine.start()
+        self._restart_at = self._silent_since = None
+        try:
+            self._engine.stop()
+            self._engine.start()
+        except UserError as error:
+            self.gave_up = str(error)
 
 
 def _alive(record: Record) -> bool:

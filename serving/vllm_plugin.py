@@ -1,10 +1,10 @@
 """A vLLM plugin: on the CPU, a request without an adapter gets none.
 
 vLLM's CPU kernels pick each token's adapter by its index, and a token of the base model has index −1, which in PyTorch
-is the last slot: in a batch that mixes both, the base is answered in an adapter's voice. Here every slot speaks only
-for the tokens that are its own. It is faster too: one matrix product an adapter, where vLLM copies the adapter's
-weights for every token, also for those of the base. GPU kernels pass over −1 and are left alone. Upstream: vllm-project/vllm #48421, #49656; with those
-released, this file can go.
+is the last slot: in a batch that mixes both, the base is answered in an adapter's voice. Here every adapter speaks only
+for the tokens that are its own. It is faster too: one matrix product an adapter, where vLLM copies the adapter's weights
+for every token, also for those of the base. GPU kernels pass over −1 and are left alone. Upstream: vllm-project/vllm
+#48421, #49656; with those released, this file can go.
 """
 
 from __future__ import annotations

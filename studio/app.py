@@ -38,7 +38,7 @@ def web_app(services: Services) -> FastAPI:
     def health() -> dict[str, object]:
         return {"ok": True, "engine": services.serving.view().model_dump()}
 
-    return gr.mount_gradio_app(
+    gr.mount_gradio_app(
         app,
         build_page(services).queue(default_concurrency_limit=16),
         path="/",
@@ -49,3 +49,4 @@ def web_app(services: Services) -> FastAPI:
         ssr_mode=False,
         show_error=True,
     )
+    return app

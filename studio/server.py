@@ -18,7 +18,8 @@ def serve(settings: Settings, demo: bool = False, open_browser: bool = False) ->
     listener = _listen(settings.host, settings.port)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for chatty in ("httpx", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     import uvicorn  # these take seconds to import, and the port should be refused before
 
     from studio.app import web_app
@@ -30,12 +31,12 @@ def serve(settings: Settings, demo: bool = False, open_browser: bool = False) ->
         out.print(
             "The demo project is filled: real requests, the base model's own replies, 60 hand-written corrections."
         )
+    config = uvicorn.Config(web_app(services), log_level="warning", timeout_graceful_shutdown=3)
     services.serving.start()
     url = f"http://{'localhost' if settings.host in ('127.0.0.1', '0.0.0.0') else settings.host}:{settings.port}"
     out.print(f"\n  Tonesmith is at [bold]{url}[/]\n  The project is in {settings.home}\n  Ctrl-C stops it.\n")
     if open_browser:
         threading.Timer(1.0, webbrowser.open, [url]).start()
-    config = uvicorn.Config(web_app(services), log_level="warning", timeout_graceful_shutdown=3)
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:

@@ -83,7 +83,7 @@ def _gguf(work: Path) -> Path:
 def _from_hub(base: str, cache: Path, report: Report) -> Path:
     report(f"Fetching {base} from the hub", 0.05)
     target = cache / "hub"
-    script = "import sys; from huggingface_hub import snapshot_download as get; print(get(sys.argv[1], cache_dir=sys.argv[2]))"
+    script = "import sys, huggingface_hub as hub; print(hub.snapshot_download(sys.argv[1], cache_dir=sys.argv[2]))"
     found = _run(
         [sys.executable, "-c", script, base, str(target)],
         f"'{base}' is neither a folder here nor a model that can be fetched",

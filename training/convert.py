@@ -1,4 +1,4 @@
-"""`python -m training.convert GGUF FOLDER`: a quantised GGUF file into an ordinary checkpoint, in a process of its own."""
+"""`python -m training.convert GGUF FOLDER`: a quantised GGUF file into an ordinary checkpoint, in its own process."""
 
 from __future__ import annotations
 

@@ -20,7 +20,12 @@ def write_whole(path: Path, content: str) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` outlive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Push a file, or a folder's list of names, to the disk itself."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

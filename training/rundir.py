@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -12,6 +18,11 @@ from annotation.errors import UserError
 from annotation.types import Frozen, utc_now
 from training.files import sync_folder, write_whole
 from training.types import OVER, Metric, RunState, SftConfig
+
+
+RESERVE_BYTES = 64 * 1024
+START_SECONDS = 30.0
+"""How long a run may stay 'queued' without a process before it counts as never started."""
 
 
 class Process(Frozen):
@@ -32,6 +43,11 @@ class RunDir:
         self.process = path / "process.json"
         self.metrics = path / "metrics.jsonl"
         self.log = path / "log.txt"
+        self.lock = path / "lock"
+        self.reserve = path / "reserve"
+        """Room on the disk for the last words of a run that filled it."""
+        self.result = path / "result.json"
+        """The account of a run whose adapter is about to be published, or is."""
         self.checkpoints = path / "checkpoints"
         self.making = path / "making"
         """The adapter before it is published."""
@@ -67,11 +83,19 @@ class RunDir:
             state = RunState.model_validate_json(self.state.read_bytes())
         except (FileNotFoundError, ValidationError):
             state = RunState(status="queued")
-        if state.status in OVER or self.alive():
+        if state.status in OVER or self.alive() or self._starting(state):
             return state
-        # The process may have written its end between the two looks.
-        again = RunState.model_validate_json(self.state.read_bytes()) if self.state.is_file() else state
-        return again if again.status in OVER else self._died(again)
+        with contextlib.suppress(FileNotFoundError, ValidationError):  # it may have ended between the two looks
+            state = RunState.model_validate_json(self.state.read_bytes())
+        return state if state.status in OVER else self._died(state)
+
+    def _starting(self, state: RunState) -> bool:
+        """Whether the run was queued a moment ago and its process is not known yet."""
+        if state.status != "queued" or not self.state.is_file():
+            return False
+        queued = self.state.stat().st_mtime
+        known = self.process.is_file() and self.process.stat().st_mtime >= queued
+        return not known and time.time() - queued < START_SECONDS
 
     def _died(self, state: RunState) -> RunState:
         step = self.last_checkpoint_step()
@@ -79,13 +103,19 @@ class RunDir:
         message = (
             f"The trainer was stopped from outside at step {state.step} (killed, or the machine went down). {onward}"
         )
-        return state.model_copy(update={"status": "failed", "message": message, "eta_seconds": None})
+        return state.model_copy(update={"status": "failed", "stage": None, "message": message, "eta_seconds": None})
+
+    def kept_process(self) -> Process | None:
+        """The trainer as it was last started; None if it never was."""
+        try:
+            return Process.model_validate_json(self.process.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
 
     def alive(self) -> bool:
         """Whether the trainer's process is there."""
-        try:
-            kept = Process.model_validate_json(self.process.read_bytes())
-        except (FileNotFoundError, ValidationError):
+        kept = self.kept_process()
+        if kept is None:
             return False
         try:
             process = psutil.Process(kept.pid)
@@ -101,24 +131,45 @@ class RunDir:
             return
         write_whole(self.process, Process(pid=pid, created=created).model_dump_json())
 
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep out another start, cancel or resume of this run: of two clicks the second sees what the first did."""
+        with self.lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def tidy(self) -> None:
+        """Clear away what a killed trainer left half-done, and keep some room on the disk for the last words."""
+        shutil.rmtree(self.making, ignore_errors=True)
+        self.drop_unfinished_checkpoints()
+        if self.metrics.is_file():
+            content = self.metrics.read_bytes()
+            os.truncate(self.metrics, content.rfind(b"\n") + 1)  # a torn line would swallow the next one
+        self.reserve.write_bytes(os.urandom(RESERVE_BYTES))  # random, so that no file system stores it in less
+
+    def drop_unfinished_checkpoints(self) -> None:
+        """Remove checkpoints that were never completed; nothing can go on from them."""
+        for folder in self.checkpoints.glob("checkpoint-*"):
+            if not (folder / "complete.json").is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+
     def add_metric(self, metric: Metric) -> None:
         """Append one step; a single write, so a line is whole or is the last one."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(metric.model_dump_json() + "\n")
 
     def read_metrics(self) -> list[Metric]:
-        """One metric a step, oldest first. After a resume the newer line of a step counts; a torn line is passed over."""
+        """One metric a step, oldest first. After a resume the newer line counts; a torn line is passed over."""
         if not self.metrics.is_file():
             return []
         found: dict[int, Metric] = {}
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+        for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 metric = Metric.model_validate_json(line)
             except ValidationError:
                 continue
-            found = (
-                {step: kept for step, kept in found.items() if step < metric.step} if metric.step in found else found
-            )
+            if metric.step in found:  # the run went back to a checkpoint: what came after it no longer counts
+                found = {step: kept for step, kept in found.items() if step < metric.step}
             found[metric.step] = metric
         return [found[step] for step in sorted(found)]
 
@@ -143,5 +194,6 @@ class RunDir:
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
     def finish(self, state: RunState) -> None:
-        """Write the last state, with the time."""
-        self.write_state(state.model_copy(update={"ended_at": utc_now(), "eta_seconds": None}))
+        """Write the last state, with the time, into the room kept for it."""
+        self.reserve.unlink(missing_ok=True)
+        self.write_state(state.model_copy(update={"stage": None, "ended_at": utc_now(), "eta_seconds": None}))

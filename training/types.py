@@ -12,6 +12,8 @@ from annotation.types import Frozen
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 OVER: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 """States that do not change any more."""
+Stage = Literal["checking", "tokenising", "loading the model", "training", "saving the adapter"]
+"""What a running run is busy with, in this order."""
 
 
 class LoraSettings(Frozen):
@@ -65,7 +67,7 @@ class SftConfig(Recipe):
 
 
 TrainConfig = SftConfig
-"""The union of configs by `method`; one member so far."""
+"""The union of configs by `method`; one member so far, so a plain alias."""
 
 
 class Metric(Frozen):
@@ -77,7 +79,9 @@ class Metric(Frozen):
     """Mean negative log-likelihood a learned token, in nats."""
     learning_rate: float
     tokens_per_second: float
-    """Tokens through the model, padding left out, over the time spent in steps so far."""
+    """Tokens through the model (prompts too, padding left out), over the time spent in steps since the last start."""
+    tokens_seen: int = 0
+    """Tokens through the model since the run began, over all its starts."""
     eta_seconds: float
     at: AwareDatetime
 
@@ -105,6 +109,8 @@ class RunState(Frozen):
     """Where a run stands."""
 
     status: Status
+    stage: Stage | None = None
+    """None before the trainer is up and after the end."""
     step: int = 0
     of_steps: int = 0
     loss: float | None = None

@@ -96,9 +96,8 @@ def compare(
     from studio.services.compare import LivePair
 
     async def ask() -> LivePair:
-        pair = LivePair()
-        async for pair in tonesmith.compare.ask(message, adapter, Sampling(temperature=temperature)):
-            pass
+        stream = tonesmith.compare.ask(message, adapter, Sampling(temperature=temperature))
+        pair = [live async for live in stream][-1]
         if not pair.comparison_id:
             raise UserError(pair.problem or "No replies came.")
         return pair

@@ -10,6 +10,7 @@ import gradio as gr
 
 from annotation.errors import UserError
 from annotation.store.conversations import new_id
+from annotation.store.reviews import Thumb
 from annotation.types import Conversation, Sampling, Turn
 from studio.parts import shell
 from studio.parts.diff import diff_html
@@ -17,10 +18,10 @@ from studio.parts.guard import guarded
 from studio.services import Services
 from studio.services.chat import LiveReply
 
-THUMBS = {"up": "Like", "down": "Dislike"}
+THUMBS: dict[object, Thumb] = {"Like": "up", "Dislike": "down", True: "up", False: "down"}
 PLACEHOLDER = (
     "<h3>Say something a customer might say</h3>"
-    "<p>Every reply is kept. Where one is not as it should be, press its pencil and write it as it should have been.</p>"
+    "<p>Every reply is kept. Where one is not right, press its pencil and write it as it should have been.</p>"
 )
 Update = tuple[Any, ...]
 
@@ -33,11 +34,11 @@ def build(services: Services) -> None:
     with gr.Row(equal_height=True):
         model = gr.Dropdown(services.serving.choices(), value="base", label="Answered by", scale=3, elem_id="ts-model")
         earlier = gr.Dropdown([], label="Earlier chats", scale=3, elem_id="ts-earlier")
-        new = gr.Button("New chat", scale=1, min_width=120, elem_id="ts-new")
+        new = gr.Button("New chat", size="md", scale=1, min_width=120, elem_id="ts-new")
     chatbot = gr.Chatbot(
         show_label=False,
         label="Conversation",
-        height="52vh",
+        height="max(320px, calc(100vh - 430px))",
         editable="all",
         buttons=["copy"],
         render_markdown=False,  # replies are text: markup in them is shown, never run
@@ -54,7 +55,6 @@ def build(services: Services) -> None:
             lines=1,
             max_lines=6,
             scale=8,
-            autofocus=True,
             elem_id="ts-message",
         )
         send = gr.Button("Send", variant="primary", scale=1, min_width=96, elem_id="ts-send")
@@ -121,7 +121,7 @@ class _Talk:
     def _correct(self, turn: Turn, after: str) -> Update:
         self._chat.correct(new_id(), turn.id, after)
         note = (
-            '<div class="ts-notice ts-good" role="status">Correction saved. It goes into the next dataset version.</div>'
+            '<div class="ts-notice ts-good" role="status">Correction saved, for the next dataset version.</div>'
             f'<div class="ts-diff" dir="auto">{diff_html(turn.text, after.strip())}</div>'
         )
         conversation = self._chat.open(turn.conversation_id)
@@ -163,7 +163,7 @@ class _Talk:
 
     def react(self, data: gr.LikeData, open_id: str) -> None:
         turn = self._chat.open(open_id).turns[_place(data.index)]
-        self._chat.react(turn.id, {"Like": "up", "Dislike": "down", True: "up", False: "down"}.get(data.liked, "none"))
+        self._chat.react(turn.id, THUMBS.get(data.liked, "none"))
 
     def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
         return [{"role": turn.role, "content": turn.text} for turn in conversation.turns]

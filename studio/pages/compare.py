@@ -13,7 +13,7 @@ from annotation.store.comparisons import Answer, Comparison
 from annotation.types import Outcome, Sampling
 from studio.parts import shell
 from studio.parts.guard import guarded
-from studio.parts.words import badge, count
+from studio.parts.words import badge, count, empty
 from studio.services import Services
 from studio.services.compare import LivePair
 
@@ -101,11 +101,9 @@ class _Ring:
     def _nobody(self) -> str:
         view = self._serving.view()
         if not view.ready:
-            return f'<div class="ts-empty"><h3>{escape(view.label)}</h3><p>{escape(view.detail)} Reload this page in a moment.</p></div>'
-        return (
-            '<div class="ts-empty"><h3>Nothing to compare with yet</h3><p>Train an adapter first, or load one that is '
-            'there. It can be compared the moment it is loaded.</p><a class="ts-button" href="/training">Go to Training</a></div>'
-        )
+            return empty(view.label, f"{view.detail} Reload this page in a moment.")
+        why = "Train an adapter first, or load one that is there. It can be compared the moment it is loaded."
+        return empty("Nothing to compare with yet", why, "/training", "Go to Training")
 
     async def ask(self, text: str, adapter: str, temperature: float, length: float) -> AsyncIterator[list[Any]]:
         sampling = Sampling(temperature=temperature, max_tokens=int(length))
@@ -180,6 +178,7 @@ def tally_html(tally: dict[str, int]) -> str:
     if not votes:
         return '<p class="ts-small ts-muted">No votes yet.</p>'
     return (
-        f'<p class="ts-small ts-muted">{count(votes, "vote")} so far: the tuned model was preferred {tally["tuned"]} ×, '
-        f"the base {tally['base']} ×, about the same {tally['tie']} ×, both bad {tally['both_bad']} ×.</p>"
+        f'<p class="ts-small ts-muted">{count(votes, "vote")} so far: the tuned model was preferred '
+        f"{tally['tuned']} ×, the base {tally['base']} ×, about the same {tally['tie']} ×, "
+        f"both bad {tally['both_bad']} ×.</p>"
     )

@@ -120,13 +120,15 @@ def preview_html(rows: Rows) -> str:
         if starter
         else ""
     )
-    return f'<div class="ts-card"><h2 class="ts-h2" style="margin-top:0">If you make one now</h2><dl class="ts-facts">{cells}</dl>{hint}</div>'
+    head = '<h2 class="ts-h2" style="margin-top:0">If you make one now</h2>'
+    return f'<div class="ts-card">{head}<dl class="ts-facts">{cells}</dl>{hint}</div>'
 
 
 def _card(version: DatasetVersion) -> str:
     parent = f" · follows {escape(version.parent_id)}" if version.parent_id else ""
     return (
-        f'<p class="ts-small ts-muted">{badge(version.id)} made by {escape(version.author)}, {version.made_at:%d %b %Y %H:%M} UTC'
+        f'<p class="ts-small ts-muted">{badge(version.id)} made by {escape(version.author)}, '
+        f"{version.made_at:%d %b %Y %H:%M} UTC"
         f"{parent} · charter version {version.charter_version}</p>"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, get_args
@@ -10,7 +11,7 @@ from typing import Any, get_args
 import gradio as gr
 
 from annotation.store.reviews import Verdict
-from annotation.types import Charter, Question, Value
+from annotation.types import Axis, Charter, Clause, Question, Trait, Value
 from studio.parts import shell
 from studio.parts.diff import diff_html
 from studio.parts.guard import guarded
@@ -165,7 +166,11 @@ def live_difference(before: str, after: str) -> str:
 
 
 def _questions(charter: Charter) -> tuple[list[gr.Radio], list[gr.CheckboxGroup]]:
-    rules = {"voice": charter.voice, "policy": charter.policy, "bias": charter.bias}
+    rules: dict[Question, Sequence[Trait | Clause | Axis]] = {
+        "voice": charter.voice,
+        "policy": charter.policy,
+        "bias": charter.bias,
+    }
     answers, faults = [], []
     for question in get_args(Question):
         name, choices = ASKED[question]
@@ -191,12 +196,13 @@ def _status(counts: dict[str, int]) -> str:
 
 
 def _said(item: ReviewItem) -> str:
-    said = [*item.said.judgements, *item.said.corrections]
+    said = [(judgement.made_at, judgement.reviewer) for judgement in item.said.judgements]
+    said += [(correction.made_at, correction.author) for correction in item.said.corrections]
     if not said:
         return ""
-    newest = max(said, key=lambda one: one.made_at)
-    who = newest.reviewer if hasattr(newest, "reviewer") else newest.author
-    return f'<div class="ts-notice">Reviewed before by {escape(who)}, {ago(newest.made_at)}. Saving adds a newer answer.</div>'
+    when, who = max(said)
+    said_when = f"Reviewed before by {escape(who)}, {ago(when)}. Saving adds a newer answer."
+    return f'<div class="ts-notice">{said_when}</div>'
 
 
 def _made_by(item: ReviewItem) -> str:

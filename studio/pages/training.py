@@ -7,7 +7,6 @@ from typing import Any
 
 import gradio as gr
 import pandas as pd
-from training.types import RunResult
 
 from studio.parts import shell
 from studio.parts.guard import guarded
@@ -15,6 +14,7 @@ from studio.parts.words import ago, badge, count, duration, empty, table
 from studio.services import Services
 from studio.services.serving import AdapterView
 from studio.services.training import RunView
+from training.types import RunResult
 
 TONES = {"queued": "busy", "running": "busy", "succeeded": "good", "failed": "bad", "cancelled": "warn"}
 POLL_SECONDS = 1.0
@@ -54,10 +54,11 @@ def build(services: Services) -> None:
                 cancel = gr.Button("Cancel this run", visible=False, elem_id="ts-cancel")
                 resume = gr.Button("Go on from the last checkpoint", visible=False, elem_id="ts-resume")
     gr.HTML(
-        '<h2 class="ts-h2">Adapters</h2><p class="ts-muted ts-small">What the runs made. A loaded one can be chatted with and compared at once.</p>'
+        '<h2 class="ts-h2">Adapters</h2><p class="ts-muted ts-small">What the runs made. '
+        "A loaded one can be chatted with and compared at once.</p>"
     )
     adapters = gr.HTML(elem_id="ts-adapters")
-    with gr.Row():
+    with gr.Row(visible=False, equal_height=True) as shelf:
         adapter = gr.Dropdown([], label="Adapter", scale=4, elem_id="ts-adapter")
         load = gr.Button("Load", scale=1, min_width=110, elem_id="ts-load")
         unload = gr.Button("Unload", scale=1, min_width=110, elem_id="ts-unload")
@@ -75,7 +76,7 @@ def build(services: Services) -> None:
     gr.Timer(POLL_SECONDS).tick(guarded(gym.follow), [run, seen], live, queue=False, **quiet)
     page = gr.context.Context.root_block
     if page is not None:
-        page.load(guarded(gym.arrive), None, [version, run, adapter, *live], **quiet)
+        page.load(guarded(gym.arrive), None, [version, run, adapter, shelf, *live], **quiet)
 
 
 class _Gym:
@@ -108,6 +109,7 @@ class _Gym:
             gr.Dropdown(versions, value=versions[0][1] if versions else None),
             gr.Dropdown(runs, value=newest, visible=bool(runs)),
             gr.Dropdown(adapters, value=adapters[0] if adapters else None),
+            gr.Row(visible=bool(adapters)),
             *self.watch(newest),
         ]
 
@@ -204,8 +206,9 @@ def proof_html(result: RunResult) -> str:
         else ""
     )
     return (
-        f'<p class="ts-small ts-muted" id="ts-proof">{count(result.rows_in, "row")} in, {result.rows_trained:,} trained, '
-        f"{result.rows_truncated:,} shortened, {dropped:,} left out{f' ({escape(why)})' if why else ''}. "
+        f'<p class="ts-small ts-muted" id="ts-proof">{count(result.rows_in, "row")} in, '
+        f"{result.rows_trained:,} trained, {result.rows_truncated:,} shortened, "
+        f"{dropped:,} left out{f' ({escape(why)})' if why else ''}. "
         f"{result.tokens_with_loss:,} tokens were learned from, in {duration(result.seconds)}.{loss}</p>"
     )
 

@@ -14,7 +14,8 @@ _WORD = re.compile(r"\w+|\s+|[^\w\s]", re.UNICODE)
 
 
 def words_changed(before: str, after: str) -> list[tuple[Change, str]]:
-    """The pieces that lead from `before` to `after`: without `added` they join to `before`, without `removed` to `after`.
+    """The pieces that lead from `before` to `after`: without the added they join to `before`, without the removed to
+    `after`.
 
     Compared word by word: each word stands for one character in Myers' algorithm, as diff-match-patch does for lines.
     """

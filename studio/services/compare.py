@@ -6,12 +6,11 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 
-from serving.arena import Side, paced
-
 from annotation.errors import UserError
 from annotation.store import Store
 from annotation.store.comparisons import Answer, Comparison
 from annotation.types import ChatModel, Finish, Frozen, Message, Outcome, Provenance, Sampling
+from serving.arena import SIDES, Side, paced
 
 
 class LivePair(Frozen):
@@ -72,7 +71,7 @@ class CompareService:
             return
         left, right = (
             Answer(text=texts[side], provenance=_drawn(identity, sampling, finishes.get(side), started))
-            for side, identity in zip(("left", "right"), identities, strict=True)
+            for side, identity in zip(SIDES, identities, strict=True)
         )
         yield LivePair(**texts, comparison_id=self._store.comparisons.add(prompt, left, right, self._person))
 

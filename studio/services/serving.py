@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime
+from pathlib import Path
+from threading import Event, Thread
 
-from annotation.types import Frozen
+from annotation.errors import UserError
+from annotation.types import ChatModel, Frozen, Provenance
+from serving.adapters import AdapterServer, Base
+from serving.client import Client
+from serving.engine import BASE, Engine, EngineConfig, EngineStatus, Watcher
+from serving.scripted import ScriptedModel
+from studio.settings import Settings
+from training import base_model, registry
+from training.hardware import detect
 
 log = logging.getLogger("tonesmith")
-BASE = "base"
-POLL_SECONDS = 0.5
+LOOK_SECONDS = 0.5
+RETRY_SECONDS = 30.0
 
 
 class EngineView(Frozen):
@@ -30,6 +40,250 @@ class AdapterView(Frozen):
     name: str
     loaded: bool
     problem: str
+    """Why it could not be loaded when it was new, or ''."""
     dataset_id: str
     base_name: str
     created_at: datetime
+
+
+class ServingService:
+    """What the pages and commands know of the engine.
+
+    In the studio, `start` keeps an engine up and offers it each new adapter. A command calls `adopt` to use the engine
+    that the studio keeps.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stop = Event()
+        self._thread: Thread | None = None
+        self._engine: Engine | None = None
+        self._watcher: Watcher | None = None
+        self._preparing: tuple[str, float] | None = None
+        self._trouble: UserError | None = None
+        self._problems: dict[str, str] = {}
+        self._loaded: tuple[str, ...] = ()
+
+    # Starting and stopping
+
+    def start(self) -> None:
+        """Prepare the base model and bring the engine up, in the background; the page is usable meanwhile."""
+        if self._settings.engine != "scripted":
+            self._thread = Thread(target=self._run, name="serving", daemon=True)
+            self._thread.start()
+
+    def adopt(self, required: bool = True) -> bool:
+        """Use the engine that runs already. False, or a UserError if `required`, if there is none that is ready."""
+        if self._settings.engine == "scripted":
+            return True
+        if not self._settings.engine_url:
+            folder = base_model.prepared(self._settings.base_model, self._settings.cache)
+            self._engine = self._new_engine(folder) if folder else None
+        ready = self._status().state == "ready"
+        if ready:
+            self._loaded = tuple(self._server().loaded())
+        elif required:
+            view = self.view()
+            raise UserError(f"{view.label}.", "A running engine.", view.detail or "`tonesmith up` starts it.")
+        return ready
+
+    def close(self, stop_engine: bool) -> None:
+        """End the watching; the engine too if `stop_engine`."""
+        self._stop.set()
+        if self._watcher:
+            self._watcher.stop()
+        if self._thread:
+            self._thread.join(timeout=15)
+        if stop_engine and self._engine:
+            self._engine.stop()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._bring_up()
+                self._trouble = None
+                self._watch()
+            except UserError as error:  # shown at the top of every page; what is wrong may be put right meanwhile
+                log.warning("%s", error)
+                self._trouble, self._preparing = error, None
+                self._stop.wait(RETRY_SECONDS)
+
+    def _bring_up(self) -> None:
+        folder = self.prepare_base()
+        self._preparing = None
+        if not self._settings.engine_url:
+            self._engine = self._new_engine(folder)
+            self._engine.start()
+            self._watcher = Watcher(self._engine, self._restore)
+
+    def _watch(self) -> None:
+        attached_ready = False
+        while not self._stop.is_set():
+            status = self._watcher.look() if self._watcher else self._status()
+            if self._watcher is None and status.state == "ready" and not attached_ready:
+                self._restore()
+            attached_ready = status.state == "ready"
+            if status.state == "ready":
+                self._offer_new()
+            else:
+                self._loaded = ()
+            self._stop.wait(LOOK_SECONDS)
+
+    def _restore(self) -> None:
+        self._problems = self._server().restore()
+
+    def _offer_new(self) -> None:
+        try:
+            server = self._server()
+            self._problems |= {name: problem for name, problem in server.offer_new().items() if problem}
+            self._loaded = tuple(server.loaded())
+        except UserError as error:  # the engine went away between two looks; the watcher sees to it
+            log.info("%s", error)
+
+    # The base model
+
+    def prepare_base(self) -> Path:
+        """The base model's folder, prepared first if need be. Raises UserError."""
+
+        def report(what: str, share: float) -> None:
+            self._preparing = (what, share)
+
+        return base_model.prepare(self._settings.base_model, self._settings.cache, report)
+
+    def base_path(self) -> Path:
+        """The base model's folder. Raises UserError while it is not there yet."""
+        folder = base_model.prepared(self._settings.base_model, self._settings.cache)
+        if folder is None:
+            view = self.view()
+            raise UserError("The base model is not ready yet.", do=f"{view.label}. Try again in a minute.")
+        return folder
+
+    # The engine
+
+    def model(self) -> ChatModel:
+        """Who answers. Raises UserError with the engine's state if nobody can."""
+        if self._settings.engine == "scripted":
+            return ScriptedModel()
+        url = self._settings.engine_url or (self._engine.url if self._engine else "")
+        if not url or self._seen().state not in ("ready", "unreachable"):
+            view = self.view()
+            raise UserError(f"{view.label}.", do=view.detail or "Try again in a moment.")
+        return self._client()
+
+    def view(self) -> EngineView:
+        """The engine's state in words, without asking it where the watcher just did."""
+        if self._settings.engine == "scripted":
+            return EngineView(
+                label="Scripted replies", detail="No engine: the replies are canned.", tone="quiet", ready=True
+            )
+        if self._trouble:
+            detail = " ".join(part for part in (self._trouble.wanted, self._trouble.do) if part)
+            return EngineView(label=self._trouble.found.rstrip("."), detail=detail, tone="bad")
+        if self._preparing:
+            what, share = self._preparing
+            detail = "Only the first time. You can review meanwhile."
+            return EngineView(label=what, detail=detail, tone="busy", fraction=share * 0.5)
+        gave_up = self._watcher.gave_up if self._watcher else ""
+        return in_words(self._seen(), gave_up)
+
+    def _seen(self) -> EngineStatus:
+        return self._watcher.status if self._watcher else self._status()
+
+    def _status(self) -> EngineStatus:
+        if self._settings.engine_url:
+            url = self._settings.engine_url
+            if Client(url).healthy():
+                return EngineStatus(state="ready", url=url, attached=True, fraction=1.0)
+            message = (
+                f"No engine answers at {url}. Start it there, or leave TONESMITH_ENGINE_URL out to start one here."
+            )
+            return EngineStatus(state="unreachable", url=url, attached=True, message=message)
+        if self._engine is None:
+            return EngineStatus(state="off", message="`tonesmith up` starts it.")
+        return self._engine.status()
+
+    def _new_engine(self, folder: Path) -> Engine:
+        config = EngineConfig(
+            model=folder,
+            port=self._settings.engine_port,
+            max_adapters=self._settings.max_adapters,
+            max_rank=self._settings.max_rank,
+            context=self._settings.context,
+        )
+        return Engine(config, self._settings.engine_home, detect())
+
+    def _client(self) -> Client:
+        return Client(self._settings.engine_url or (self._engine.url if self._engine else ""))
+
+    # Adapters
+
+    def choices(self) -> list[tuple[str, str]]:
+        """(label, name) of what can be chatted with: the base, then the loaded adapters, newest first."""
+        loaded = [
+            adapter.name for adapter in registry.all_adapters(self._settings.adapters) if adapter.name in self._loaded
+        ]
+        return [(f"Base model ({self._settings.base_name})", BASE), *((name, name) for name in loaded)]
+
+    def adapters(self) -> list[AdapterView]:
+        """All adapters, newest first."""
+        return [
+            AdapterView(
+                name=adapter.name,
+                loaded=adapter.name in self._loaded,
+                problem=self._problems.get(adapter.name, ""),
+                dataset_id=adapter.dataset_id,
+                base_name=adapter.base_name,
+                created_at=adapter.created_at,
+            )
+            for adapter in registry.all_adapters(self._settings.adapters)
+        ]
+
+    def load(self, name: str) -> None:
+        """Load an adapter now. Raises UserError that says why it can't be."""
+        self.model()
+        server = self._server()
+        server.load(name)
+        self._problems.pop(name, None)
+        self._loaded = tuple(server.loaded())
+
+    def unload(self, name: str) -> None:
+        """Take an adapter out."""
+        self.model()
+        server = self._server()
+        server.unload(name)
+        self._loaded = tuple(server.loaded())
+
+    def identify(self, model: str) -> Provenance:
+        """Whose weights `model` stands for: `base`, or an adapter of the registry. Raises NotFound."""
+        if model == BASE:
+            return Provenance(model=self._settings.base_name)
+        adapter = registry.get(self._settings.adapters, model)
+        return Provenance(model=adapter.base_name, adapter=adapter.name, weights_sha256=adapter.weights_sha256)
+
+    def _server(self) -> AdapterServer:
+        base = Base(
+            name=self._settings.base_name,
+            folder=self.base_path(),
+            revision=self._settings.base_revision,
+            max_rank=self._settings.max_rank,
+        )
+        memory = self._settings.engine_home / "serving.json"
+        return AdapterServer(self._client(), self._settings.adapters, memory, base, self._settings.max_adapters)
+
+
+def in_words(status: EngineStatus, gave_up: str = "") -> EngineView:
+    """An engine's status for people."""
+    if gave_up:
+        return EngineView(label="Engine is off", detail=gave_up, tone="bad")
+    if status.state == "ready":
+        where = "somebody else's engine" if status.attached else "vLLM"
+        return EngineView(
+            label="Engine ready", detail=f"Answers come from {where} at {status.url}.", tone="good", ready=True
+        )
+    if status.state == "starting":
+        detail = "The model can't answer yet. You can review and make datasets meanwhile."
+        label = f"Warming up, {round(100 * status.fraction)}%"
+        return EngineView(label=label, detail=f"{detail} Now: {status.phase}.", tone="busy", fraction=status.fraction)
+    labels = {"crashed": "Engine is restarting", "unreachable": "Engine does not answer", "off": "Engine is off"}
+    tone = "quiet" if status.state == "off" else "bad"
+    return EngineView(label=labels[status.state], detail=status.message, tone=tone)

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.preflight import check
-from training.presets import Preset, load_presets
-from training.rundir import Metric, RunDir
-from training.types import RunState, SftConfig
-
 from annotation.errors import NotFound, UserError
 from annotation.store import Store
 from annotation.types import DatasetVersion, Frozen, utc_now
@@ -16,13 +11,19 @@ from annotation.versions import verify
 from studio.services.serving import ServingService
 from studio.settings import Settings
 from training import launch
+from training.preflight import check
+from training.presets import Preset, load_presets
+from training.rundir import RunDir
+from training.types import Metric, RunState, SftConfig
 
 
 class RunView(Frozen):
     """One run as it stands on disk."""
 
     id: str
+    dataset_id: str
     about: str
+    """Version, base model and preset, for people."""
     state: RunState
     metrics: tuple[Metric, ...]
     """One a step, oldest first."""
@@ -43,9 +44,9 @@ class TrainingService:
 
     def all(self) -> list[RunView]:
         """All runs, newest first."""
-        folders = [folder for folder in self._settings.runs.glob("*") if (folder / "config.json").is_file()]
-        newest = sorted(folders, key=lambda folder: folder.stat().st_ctime_ns, reverse=True)
-        return [self.view(folder.name) for folder in sorted(newest, key=lambda folder: folder.name, reverse=True)]
+        # `config.json` is written once, when the run is made.
+        configs = sorted(self._settings.runs.glob("*/config.json"), key=lambda path: path.stat().st_mtime_ns)
+        return [self.view(path.parent.name) for path in reversed(configs)]
 
     def view(self, run_id: str) -> RunView:
         """One run, read anew. Raises NotFound."""
@@ -53,7 +54,10 @@ class TrainingService:
         config, state = run.read_config(), run.read_state()
         about = f"{config.dataset_id} · {config.base_name} · {config.preset}"
         resumable = state.status in ("failed", "cancelled") and run.last_checkpoint() is not None
-        return RunView(id=run_id, about=about, state=state, metrics=tuple(run.read_metrics()), can_resume=resumable)
+        metrics = tuple(run.read_metrics())
+        return RunView(
+            id=run_id, dataset_id=config.dataset_id, about=about, state=state, metrics=metrics, can_resume=resumable
+        )
 
     def start(self, version_id: str | None, preset_name: str, base_model: Path | None = None) -> str:
         """Check everything, then start a run in a process of its own; returns its id.
