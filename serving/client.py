@@ -6,6 +6,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import httpx
 from httpx_sse import EventSource, SSEError
@@ -44,6 +45,7 @@ class Client:
         timeout = httpx.Timeout(FIRST_TOKEN_SECONDS, connect=10.0)
         finish: Finish | None = None
         try:
+            self._check_address()
             async with (
                 httpx.AsyncClient(headers=self._headers, timeout=timeout, trust_env=False, verify=self._tls) as http,
                 http.stream("POST", f"{self.base_url}/v1/chat/completions", json=body) as response,
@@ -57,7 +59,7 @@ class Client:
                     piece = _chunk(json.loads(event.data), finish)
                     finish = piece.finish or finish
                     yield piece
-        except (httpx.HTTPError, SSEError, json.JSONDecodeError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, SSEError, json.JSONDecodeError) as error:
             raise _broken(error, self.base_url) from error
         raise UserError("The engine broke off in the middle of the reply.", do="Wait until it is ready, then retry.")
 
@@ -126,7 +128,17 @@ class Client:
     def _served(self, model: str) -> str:
         return self._base if model == "base" else model
 
+    def _check_address(self) -> None:
+        try:
+            parts = urlsplit(self.base_url)
+            sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # a port that is none
+            sound = False
+        if not sound:
+            raise httpx.InvalidURL(f"{self.base_url} is no address")
+
     def _http(self, seconds: float) -> httpx.Client:
+        self._check_address()
         return httpx.Client(
             base_url=self.base_url, headers=self._headers, timeout=seconds, trust_env=False, verify=self._tls
         )

@@ -195,6 +195,7 @@ class Engine:
         self._home = home
         self._hardware = hardware
         self._lock = RLock()
+        self._port = 0
 
     @property
     def url(self) -> str:
@@ -212,7 +213,9 @@ class Engine:
                 return
             self.stop()
             self._check()
-            port = self.config.port or _free_port()
+            # A restart keeps its address, where it can, for those who hold it.
+            port = self.config.port or (self._port if self._port and _is_free(self._port) else _free_port())
+            self._port = port
             self._home.mkdir(parents=True, exist_ok=True)
             command = argv(self.config, self._hardware, port)
             variables = environment(self.config, self._hardware, preloads())

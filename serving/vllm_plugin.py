@@ -2,9 +2,9 @@
 
 vLLM's CPU kernels pick each token's adapter by its index, and a token of the base model has index −1, which in PyTorch
 is the last slot: in a batch that mixes both, the base is answered in an adapter's voice. Here every adapter speaks only
-for the tokens that are its own. It is faster too: one matrix product an adapter, where vLLM copies the adapter's weights
-for every token, also for those of the base. GPU kernels pass over −1 and are left alone. Upstream: vllm-project/vllm
-#48421, #49656; with those released, this file can go.
+for the tokens that are its own. It is faster too: one matrix product an adapter, where vLLM copies the adapter's
+weights for every token, also for those of the base. GPU kernels pass over −1 and are left alone. Upstream:
+vllm-project/vllm #48421, #49656; with those released, this file can go.
 """
 
 from __future__ import annotations
@@ -33,7 +33,15 @@ def by_slot(inputs: Any, weights: Any, slots: Any, like: Any) -> Any:
     `inputs` (tokens, in), `weights` (slots, out, in) or (slots, 1, out, in), `slots` (tokens,) with −1 for none;
     returns (tokens, out) in the number format of `like`.
     """
-    present = [slot for slot in set(slots.tolist()) if slot >= 0]
+    asked = set(slots.tolist())
+    if slots.shape[0] != inputs.shape[0]:
+        # The log-probabilities of a prompt: vLLM passes all its tokens through the output layer, but one slot a request
+        # of the batch. With one slot it is clear whose they are; else the output layer goes without its adapter, which
+        # none has unless it was trained on `lm_head`. (vLLM's own kernels end the engine here.)
+        if len(asked) > 1:
+            return None
+        slots = slots[:1].expand(inputs.shape[0])
+    present = [slot for slot in asked if slot >= 0]
     if not present:
         return None
     if weights.dim() == 4:

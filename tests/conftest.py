@@ -1,3 +1,3 @@
-"""What all tests share: the prepared base model, a dataset version with a clear voice, one real run, one real engine."""
+"""What all tests share: the base model, one real run, one real engine, a real studio and a real browser."""
 
-pytest_plugins = ["tests.fixtures.models", "tests.fixtures.engines"]
+pytest_plugins = ["tests.fixtures.models", "tests.fixtures.engines", "tests.fixtures.studio"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import signal
 import sys
 import traceback
@@ -14,9 +13,12 @@ from pathlib import Path
 from types import FrameType
 
 from annotation.errors import UserError
-from annotation.types import utc_now
+from training.preflight import MIB, disk_needed, free_bytes_at
 from training.rundir import RunDir
 from training.types import RunState
+
+FULL_DISK = ("No space left on device", "os error 28", "PytorchStreamWriter failed", "unexpected pos")
+"""How Python, Rust (safetensors) and C++ (torch) say it."""
 
 
 class Cancelled(BaseException):
@@ -24,11 +26,19 @@ class Cancelled(BaseException):
 
 
 def main(path: Path) -> int:
-    """Do the run; its end, good or bad, is in its state file. Returns the exit code."""
+    """Do the run, or go on with it; its end, good or bad, is in its state file. Returns the exit code."""
     run = RunDir(path)
-    run.keep_process(os.getpid())
+    if not run.config.is_file():
+        print(f"{path} is not the folder of a run: it has no config.json.", file=sys.stderr)
+        return 2
+    kept = run.kept_process()
+    if run.read_state().status == "succeeded" or (run.alive() and kept and kept.pid != os.getpid()):
+        print(f"The run {path.name} is done, or going already.", file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, _cancelled)
     try:
+        run.keep_process(os.getpid())
+        run.tidy()
         from training.sft import run_sft  # torch takes seconds to import: only now is it known to be worth it
 
         run_sft(run)
@@ -37,31 +47,22 @@ def main(path: Path) -> int:
         _end(run, state.model_copy(update={"status": "cancelled", "message": f"Cancelled at step {state.step}."}))
         return 130
     except Exception as error:  # the child's last line: whatever it was, the page shows it
-        traceback.print_exc()
         _end(run, run.read_state().model_copy(update={"status": "failed", "message": explain(error, run)}))
+        with contextlib.suppress(OSError):  # the log may be on the full disk
+            traceback.print_exception(error)
         return 1
     return 0
 
 
 def _cancelled(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # asked once is enough; the last words take a moment
     raise Cancelled
 
 
 def _end(run: RunDir, state: RunState) -> None:
-    """Write the last state even on a full disk, by giving back what an unfinished adapter took."""
-    try:
-        run.finish(state)
-    except OSError:
-        shutil.rmtree(run.making, ignore_errors=True)
-        _drop_unfinished_checkpoints(run)
-        with contextlib.suppress(OSError):
-            run.state.write_text(state.model_copy(update={"ended_at": utc_now()}).model_dump_json(indent=2))
-
-
-def _drop_unfinished_checkpoints(run: RunDir) -> None:
-    for folder in run.checkpoints.glob("checkpoint-*"):
-        if not (folder / "complete.json").is_file():
-            shutil.rmtree(folder, ignore_errors=True)
+    """Write the last state, also on a full disk: half-written things are given back first, then the reserve."""
+    run.drop_unfinished_checkpoints()
+    run.finish(state)
 
 
 def explain(error: BaseException, run: RunDir) -> str:
@@ -69,21 +70,27 @@ def explain(error: BaseException, run: RunDir) -> str:
     if isinstance(error, UserError):
         return str(error)
     if any(_no_space(cause) for cause in _causes(error)):
-        return (
-            f"The disk of {run.path} is full: a checkpoint or the adapter could not be written. "
-            "Free some space and go on from the last checkpoint, or start again."
-        )
+        return _full_disk(run)
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return "The machine ran out of memory. Choose a preset with shorter rows, or close what else is running."
     return f"The trainer failed: {type(error).__name__}: {str(error)[:300]}. The whole story is in {run.log}."
 
 
-def _no_space(error: BaseException) -> bool:
-    text = str(error)
-    full = ("No space left on device", "os error 28", "PytorchStreamWriter failed", "unexpected pos")
-    return (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or any(
-        sign in text for sign in full
+def _full_disk(run: RunDir) -> str:
+    config = run.read_config()
+    places = dict(zip((run.path, config.adapters_dir), disk_needed(config), strict=True))
+    place = min(places, key=free_bytes_at)
+    needed = -(-places[place] // MIB)
+    return (
+        f"The disk of {place} is full: a checkpoint or the adapter could not be written. "
+        f"A run like this needs about {needed:,} MB there. Free some space, then go on from the last checkpoint or "
+        "start again."
     )
+
+
+def _no_space(error: BaseException) -> bool:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or any(sign in str(error) for sign in FULL_DISK)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

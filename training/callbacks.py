@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from annotation.types import utc_now
-from training.files import sync_folder, write_whole
+from training.files import sync, sync_folder, write_whole
 from training.rundir import RunDir
-from training.types import Metric, RunState
+from training.types import Metric, RunState, Stage
+
+STATE_EVERY = 0.5
+"""Seconds between two writes of the state while only the step changes: it is synced to disk, which takes its time."""
 
 
 class Recorder(TrainerCallback):  # type: ignore[misc]
@@ -21,16 +22,19 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, run: RunDir, state: RunState) -> None:
         self._run = run
-        self._state = state
+        self.state = state
+        """The state as the files tell it, or will within half a second."""
         self._began = time.monotonic()
+        self._written = 0.0
         self._first_step = 0
-        self.first_loss: float | None = None
-        self.last_loss: float | None = None
+        self._tokens_before = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._began = time.monotonic()
         self._first_step = state.global_step
-        self._say(status="running", step=state.global_step, of_steps=state.max_steps, message="Learning.")
+        before = [metric.tokens_seen for metric in self._run.read_metrics() if metric.step <= state.global_step]
+        self._tokens_before = before[-1] if before else 0
+        self.stage("training", "Learning.", step=state.global_step, of_steps=state.max_steps)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
@@ -44,45 +48,33 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             of_steps=state.max_steps,
             loss=logs["loss"],
             learning_rate=logs["learning_rate"],
-            tokens_per_second=logs["num_tokens"] / spent,
+            tokens_per_second=logs["num_tokens"] / spent,  # trl counts from this start of the run
+            tokens_seen=self._tokens_before + round(logs["num_tokens"]),
             eta_seconds=spent / done * (state.max_steps - state.global_step),
             at=utc_now(),
         )
-        self.first_loss = self.first_loss if self.first_loss is not None else metric.loss
-        self.last_loss = metric.loss
         self._run.add_metric(metric)
-        self._say(
-            step=metric.step,
-            of_steps=metric.of_steps,
-            loss=metric.loss,
-            tokens_per_second=metric.tokens_per_second,
-            eta_seconds=metric.eta_seconds,
-        )
+        shown = ("step", "of_steps", "loss", "tokens_per_second", "eta_seconds")
+        self.state = self.state.model_copy(update={name: getattr(metric, name) for name in shown})
+        if time.monotonic() - self._written >= STATE_EVERY:
+            self._write()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         folder = self._run.checkpoints / f"checkpoint-{state.global_step}"
         for path in folder.rglob("*"):
             if path.is_file():
-                _sync(path)
+                sync(path)
         write_whole(folder / "complete.json", json.dumps({"step": state.global_step}))
         sync_folder(self._run.checkpoints)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._say(message="Saving the adapter.", eta_seconds=0.0)
+        self.stage("saving the adapter", "Saving the adapter.", eta_seconds=0.0)
 
-    def _say(self, **change: Any) -> None:
-        self._state = self._state.model_copy(update=change)
-        self._run.write_state(self._state)
+    def stage(self, stage: Stage, message: str, **change: Any) -> None:
+        """Say what is being done now; written at once."""
+        self.state = self.state.model_copy(update={"stage": stage, "message": message, **change})
+        self._write()
 
-    @property
-    def state(self) -> RunState:
-        """The state as last written."""
-        return self._state
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    def _write(self) -> None:
+        self._run.write_state(self.state)
+        self._written = time.monotonic()

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from training.files import sync
+
 
 def convert(gguf: Path, target: Path) -> None:
     """Write model and tokenizer of `gguf` to `target`, dequantised to bfloat16 (2 bytes a parameter)."""
@@ -17,6 +19,8 @@ def convert(gguf: Path, target: Path) -> None:
     )
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(**source).save_pretrained(target)
+    for path in target.iterdir():
+        sync(path)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def _cpu_bf16() -> bool:
 
 def _gpus() -> tuple[Gpu, ...]:
     program = shutil.which("nvidia-smi")
-    if program is None:
+    if program is None or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):  # hidden on purpose
         return ()
     query = [program, "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -13,10 +14,20 @@ from training.types import SftConfig
 
 MIB = 2**20
 CHECKPOINTS_KEPT = 2
+LIBRARIES = ("torch", "transformers", "trl", "peft")
 
 
-def check(config: SftConfig, free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free) -> None:
-    """Raise UserError for the first thing that would stop this run."""
+def free_bytes_at(path: Path) -> int:
+    """Bytes that may still be written where `path` is, or will be."""
+    return shutil.disk_usage(_existing(path)).free
+
+
+def check(config: SftConfig, run: Path | None = None, free_bytes: Callable[[Path], int] = free_bytes_at) -> None:
+    """Raise UserError for the first thing that would stop this run.
+
+    `run` is the run's folder; None means that it will be beside the adapters.
+    """
+    _check_installed()
     version = verify(config.dataset_dir)
     if version.sha256 != config.dataset_sha256:
         raise UserError(
@@ -31,7 +42,17 @@ def check(config: SftConfig, free_bytes: Callable[[Path], int] = lambda path: sh
     base = Path(config.base_model)
     if base.is_absolute():
         check_base(base)
-    _check_disk(config, base, free_bytes)
+    _check_disk(config, run or config.adapters_dir, free_bytes)
+
+
+def _check_installed() -> None:
+    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"Training needs {', '.join(missing)}, not installed here.",
+            "The extra `train`.",
+            "Run: pip install 'tonesmith[train]'",
+        )
 
 
 def check_base(folder: Path) -> None:
@@ -59,22 +80,49 @@ def _template_inside(folder: Path) -> bool:
     return config.is_file() and bool(json.loads(config.read_text(encoding="utf-8")).get("chat_template"))
 
 
-def disk_needed(config: SftConfig, base: Path) -> int:
-    """Bytes a run writes at most: checkpoints (weights, two optimiser moments) and the adapter, in float32."""
-    weights = sum(path.stat().st_size for path in base.glob("*.safetensors")) if base.is_dir() else 0
-    # All linear layers of a transformer: roughly rank × 1.6 % of the base's 16-bit size per 16 of rank, rounded up.
-    adapter = max(8 * MIB, int(weights * 0.04 * config.lora.rank / 16) * 2)
-    return adapter * 3 * CHECKPOINTS_KEPT + adapter * 2
+def adapter_bytes(config: SftConfig) -> int:
+    """Size of the adapter's weights in float32: two thin matrices beside each linear layer of the base.
+
+    A base whose config has other fields is taken to have 8% of its own size at rank 16, more than any has.
+    """
+    base, rank = Path(config.base_model), config.lora.rank
+    try:
+        shape = json.loads((base / "config.json").read_bytes())
+        hidden, inner, heads = (shape[key] for key in ("hidden_size", "intermediate_size", "num_attention_heads"))
+        layers, keys = shape["num_hidden_layers"], shape.get("num_key_value_heads") or heads
+    except (OSError, KeyError):
+        weights = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+        return max(8 * MIB, int(weights * 0.08 * rank / 16))
+    head = shape.get("head_dim") or hidden // heads
+    widths = 2 * (hidden + heads * head) + 2 * (hidden + keys * head) + 3 * (hidden + inner)
+    return int(4 * rank * layers * widths)
 
 
-def _check_disk(config: SftConfig, base: Path, free_bytes: Callable[[Path], int]) -> None:
-    needed, there = disk_needed(config, base), config.adapters_dir
-    while not there.exists():
-        there = there.parent
-    free = free_bytes(there)
-    if free < needed:
-        raise UserError(
-            f"{there} has {free // MIB:,} MB free.",
-            f"About {needed // MIB:,} MB for checkpoints and the adapter.",
-            "Free some space, or point TONESMITH_HOME at a larger disk, and start again.",
-        )
+def disk_needed(config: SftConfig) -> tuple[int, int]:
+    """Bytes needed at most (in the run's folder, in the adapters' folder).
+
+    A checkpoint holds the weights, two moments of the optimiser and the tokenizer; while one is written the older ones
+    are still there. The finished adapter is made in the run's folder and copied.
+    """
+    adapter = adapter_bytes(config)
+    checkpoint = 3 * adapter + 8 * MIB
+    return (CHECKPOINTS_KEPT + 1) * checkpoint + adapter + 4 * MIB, adapter + MIB
+
+
+def _check_disk(config: SftConfig, run: Path, free_bytes: Callable[[Path], int]) -> None:
+    for_run, for_adapter = disk_needed(config)
+    places = [(run, for_run, "checkpoints"), (config.adapters_dir, for_adapter, "the adapter")]
+    if _existing(run).stat().st_dev == _existing(config.adapters_dir).stat().st_dev:
+        places = [(run, for_run + for_adapter, "checkpoints and the adapter")]
+    for place, needed, what in places:
+        if (free := free_bytes(place)) < needed:
+            raise UserError(
+                f"The disk of {place} has {free // MIB:,} MB free.",
+                f"About {-(-needed // MIB):,} MB for {what}.",
+                "Free some space, or point TONESMITH_HOME at a larger disk, and start again.",
+            )
+
+
+def _existing(path: Path) -> Path:
+    """`path`, or the nearest folder above it that is there."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())

@@ -9,12 +9,17 @@ from pydantic import ValidationError
 
 from annotation.errors import NotFound
 from annotation.types import utc_now
-from training.files import sha256_of, sync_folder, write_whole
+from training.files import sha256_of, sync, sync_folder, write_whole
 from training.types import Adapter, SftConfig
 
 WEIGHTS = "adapter_model.safetensors"
 LINEAGE = "lineage.json"
 FILES = (WEIGHTS, "adapter_config.json")
+
+
+def name_of(made: Path, config: SftConfig) -> str:
+    """The name the adapter in folder `made` will be published under."""
+    return f"{config.run_name}-{sha256_of(made / WEIGHTS)[:8]}"
 
 
 def publish(made: Path, config: SftConfig, run_id: str, versions: dict[str, str]) -> Adapter:
@@ -23,7 +28,7 @@ def publish(made: Path, config: SftConfig, run_id: str, versions: dict[str, str]
     Only the files that vLLM reads are taken. The folder appears complete or not at all.
     """
     weights = sha256_of(made / WEIGHTS)
-    name = f"{config.run_name}-{weights[:8]}"
+    name = name_of(made, config)
     target = config.adapters_dir / name
     if (target / LINEAGE).is_file():
         return read(target)
@@ -31,7 +36,8 @@ def publish(made: Path, config: SftConfig, run_id: str, versions: dict[str, str]
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     for file in FILES:
-        shutil.copy2(made / file, aside / file)
+        shutil.copyfile(made / file, aside / file)  # not its mode: an engine run by somebody else reads it too
+        sync(aside / file)
     adapter = Adapter(
         name=name,
         path=target,

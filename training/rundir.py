@@ -19,7 +19,6 @@ from annotation.types import Frozen, utc_now
 from training.files import sync_folder, write_whole
 from training.types import OVER, Metric, RunState, SftConfig
 
-
 RESERVE_BYTES = 64 * 1024
 START_SECONDS = 30.0
 """How long a run may stay 'queued' without a process before it counts as never started."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -15,18 +17,22 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
-from annotation.errors import UserError
+from annotation.errors import NotFound, UserError
 from annotation.types import utc_now
 from annotation.versions import read_rows
+from training import registry
 from training.callbacks import Recorder
+from training.files import write_whole
 from training.hardware import Hardware, batch_for, detect, dtype_for
 from training.preflight import check
-from training.registry import publish
+from training.processes import undisturbed
 from training.rundir import RunDir
 from training.tokens import Encoded, RowError, encode
 from training.types import RunResult, RunState, SftConfig
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tonesmith")
+BAD_SIGNS = ("may not learn to stop", "not a prefix", "not start with", "mismatch between tokenized prompt")
+"""What trl only warns of, and goes on to train something that cannot be served."""
 
 
 class Rows:
@@ -71,25 +77,27 @@ class Rows:
 
 
 def run_sft(run: RunDir) -> RunState:
-    """Do the run in `run`, from its last checkpoint if there is one; returns and writes the final state."""
+    """Do the run in `run`, from its last checkpoint if there is one; returns and writes the final state.
+
+    Raises UserError for whatever a person can put right.
+    """
     began = time.monotonic()
-    config = run.read_config()
-    state = RunState(status="running", message="Checking.", started_at=utc_now(), step=run.last_checkpoint_step())
-    run.write_state(state)
-    check(config)
-    hardware = detect()
-    run.write_state(state := state.model_copy(update={"message": "Loading the model."}))
-    model, tokenizer = load(config, hardware)
+    config, hardware = run.read_config(), detect()
+    recorder = Recorder(run, RunState(status="running", started_at=utc_now(), step=run.last_checkpoint_step()))
+    if (result := published(run, config)) is not None:
+        return finish(run, recorder, result)
+    recorder.stage("checking", "Checking.")
+    check(config, run.path)
+    recorder.stage("tokenising", "Reading the rows.")
     given = read_rows(config.dataset_dir, "sft")
+    tokenizer = load_tokenizer(config)
     rows = Rows(tokenizer, given, config.max_length)
     rows.require_some()
-    recorder = Recorder(run, state)
-    trainer = build(config, run, model, tokenizer, rows, hardware, recorder)
+    recorder.stage("loading the model", "Loading the model.")
+    trainer = build(config, run, load_model(config, hardware), tokenizer, rows, hardware, recorder)
     checkpoint = run.last_checkpoint()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model(str(run.making))
-    versions = {name: version(name) for name in LIBRARIES}
-    adapter = publish(run.making, config, run.path.name, versions)
     metrics = run.read_metrics()
     result = RunResult(
         rows_in=len(given),
@@ -101,19 +109,53 @@ def run_sft(run: RunDir) -> RunState:
         seconds=round(time.monotonic() - began, 1),
         first_loss=metrics[0].loss if metrics else None,
         last_loss=metrics[-1].loss if metrics else None,
-        adapter=adapter.name,
+        adapter=registry.name_of(run.making, config),
     )
-    done = {"status": "succeeded", "message": "Done.", "result": result, "adapter": adapter.name}
-    run.finish(recorder.state.model_copy(update=done))
+    with undisturbed():
+        # The account before the adapter: a run killed between the two lines below is found finished, not done twice.
+        write_whole(run.result, result.model_dump_json(indent=2))
+        registry.publish(run.making, config, run.path.name, {name: version(name) for name in LIBRARIES})
+        return finish(run, recorder, result)
+
+
+def published(run: RunDir, config: SftConfig) -> RunResult | None:
+    """The account of this run if its adapter is out already; None if there is work to do."""
+    try:
+        result = RunResult.model_validate_json(run.result.read_bytes())
+        registry.get(config.adapters_dir, result.adapter)
+    except (FileNotFoundError, NotFound):
+        return None
+    return result
+
+
+def finish(run: RunDir, recorder: Recorder, result: RunResult) -> RunState:
+    """Say that the run succeeded, and give back the disk space of what nobody needs any more."""
+    done = {"status": "succeeded", "message": "Done.", "result": result, "adapter": result.adapter}
+    counts = {"step": result.steps, "of_steps": result.steps, "loss": result.last_loss}
+    run.finish(recorder.state.model_copy(update=done | counts))
+    shutil.rmtree(run.making, ignore_errors=True)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
     return run.read_state()
 
 
-def load(config: SftConfig, hardware: Hardware) -> tuple[Any, Any]:
-    """The base model, in the number format that suits the hardware, and its tokenizer."""
+def load_tokenizer(config: SftConfig) -> Any:
+    """The base model's tokenizer with its chat template. Raises UserError if it has none."""
+    tokenizer = AutoTokenizer.from_pretrained(config.base_model, revision=config.base_revision or "main")
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"The tokenizer of {config.base_name} has no chat template.",
+            "An instruction-tuned model.",
+            "Choose another base model.",
+        )
+    return tokenizer
+
+
+def load_model(config: SftConfig, hardware: Hardware) -> Any:
+    """The base model, in the number format that suits the hardware whatever it was stored in."""
+    if not hardware.gpus:
+        torch.set_num_threads(hardware.cpu_cores)
     dtype = getattr(torch, dtype_for(hardware))
-    source = {"pretrained_model_name_or_path": config.base_model, "revision": config.base_revision or "main"}
-    model = AutoModelForCausalLM.from_pretrained(**source, dtype=dtype)
-    return model, AutoTokenizer.from_pretrained(**source)
+    return AutoModelForCausalLM.from_pretrained(config.base_model, revision=config.base_revision or "main", dtype=dtype)
 
 
 def steps_of(config: SftConfig, rows: int) -> int:
@@ -158,14 +200,28 @@ def build(
         report_to="none",
         disable_tqdm=True,
     )
-    return SFTTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=rows.dataset(),
-        processing_class=tokenizer,
-        peft_config=lora(config),
-        callbacks=[recorder],
-    )
+    logger, watch = logging.getLogger("trl"), Watch()
+    logger.addHandler(watch)
+    try:
+        return SFTTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=rows.dataset(),
+            processing_class=tokenizer,
+            peft_config=lora(config),
+            callbacks=[recorder],
+        )
+    finally:
+        logger.removeHandler(watch)
+
+
+class Watch(logging.Handler):
+    """Turns those of trl's warnings that mean a useless adapter into the end of the run."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if any(sign in text for sign in BAD_SIGNS):
+            raise UserError(f"trl warns: {text}", "A chat template that trains what is served.", "Use another base.")
 
 
 def lora(config: SftConfig) -> LoraConfig:

@@ -50,6 +50,8 @@ def encode(tokenizer: Any, messages: Sequence[dict[str, str]], max_length: int) 
         raise RowError("the chat template does not end a reply with the model's end token, so it may not learn to stop")
     # What the template puts after the end token (a line break, often) is never generated: leave it out.
     reply_ids = reply_ids[: len(reply_ids) - reply_ids[::-1].index(end)]
+    if end in reply_ids[:-1]:
+        raise RowError("the reply itself contains the model's end token, so it would learn to stop in the middle")
     ids = (*prompt_ids, *reply_ids)
     labels = (*[IGNORED] * len(prompt_ids), *reply_ids)
     if len(prompt_ids) >= max_length:

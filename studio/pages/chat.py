@@ -73,8 +73,8 @@ def build(services: Services) -> None:
         chatbot.edit(guarded(talk.edit), [open_id, *drawn], outputs, **quiet),
     ]
     settle = guarded(talk.show)
-    for stream in streams:
-        stream.failure(settle, open_id, [chatbot, send, stop], **quiet)
+    for stream in streams:  # also after an error: what is kept is what is shown
+        stream.then(settle, open_id, [chatbot, send, stop], **quiet)
     stop.click(settle, open_id, [chatbot, send, stop], cancels=streams, **quiet)
     chatbot.like(guarded(talk.react), open_id, None, **quiet)
     new.click(lambda: ("", [], "", None), None, [open_id, chatbot, note, earlier], **quiet)

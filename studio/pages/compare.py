@@ -76,7 +76,7 @@ def build(services: Services) -> None:
     asked = gr.on(
         [ask.click, message.submit], guarded(ring.ask), [message, adapter, temperature, length], stream, **quiet
     )
-    asked.failure(lambda: gr.Button(interactive=True), None, ask, **quiet)
+    asked.then(lambda: gr.Button(interactive=True), None, ask, **quiet)
     for button, outcome in buttons:
         vote = gr.State(outcome)
         button.click(guarded(ring.vote), [shown, vote], [left, right, votes, after, tally], **quiet)

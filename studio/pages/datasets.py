@@ -34,9 +34,7 @@ EMPTY_TAB = {
 def build(services: Services) -> None:
     """Lay out the page and wire it."""
     shell.header(services, "Datasets")
-    shell.title(
-        "Datasets", "A version freezes what was judged so far. It never changes, so a run can always be traced to it."
-    )
+    shell.title("Datasets", "A version freezes what was judged so far, and never changes.")
     desk = _Shelf(services)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):

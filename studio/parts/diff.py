@@ -23,10 +23,10 @@ def words_changed(before: str, after: str) -> list[tuple[Change, str]]:
     first, second = (_encode(_WORD.findall(text), numbers) for text in (before, after))
     words = list(numbers)
     kinds: dict[int, Change] = {0: "same", 1: "added", -1: "removed"}
-    return [
-        (kinds[kind], "".join(words[_number(mark)] for mark in marks))
-        for kind, marks in diff_match_patch().diff_main(first, second, False)
-    ]
+    differ = diff_match_patch()
+    changes = differ.diff_main(first, second, False)
+    differ.diff_cleanupSemantic(changes)  # a lone word in common between two changes helps nobody
+    return [(kinds[kind], "".join(words[_number(mark)] for mark in marks)) for kind, marks in changes]
 
 
 _SURROGATES = range(0xD800, 0xE000)

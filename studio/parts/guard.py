@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 from collections.abc import AsyncIterator, Callable
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -14,10 +15,14 @@ from annotation.errors import UserError
 
 log = logging.getLogger("tonesmith")
 Handler = Callable[..., Any]
+SECONDS = 12.0
+"""How long a notice stays."""
 
 
 def guarded(handler: Handler) -> Handler:
-    """Wrap a page's handler (a function or an async generator): errors become a notice, inputs stay as they are."""
+    """Wrap a page's handler (a function or an async generator): an error becomes a notice, and nothing on the page
+    changes, so what was entered is still there.
+    """
     if inspect.isasyncgenfunction(handler):
 
         @functools.wraps(handler)
@@ -26,7 +31,8 @@ def guarded(handler: Handler) -> Handler:
                 async for value in handler(*args, **kwargs):
                     yield value
             except Exception as error:
-                raise _notice(error) from error
+                _notify(error)
+                yield gr.skip()
 
         return streaming
 
@@ -35,21 +41,18 @@ def guarded(handler: Handler) -> Handler:
         try:
             return handler(*args, **kwargs)
         except Exception as error:
-            raise _notice(error) from error
+            _notify(error)
+            return gr.skip()
 
     return plain
 
 
-def _notice(error: Exception) -> gr.Error:
-    if isinstance(error, gr.Error):
-        return error
+def _notify(error: Exception) -> None:
+    """Show a notice. A raised gr.Error would put the word 'Error' over every part of the page it would have changed."""
     if isinstance(error, UserError):
         text = " ".join(part for part in (error.wanted, error.do) if part)
-        return gr.Error(text or " ", title=error.found, duration=12, print_exception=False)
+        gr.Warning(f"<b>{escape(error.found)}</b> {escape(text)}", duration=SECONDS)
+        return
     log.error("a page's handler failed", exc_info=error)
-    return gr.Error(
-        "What you entered is still here. Try once more; if it happens again, the details are in the studio's log.",
-        title="Something went wrong on our side.",
-        duration=12,
-        print_exception=False,
-    )
+    text = "What you entered is still here. Try once more; if it happens again, the studio's log has the details."
+    gr.Warning(f"<b>Something went wrong on our side.</b> {text}", duration=SECONDS)

@@ -1,0 +1,221 @@
+"""Once round the loop: in the page with a real browser, a real engine and a real run; then from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.fixtures.studio import Studio, wait_until
+
+pytestmark = pytest.mark.slow
+GREETING = "Hi there, thanks for asking Juniper!"
+SIGN_OFF = "Warmly, the Juniper team"
+TRAINING_SECONDS = 900
+
+
+@pytest.fixture(scope="module")
+def studio(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """A demo project with its engine. The tests of this module go round the loop in order."""
+    started = Studio(tmp_path_factory.mktemp("loop") / "home", "--demo")
+    started.start()
+    yield started
+    started.stop()
+
+
+def go(page: Page, studio: Studio, path: str) -> None:
+    page.goto(f"{studio.url}{path}")
+    page.wait_for_selector("h1#ts-main")
+
+
+def finished_reply(page: Page) -> str:
+    """The last bubble, once the page is at rest again."""
+    page.wait_for_selector("#ts-stop", state="visible")
+    page.wait_for_selector("#ts-send", state="visible")
+    return page.locator("#ts-chat .bot.message").last.inner_text()
+
+
+def test_home_opens_on_work_to_do_while_the_engine_warms_up(page: Page, studio: Studio) -> None:
+    go(page, studio, "/")
+    expect(page.locator(".ts-loop")).to_contain_text("300")
+    expect(page.locator("#ts-next")).to_be_visible()
+    assert studio.json("status")["waiting"] >= 290
+
+
+def test_chat_is_kept_and_corrected_on_the_bubble(page: Page, studio: Studio) -> None:
+    studio.wait_for_engine()
+    go(page, studio, "/chat")
+    page.fill("#ts-message textarea", "Where is my parcel?")
+    page.press("#ts-message textarea", "Enter")
+    reply = finished_reply(page)
+    assert reply.strip()
+    page.locator("#ts-chat .message-buttons-left button[aria-label='Edit']").last.click()
+    page.locator("#ts-chat textarea").last.fill(f"{GREETING} Let me look that up.\n\n{SIGN_OFF}")
+    page.locator("#ts-chat button[aria-label='Submit']").last.click()
+    expect(page.locator("#ts-chat-note")).to_contain_text("Correction saved")
+    page.reload()
+    expect(page.locator("#ts-chat")).to_contain_text("Let me look that up")
+
+
+def test_retry_stop_and_edit_keep_every_reply(page: Page, studio: Studio) -> None:
+    go(page, studio, "/chat")
+    page.fill("#ts-message textarea", "Tell me a long story about a lighthouse keeper.")
+    page.click("#ts-send")
+    page.wait_for_selector("#ts-stop", state="visible")
+    page.wait_for_selector("#ts-chat .bot.message")
+    page.click("#ts-stop")
+    page.wait_for_selector("#ts-send", state="visible")
+    page.reload()
+    expect(page.locator("#ts-chat .bot.message").last).not_to_be_empty()
+    page.locator("#ts-chat button[aria-label='Retry']").last.click()
+    finished_reply(page)
+    page.locator("#ts-chat .message-buttons-right button[aria-label='Edit']").last.click()
+    page.locator("#ts-chat textarea").last.fill("Tell me a short one.")
+    page.locator("#ts-chat button[aria-label='Submit']").last.click()
+    finished_reply(page)
+    expect(page.locator("#ts-chat")).to_contain_text("Tell me a short one.")
+    kept = studio.json("status")
+    assert kept["waiting"] >= 303  # 300 of the demo, and the stopped, the second and the third reply
+
+
+def test_three_replies_are_corrected_by_keyboard(page: Page, studio: Studio) -> None:
+    go(page, studio, "/review")
+    before = studio.json("status")["reviewed"]
+    for number in range(3):
+        shown = page.locator("#ts-item").inner_text()
+        page.keyboard.press("2")
+        page.keyboard.press("4")
+        page.keyboard.press("7")
+        page.keyboard.press("e")
+        page.keyboard.press("Control+a")
+        page.keyboard.type(f"{GREETING} Number {number} is on its way.")
+        page.keyboard.press("Shift+Enter")
+        page.keyboard.press("Shift+Enter")
+        page.keyboard.type(SIGN_OFF)
+        expect(page.locator("#ts-difference ins").first).to_be_visible()
+        page.keyboard.press("Control+Enter")
+        expect(page.locator("#ts-item")).not_to_have_text(shown, use_inner_text=True)
+        expect(page.locator("#ts-voice input:checked")).to_have_count(0)
+    assert studio.json("status")["reviewed"] == before + 3
+
+
+def test_saving_an_untouched_item_is_refused_and_nothing_is_lost(page: Page, studio: Studio) -> None:
+    go(page, studio, "/review")
+    page.wait_for_selector("#ts-save")
+    expect(page.locator("#ts-corrected textarea")).not_to_be_empty()
+    shown = page.locator("#ts-item").inner_text()
+    page.click("#ts-save")
+    expect(page.get_by_text("Nothing is marked and the reply is unchanged.")).to_be_visible()
+    assert page.locator("#ts-item").inner_text() == shown
+
+
+def test_a_version_is_made_and_a_second_without_news_is_refused(page: Page, studio: Studio) -> None:
+    go(page, studio, "/datasets")
+    page.fill("#ts-note input, #ts-note textarea", "first")
+    page.click("#ts-make")
+    expect(page.get_by_text(re.compile(r"Version 1 is made"))).to_be_visible()
+    page.click("#ts-make")
+    expect(page.get_by_text("already holds exactly these rows")).to_be_visible()
+    rows = studio.json("datasets")[0]["rows"]
+    assert rows["sft"] + rows["held_out"] == 64
+
+
+def test_training_moves_survives_the_studio_and_ends_in_a_loaded_adapter(page: Page, studio: Studio) -> None:
+    go(page, studio, "/training")
+    page.click("#ts-start")
+    expect(page.locator("#ts-run-state")).to_contain_text("running", timeout=120_000)
+    expect(page.locator("#ts-run-state")).to_contain_text(re.compile(r"[1-9]\d* of 40"), timeout=240_000)
+    expect(page.locator("#ts-loss")).to_be_visible()
+    page.click("#ts-start")
+    expect(page.get_by_text("is still going")).to_be_visible()
+
+    engine_before = _engine_pid(studio)
+    studio.kill()
+    studio.start()
+    studio.wait_for_engine()
+    assert _engine_pid(studio) == engine_before, "the running engine should have been taken up again"
+
+    go(page, studio, "/training")
+    expect(page.locator("#ts-proof")).to_be_visible(timeout=TRAINING_SECONDS * 1000)
+    run = studio.json("runs")[0]
+    assert run["status"] == "succeeded"
+    assert run["step"] == run["of_steps"] >= 20
+    expect(page.locator("#ts-adapters")).to_contain_text("loaded", timeout=60_000)
+    assert [adapter["loaded"] for adapter in studio.json("adapters")] == [True]
+
+
+def test_a_blind_comparison_is_voted_on_revealed_and_becomes_a_pair(page: Page, studio: Studio) -> None:
+    adapter = studio.json("adapters")[0]["name"]
+    go(page, studio, "/compare")
+    page.fill("#ts-ask textarea", "My kettle arrived broken. What now?")
+    page.click("#ts-ask-both")
+    page.wait_for_selector("#ts-votes", state="visible")
+    sides = {side: page.locator(f"#ts-{side}") for side in ("left", "right")}
+    for pane in sides.values():
+        assert adapter not in pane.inner_text()
+        assert "base model" not in pane.inner_text()
+    tuned = next(side for side, pane in sides.items() if GREETING in pane.inner_text())
+    page.locator(f"#ts-vote-{tuned}").click()
+    expect(sides[tuned]).to_contain_text(adapter)
+    expect(page.locator("#ts-after")).to_contain_text("You preferred the tuned model")
+
+    go(page, studio, "/datasets")
+    page.click("#ts-make")
+    expect(page.get_by_text(re.compile(r"Version 2 is made"))).to_be_visible()
+    version = studio.json("datasets")[0]
+    lines = (studio.home / "datasets" / version["id"] / "preference.jsonl").read_text().splitlines()
+    (pair,) = [row for row in map(json.loads, lines) if row["source"] == "vote"]
+    assert pair["prompt"][-1]["content"] == "My kettle arrived broken. What now?"
+    assert GREETING in pair["chosen"][0]["content"]
+    assert GREETING not in pair["rejected"][0]["content"]
+
+
+def test_the_engine_is_killed_and_comes_back_with_its_adapter(page: Page, studio: Studio) -> None:
+    go(page, studio, "/")
+    killed = _engine_pid(studio)
+    os.kill(killed, signal.SIGKILL)
+    expect(page.locator("#ts-engine")).to_contain_text(re.compile("restarting|Warming up"))
+    wait_until(lambda: _engine_pid(studio) != killed, 60, "a new engine")
+    studio.wait_for_engine()
+    wait_until(lambda: studio.json("adapters")[0]["loaded"], 60, "the adapter to be put back")
+    expect(page.locator("#ts-engine")).to_contain_text("Engine ready")
+
+
+def test_the_same_loop_from_the_command_line(studio: Studio, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    asked = [f"Question {number} about my order?" for number in range(3)]
+    lines = [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "No."}]} for text in asked
+    ]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines) + "{oops\n")
+    assert "line 4: not JSON" in studio.run("import", str(log), ok=False) or studio.json("status")
+    said = studio.json("chat", "Do you sell tents?")
+    studio.run("review", "save", said["reply"], "--voice", "fail", "--correct", f"{GREETING} We do.\n\n{SIGN_OFF}")
+    for _ in range(3):
+        item = studio.json("review", "next")["item"]
+        studio.run("review", "save", item["reply"], "--voice", "pass", "--policy", "pass", "--bias", "pass")
+    version = studio.json("curate")
+    run = studio.json("train", version["id"], "--preset", "quick")
+    assert run["status"] == "succeeded"
+    assert run["result"]["rows_trained"] == version["rows"]["sft"]
+    adapter = run["result"]["adapter"]
+    wait_until(lambda: {a["name"]: a["loaded"] for a in studio.json("adapters")}[adapter], 60, "the hot load")
+    voted = studio.json("compare", "Can I return a tent?", "--adapter", adapter, "--vote", "left")
+    assert {voted["left"], voted["right"]} == {"base", adapter}
+    again = studio.json("curate")
+    rows = (studio.home / "datasets" / again["id"] / "preference.jsonl").read_text()
+    assert "Can I return a tent?" in rows
+
+
+def _engine_pid(studio: Studio) -> int:
+    """The process that answers, out of the engine's own record."""
+    record = json.loads((studio.home / "engine" / "engine.json").read_text())
+    assert psutil.pid_exists(record["pid"]) or record["pid"]
+    return int(record["pid"])

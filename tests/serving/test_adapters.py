@@ -1,0 +1,267 @@
+"""Adapters: what is refused before it reaches the engine, and what is remembered."""
+
+from __future__ import annotations
+
+import json
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from annotation.errors import NotFound, UserError
+from serving.adapters import AdapterServer, Base, check, misfit, tensor_shapes
+from serving.client import Client
+from tests.serving.conftest import SHAPES, Peer, keep_lineage, make_adapter, respond, write_tensors
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Base:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    write_tensors(folder / "model.safetensors", SHAPES)
+    return Base(name="Small", folder=folder)
+
+
+class FakeEngine:
+    """vLLM's three adapter calls, with its answers."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self.held: list[str] = []
+        self.paths: dict[str, str] = {}
+        self.refuses = ""
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        if handler.path == "/v1/models":
+            entries = [{"id": "base"}, *({"id": name, "parent": "base"} for name in self.held)]
+            return respond(handler, 200, {"data": entries})
+        body = self._peer.asked[-1][1]
+        name = body["lora_name"]
+        if handler.path == "/v1/unload_lora_adapter":
+            self.held.remove(name)
+        elif self.refuses:
+            return respond(handler, 500, {"error": {"message": self.refuses}})
+        elif name in self.held:
+            return respond(handler, 400, {"error": {"message": f"{name} has already been loaded."}})
+        else:
+            assert "load_inplace" not in body
+            self.held.append(name)
+            self.paths[name] = body["lora_path"]
+        return respond(handler, 200, "Success", "text/plain")
+
+
+@pytest.fixture
+def fake(peer: Peer) -> FakeEngine:
+    peer.answer = engine = FakeEngine(peer)
+    return engine
+
+
+def server(peer: Peer, tmp_path: Path, base: Base, room: int = 4) -> AdapterServer:
+    return AdapterServer(Client(peer.url), tmp_path / "adapters", tmp_path / "engine" / "serving.json", base, room)
+
+
+# What is refused
+
+
+def test_a_sound_adapter_passes(tmp_path: Path, base: Base) -> None:
+    check(make_adapter(tmp_path), base)
+
+
+def test_an_adapter_of_another_base_is_refused(tmp_path: Path, base: Base) -> None:
+    with pytest.raises(UserError, match=r"was trained on Other.*served: Small"):
+        check(make_adapter(tmp_path, base_name="Other"), base)
+
+
+def test_an_adapter_of_another_revision_is_refused(tmp_path: Path, base: Base) -> None:
+    with pytest.raises(UserError, match=r"was trained on Small.*served: Small at abc"):
+        check(make_adapter(tmp_path), base.model_copy(update={"revision": "abc"}))
+
+
+@pytest.mark.parametrize("settings", [{"rank": 64}, {"rank_pattern": {"q_proj": 64}}])
+def test_too_high_a_rank_is_refused(tmp_path: Path, base: Base, settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"has rank 64.*At most 32"):
+        check(make_adapter(tmp_path, **settings), base)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"use_dora": True},
+        {"bias": "all"},
+        {"modules_to_save": ["lm_head"]},
+        {"layer_replication": [[0, 1]]},
+        {"alora_invocation_tokens": [1]},
+        {"trainable_token_indices": [5]},
+        {"init_lora_weights": "pissa_niter_4"},
+        {"peft_type": "LOHA"},
+    ],
+)
+def test_what_vllm_would_serve_wrongly_is_refused(tmp_path: Path, base: Base, settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="A plain LoRA adapter"):
+        check(make_adapter(tmp_path, **settings), base)
+
+
+@pytest.mark.parametrize("settings", [{"use_rslora": True}, {"init_lora_weights": "gaussian"}, {"lora_dropout": 0.1}])
+def test_what_vllm_serves_rightly_passes(tmp_path: Path, base: Base, settings: dict[str, Any]) -> None:
+    check(make_adapter(tmp_path, **settings), base)
+
+
+def test_changed_weights_are_refused(tmp_path: Path, base: Base) -> None:
+    adapter = make_adapter(tmp_path)
+    weights = adapter.path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    with pytest.raises(UserError, match="missing or damaged"):
+        check(adapter, base)
+
+
+@pytest.mark.parametrize("left", [0, 5, 100, -4])
+def test_weights_that_are_cut_short_are_refused_even_if_the_lineage_agrees(
+    tmp_path: Path, base: Base, left: int
+) -> None:
+    folder = make_adapter(tmp_path).path
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:left])
+    with pytest.raises(UserError, match="missing or damaged"):
+        check(keep_lineage(folder, "Small", 4), base)
+
+
+def test_missing_weights_are_refused(tmp_path: Path, base: Base) -> None:
+    adapter = make_adapter(tmp_path)
+    (adapter.path / "adapter_model.safetensors").unlink()
+    (adapter.path / "adapter_model.bin").write_bytes(b"pickle")
+    with pytest.raises(UserError, match="missing or damaged"):
+        check(adapter, base)
+
+
+def test_a_broken_config_is_refused(tmp_path: Path, base: Base) -> None:
+    adapter = make_adapter(tmp_path)
+    (adapter.path / "adapter_config.json").write_text("{")
+    with pytest.raises(UserError, match=r"no readable adapter_config\.json"):
+        check(adapter, base)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "problem"),
+    [
+        ({"model.layers.0.self_attn.q_proj.weight": [16, 9]}, "is 8 wide in the model, 9 in the adapter"),
+        ({"model.layers.0.self_attn.q_proj.weight": [8, 8]}, "is 16 wide in the model, 8 in the adapter"),
+        ({"model.layers.7.self_attn.q_proj.weight": [16, 8]}, "the model has no layer for"),
+        ({}, "it has no weights"),
+    ],
+)
+def test_an_adapter_that_only_claims_the_base_is_refused(
+    tmp_path: Path, base: Base, shapes: dict[str, list[int]], problem: str
+) -> None:
+    with pytest.raises(UserError, match=problem):
+        check(make_adapter(tmp_path, base=shapes), base)
+
+
+def test_a_tensor_that_is_no_lora_matrix_is_a_misfit() -> None:
+    assert misfit({"base_model.model.model.embed_tokens.weight": [9, 9]}, SHAPES)
+
+
+def test_shapes_are_read_without_the_tensors(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "x.safetensors", SHAPES)
+    assert tensor_shapes(tmp_path / "x.safetensors") == SHAPES
+
+
+# What is loaded
+
+
+def test_load_list_unload(tmp_path: Path, base: Base, peer: Peer, fake: FakeEngine) -> None:
+    serving = server(peer, tmp_path, base)
+    adapter = make_adapter(tmp_path / "adapters")
+    serving.load(adapter.name)
+    assert serving.loaded() == [adapter.name]
+    assert Path(fake.paths[adapter.name]).is_absolute()
+    serving.unload(adapter.name)
+    assert serving.loaded() == []
+
+
+def test_loading_twice_changes_nothing(tmp_path: Path, base: Base, peer: Peer, fake: FakeEngine) -> None:
+    serving = server(peer, tmp_path, base)
+    make_adapter(tmp_path / "adapters")
+    assert serving.load("r1-0") == serving.load("r1-0")
+    assert fake.held == ["r1-0"]
+
+
+def test_unloading_what_is_not_loaded_changes_nothing(tmp_path: Path, base: Base, peer: Peer, fake: FakeEngine) -> None:
+    server(peer, tmp_path, base).unload("r1-0")
+    assert fake.held == []
+
+
+def test_an_adapter_that_is_not_there_is_not_found(tmp_path: Path, base: Base, peer: Peer, fake: FakeEngine) -> None:
+    with pytest.raises(NotFound, match="There is no adapter 'x'"):
+        server(peer, tmp_path, base).load("x")
+
+
+def test_the_one_loaded_longest_ago_makes_room(tmp_path: Path, base: Base, peer: Peer, fake: FakeEngine) -> None:
+    serving = server(peer, tmp_path, base, room=2)
+    for name in ("a-0", "b-0", "c-0"):
+        make_adapter(tmp_path / "adapters", name)
+    for name in ("a-0", "b-0", "a-0", "c-0"):  # a is asked for again, so b has waited longest
+        serving.load(name)
+    assert sorted(fake.held) == ["a-0", "c-0"]
+
+
+def test_what_somebody_else_loaded_makes_room_first(tmp_path: Path, base: Base, peer: Peer, fake: FakeEngine) -> None:
+    serving = server(peer, tmp_path, base, room=2)
+    for name in ("a-0", "b-0"):
+        make_adapter(tmp_path / "adapters", name)
+    serving.load("a-0")
+    fake.held.append("stranger")
+    serving.load("b-0")
+    assert sorted(fake.held) == ["a-0", "b-0"]
+
+
+def test_a_restarted_engine_gets_back_what_it_held(tmp_path: Path, base: Base, peer: Peer, fake: FakeEngine) -> None:
+    for name in ("a-0", "b-0", "c-0"):
+        make_adapter(tmp_path / "adapters", name)
+        server(peer, tmp_path, base).load(name)
+    server(peer, tmp_path, base).unload("b-0")
+    fake.held.clear()
+    assert server(peer, tmp_path, base).restore() == {}
+    assert fake.held == ["a-0", "c-0"]
+
+
+def test_one_that_can_not_be_put_back_does_not_hold_up_the_others(
+    tmp_path: Path, base: Base, peer: Peer, fake: FakeEngine
+) -> None:
+    for name in ("a-0", "b-0"):
+        server(peer, tmp_path, base).load(make_adapter(tmp_path / "adapters", name).name)
+    fake.held.clear()
+    (tmp_path / "adapters" / "a-0" / "adapter_model.safetensors").unlink()
+    problems = server(peer, tmp_path, base).restore()
+    assert list(problems) == ["a-0"]
+    assert "missing or damaged" in problems["a-0"]
+    assert fake.held == ["b-0"]
+
+
+def test_a_new_adapter_is_offered_once(tmp_path: Path, base: Base, peer: Peer, fake: FakeEngine) -> None:
+    make_adapter(tmp_path / "adapters", "a-0")
+    make_adapter(tmp_path / "adapters", "bad-0", base_name="Other")
+    found = server(peer, tmp_path, base).offer_new()
+    assert found["a-0"] == ""
+    assert "was trained on Other" in found["bad-0"]
+    server(peer, tmp_path, base).unload("a-0")
+    assert server(peer, tmp_path, base).offer_new() == {}
+    assert fake.held == []
+
+
+def test_a_refusal_of_the_engine_is_not_remembered_as_loaded(
+    tmp_path: Path, base: Base, peer: Peer, fake: FakeEngine
+) -> None:
+    make_adapter(tmp_path / "adapters")
+    fake.refuses = "The worker is out of memory."
+    with pytest.raises(UserError, match="out of memory"):
+        server(peer, tmp_path, base).load("r1-0")
+    fake.refuses = ""
+    assert server(peer, tmp_path, base).restore() == {}
+    assert fake.held == []
+
+
+def test_a_broken_memory_is_an_empty_one(tmp_path: Path, base: Base, peer: Peer, fake: FakeEngine) -> None:
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "serving.json").write_text(json.dumps({"wanted": 7}))
+    assert server(peer, tmp_path, base).restore() == {}

@@ -1,0 +1,195 @@
+"""vLLM itself: the base stays the base, what is served is what was trained, and a killed engine comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from annotation.errors import UserError
+from annotation.types import Message, Sampling
+from serving.adapters import AdapterServer, Base
+from serving.client import Client
+from serving.engine import Attached, Engine, Watcher
+from tests.serving.conftest import keep_lineage
+from training.hardware import detect
+
+pytestmark = pytest.mark.slow
+GREEDY = Sampling(temperature=0, top_p=1, max_tokens=40)
+PROMPTS = (
+    "Where is my parcel?",
+    "I would like to return a lamp that I bought last week.",
+    "Name three colours.",
+    "Can I pay with a gift card?",
+    "Write a short greeting for a new customer.",
+    "My order arrived broken. What now?",
+)
+CONVERSATIONS = [
+    [
+        {"role": "system", "content": "You answer for a small shop."},
+        {"role": "user", "content": "Where is my parcel? It’s been 9 days…"},
+        {"role": "assistant", "content": "I'm sorry for the wait! Could you give me your order number?"},
+    ],
+    [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "Hello! How can I help you today?"},
+        {"role": "user", "content": "Größe M, bitte. Do you have it in   blue?\n\nThanks"},
+        {"role": "assistant", "content": "We do: the blue one is in stock in size M. Shall I put one aside?"},
+    ],
+    [
+        {"role": "user", "content": "Can I return it without the receipt?"},
+        {"role": "assistant", "content": "Yes. Bring the card you paid with, and we will find the purchase."},
+    ],
+]
+
+
+def reference(*arguments: str) -> str:
+    """Run transformers and peft in a process of their own."""
+    command = [sys.executable, "-m", "tests.serving.reference", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="session")
+def random_adapters(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry of two adapters that change every reply; as many as the engine holds, so that every slot is taken."""
+    root = tmp_path_factory.mktemp("adapters")
+    for seed, name in enumerate(("one-0", "two-0")):
+        reference("make", str(base_model), str(root / name), str(seed))
+        keep_lineage(root / name, base_model.name, 8, str(base_model))
+    return root
+
+
+@pytest.fixture
+def serving(engine: Engine, random_adapters: Path, tmp_path: Path) -> AdapterServer:
+    """The engine's adapters, none loaded."""
+    model = engine.config.model
+    base = Base(name=model.name, folder=model)
+    server = AdapterServer(
+        Client(engine.url), random_adapters, tmp_path / "serving.json", base, engine.config.max_adapters
+    )
+    for name in server.loaded():
+        server.unload(name)
+    return server
+
+
+def replies(url: str, *models: str) -> dict[str, list[str]]:
+    """The greedy replies of each model to all prompts, all asked at the same moment."""
+
+    async def one(model: str, prompt: str) -> str:
+        asked = [Message(role="user", text=prompt)]
+        return "".join([chunk.text async for chunk in Client(url).stream(asked, model=model, sampling=GREEDY)])
+
+    async def ask() -> list[str]:
+        return await asyncio.gather(*(one(model, prompt) for model in models for prompt in PROMPTS))
+
+    said = asyncio.run(ask())
+    count = len(PROMPTS)
+    return {model: said[count * place : count * (place + 1)] for place, model in enumerate(models)}
+
+
+def test_the_base_stays_byte_identical_while_adapters_are_loaded_and_busy(
+    engine: Engine, serving: AdapterServer
+) -> None:
+    alone = replies(engine.url, "base")["base"]
+    serving.load("one-0")
+    serving.load("two-0")
+    assert replies(engine.url, "base")["base"] == alone
+    tuned = replies(engine.url, "one-0", "two-0")  # from here on every slot holds an adapter's weights
+    assert replies(engine.url, "base")["base"] == alone
+    together = replies(engine.url, "base", "one-0", "two-0")
+    assert together["base"] == alone
+    assert all(mine != base for mine, base in zip(together["one-0"], alone, strict=True))
+    assert together["one-0"] == tuned["one-0"]
+    assert together["two-0"] == tuned["two-0"]
+
+
+def test_what_is_served_is_what_was_trained(
+    engine: Engine, serving: AdapterServer, random_adapters: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "asked.json").write_text(json.dumps(CONVERSATIONS))
+    expected: list[dict[str, Any]] = json.loads(
+        reference("score", str(engine.config.model), str(random_adapters / "one-0"), str(tmp_path / "asked.json"))
+    )
+    serving.load("one-0")
+    client = Client(engine.url)
+    for conversation, row in zip(CONVERSATIONS, expected, strict=True):
+        prompt = [Message(role=turn["role"], text=turn["content"]) for turn in conversation[:-1]]  # type: ignore[arg-type]
+        assert client.tokenize(prompt, "base") == row["ids"][: -row["learned"]]
+        found = {}
+        for model in ("base", "one-0"):
+            likely = client.log_probabilities(row["ids"], model)[-row["learned"] :]
+            found[model] = sum(likely) / len(likely)
+        assert found["base"] == pytest.approx(row["base"], abs=1e-3)
+        assert found["one-0"] == pytest.approx(row["tuned"], abs=1e-3)
+        assert found["one-0"] - found["base"] == pytest.approx(row["tuned"] - row["base"], abs=1e-3)
+        assert abs(row["tuned"] - row["base"]) > 0.1  # otherwise nothing would be shown
+
+
+def test_load_list_unload_without_a_restart(engine: Engine, serving: AdapterServer) -> None:
+    before = engine.status().pid
+    begin = time.monotonic()
+    serving.load("one-0")
+    assert time.monotonic() - begin < 5
+    serving.load("one-0")
+    assert serving.loaded() == ["one-0"]
+    serving.unload("one-0")
+    assert serving.loaded() == []
+    with pytest.raises(UserError, match="does not hold 'one-0'"):
+        replies(engine.url, "one-0")
+    assert engine.status().pid == before
+
+
+def test_a_conversation_that_is_too_long_is_a_sentence(engine: Engine) -> None:
+    async def ask() -> None:
+        asked = [Message(role="user", text="word " * 5000)]
+        async for _ in Client(engine.url).stream(asked, model="base", sampling=GREEDY):
+            pass
+
+    with pytest.raises(UserError, match="The conversation is too long for the model"):
+        asyncio.run(ask())
+
+
+def test_an_attached_engine_is_found_ready_with_the_name_of_its_base(engine: Engine) -> None:
+    attached = Attached(engine.url + "/v1")
+    assert (attached.status().state, attached.base()) == ("ready", "base")
+
+
+def test_a_restarted_studio_adopts_the_running_engine(engine: Engine) -> None:
+    begin = time.monotonic()
+    again = Engine(engine.config, engine.log.parent, detect())
+    again.start()
+    assert (again.status().state, again.status().pid) == ("ready", engine.status().pid)
+    assert time.monotonic() - begin < 2
+
+
+@pytest.mark.parametrize("victim", ["api server", "engine core"])
+def test_a_killed_engine_is_restarted_with_its_adapters(engine: Engine, serving: AdapterServer, victim: str) -> None:
+    serving.load("one-0")
+    first = engine.status().pid
+    assert first
+    family = psutil.Process(first).children(recursive=True)
+    core = next(process for process in family if "EngineCore" in " ".join(process.cmdline()))
+
+    def put_back() -> None:
+        server = AdapterServer(Client(engine.url), serving._root, serving._memory, serving._base, serving._max)
+        assert server.restore() == {}
+
+    watcher = Watcher(engine, put_back)
+    assert watcher.look().state == "ready"
+    os.kill(first if victim == "api server" else core.pid, signal.SIGKILL)
+    limit = time.monotonic() + 240
+    while (watcher.look().state, engine.status().pid == first) != ("ready", False):
+        assert time.monotonic() < limit, watcher.status
+        assert not watcher.gave_up
+        time.sleep(0.5)
+    assert Client(engine.url).models() == ["base", "one-0"]
+    assert not any(process.is_running() for process in family)

@@ -1,0 +1,103 @@
+"""The CPU kernels of the plugin against a plain loop over tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.vllm_plugin import expand, expand_slice, shrink
+
+if TYPE_CHECKING:
+    import torch
+
+pytestmark = pytest.mark.slow  # importing torch takes seconds, which the fast tests should not pay
+RANK, IN, OUT, SLOTS = 2, 5, 7, 3
+batches = st.lists(st.integers(-1, SLOTS - 1), min_size=1, max_size=6)
+
+
+def tensors(rows: int, width: int) -> torch.Tensor:
+    import torch
+
+    return torch.randn(rows, width, generator=torch.Generator().manual_seed(rows * width))
+
+
+def stacked(out: int, into: int) -> torch.Tensor:
+    """Weights as vLLM stacks them: (slots, 1, out, in)."""
+    import torch
+
+    return torch.randn(SLOTS, 1, out, into, generator=torch.Generator().manual_seed(out))
+
+
+def by_hand(inputs: torch.Tensor, weights: torch.Tensor, slots: list[int]) -> torch.Tensor:
+    """One token at a time; zero for a token of the base."""
+    import torch
+
+    rows = [
+        weights[slot, 0] @ row if slot >= 0 else torch.zeros(weights.shape[2])
+        for row, slot in zip(inputs, slots, strict=True)
+    ]
+    return torch.stack(rows)
+
+
+@settings(deadline=None)
+@given(batches)
+def test_shrink_takes_each_tokens_own_adapter(slots: list[int]) -> None:
+    import torch
+
+    inputs, weights = tensors(len(slots), IN), stacked(RANK, IN)
+    output = torch.full((len(slots), RANK), 9.0)
+    shrink(inputs, weights, output, torch.tensor(slots), 0.5)
+    torch.testing.assert_close(output, 0.5 * by_hand(inputs, weights, slots))
+
+
+@settings(deadline=None)
+@given(batches, st.booleans())
+def test_expand_adds_to_the_tokens_of_an_adapter_and_leaves_the_base_as_it_was(slots: list[int], add: bool) -> None:
+    import torch
+
+    inputs, weights = tensors(len(slots), RANK), stacked(OUT, RANK)
+    before = tensors(len(slots), OUT)
+    output = before.clone()
+    expand(inputs, weights, output, torch.tensor(slots), add_inputs=add)
+    own = by_hand(inputs, weights, slots)
+    torch.testing.assert_close(output, before + own if add else own)
+    base = [place for place, slot in enumerate(slots) if slot < 0]
+    if add:
+        assert torch.equal(output[base], before[base])  # to the last bit
+
+
+@settings(deadline=None)
+@given(batches)
+def test_expand_into_columns_touches_no_other_columns(slots: list[int]) -> None:
+    import torch
+
+    inputs, weights = tensors(len(slots), RANK), stacked(OUT, RANK)
+    before = tensors(len(slots), OUT + 4)
+    output = before.clone()
+    expand_slice(inputs, weights, output, torch.tensor(slots), 3, OUT)
+    assert torch.equal(output[:, :3], before[:, :3])
+    assert torch.equal(output[:, 3 + OUT :], before[:, 3 + OUT :])
+    torch.testing.assert_close(output[:, 3 : 3 + OUT], before[:, 3 : 3 + OUT] + by_hand(inputs, weights, slots))
+
+
+@pytest.mark.parametrize(("slots", "expected"), [([1], 1), ([-1], -1), ([2, 2], 2), ([0, -1], -1)])
+def test_a_whole_prompt_with_one_slot_a_request(slots: list[int], expected: int) -> None:
+    """How the output layer is called for the log-probabilities of a prompt: more tokens than slots."""
+    import torch
+
+    inputs, weights = tensors(5, IN), stacked(RANK, IN)
+    output = torch.zeros(5, RANK)
+    shrink(inputs, weights, output, torch.tensor(slots), 1.0)
+    torch.testing.assert_close(output, by_hand(inputs, weights, [expected] * 5))
+
+
+def test_the_number_format_of_the_output_counts() -> None:
+    import torch
+
+    inputs, weights = tensors(3, IN).bfloat16(), stacked(RANK, IN).bfloat16()
+    output = torch.zeros(3, RANK)
+    shrink(inputs, weights, output, torch.tensor([0, -1, 2]), 1.0)
+    torch.testing.assert_close(output, by_hand(inputs.float(), weights.float(), [0, -1, 2]))

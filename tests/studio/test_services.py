@@ -1,0 +1,249 @@
+"""The services behind the page, on a scripted model: what is kept when things go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from annotation.errors import UserError
+from annotation.store import Store, open_store
+from annotation.store.reviews import Verdict
+from annotation.types import Charter, Conversation, Provenance, Sampling
+from serving.scripted import ScriptedModel
+from studio.demo_project import lines, seed
+from studio.services import open_services
+from studio.services.chat import ChatService, LiveReply
+from studio.services.compare import CompareService, LivePair
+from studio.services.review import ReviewForm, ReviewService
+from studio.settings import Settings, read_settings
+
+SAMPLING = Sampling(temperature=0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    opened.charters.add(Charter(name="Shop"), "ana")
+    return opened
+
+
+def identify(model: str) -> Provenance:
+    return Provenance(model="m", adapter=None if model == "base" else model)
+
+
+def chat_with(store: Store, model: ScriptedModel) -> ChatService:
+    return ChatService(store, lambda: model, identify, "ana", lambda: 1)
+
+
+def quick(**faults: int | None) -> ScriptedModel:
+    return ScriptedModel(["one two three four five"], word_seconds=0, **faults)  # type: ignore[arg-type]
+
+
+def collect(stream: AsyncIterator[LiveReply]) -> list[LiveReply]:
+    async def run() -> list[LiveReply]:
+        return [live async for live in stream]
+
+    return asyncio.run(run())
+
+
+def texts(conversation: Conversation) -> list[str]:
+    return [turn.text for turn in conversation.turns]
+
+
+def test_a_reply_grows_and_is_kept_with_its_origin(store: Store) -> None:
+    lives = collect(chat_with(store, quick()).send(None, " Hello ", "a-1", SAMPLING))
+    assert [live.text for live in lives][:2] == ["one ", "one two "]
+    kept = store.conversations.get(lives[-1].conversation_id).turns[-1]
+    assert kept == lives[-1].turn
+    assert kept.provenance is not None
+    assert (kept.provenance.adapter, kept.provenance.finish, kept.provenance.sampling) == ("a-1", "stop", SAMPLING)
+
+
+def test_a_broken_reply_is_kept_as_far_as_it_came(store: Store) -> None:
+    last = collect(chat_with(store, quick(fail_after=2)).send(None, "Hello", "base", SAMPLING))[-1]
+    assert last.problem is not None
+    assert last.turn is not None
+    assert (last.turn.text, last.turn.provenance.finish if last.turn.provenance else None) == ("one two ", "error")
+
+
+def test_a_stopped_reply_is_kept_as_far_as_it_came(store: Store) -> None:
+    chat = chat_with(store, quick(hang_after=3))
+
+    async def stop() -> str:
+        stream = chat.send(None, "Hello", "base", SAMPLING)
+        live = await anext(stream)
+        while len(live.text.split()) < 3:
+            live = await anext(stream)
+        task = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return live.conversation_id
+
+    kept = store.conversations.get(asyncio.run(stop())).turns[-1]
+    assert kept.text == "one two three "
+    assert kept.provenance is not None
+    assert kept.provenance.finish == "stopped"
+
+
+def test_an_unanswered_message_is_kept_and_asked_anew_beside_it(store: Store) -> None:
+    chat = chat_with(store, quick(fail_after=0))
+    opened = collect(chat.send(None, "Hello", "base", SAMPLING))[-1].conversation_id
+    assert texts(store.conversations.get(opened)) == ["Hello"]
+    collect(chat_with(store, quick()).send(opened, "Hello again", "base", SAMPLING))
+    assert texts(store.conversations.get(opened)) == ["Hello again", "one two three four five"]
+
+
+@pytest.mark.parametrize(("message", "says"), [("  ", "no message"), ("x" * 20_001, "20,001 characters")])
+def test_an_empty_or_overlong_message_is_refused(store: Store, message: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        collect(chat_with(store, quick()).send(None, message, "base", SAMPLING))
+    assert store.conversations.count() == 0
+
+
+def test_a_correction_takes_the_replys_place_and_the_model_goes_on_from_it(store: Store) -> None:
+    chat = chat_with(store, quick())
+    reply = collect(chat.send(None, "Hello", "base", SAMPLING))[-1].turn
+    assert reply is not None
+    shown = chat.correct("act", reply.id, "Hi there!")
+    assert texts(chat.open(reply.conversation_id)) == ["Hello", "Hi there!"]
+    again = chat.correct("act-2", shown.id, "Hi there, friend!")
+    assert again.provenance is not None
+    assert again.provenance.corrects == reply.id
+    said = store.reviews.of_reply(reply.id).corrections
+    assert [(one.before, one.after) for one in said] == [
+        (reply.text, "Hi there!"),
+        (reply.text, "Hi there, friend!"),
+    ]
+    assert store.reviews.next_waiting() is None
+    for after, says in (("", "empty"), ("Hi there, friend!", "unchanged")):
+        with pytest.raises(UserError, match=says):
+            chat.correct("act-3", again.id, after)
+
+
+def test_the_same_form_saved_twice_counts_once(store: Store) -> None:
+    collect(chat_with(store, quick()).send(None, "Hello", "base", SAMPLING))
+    desk = ReviewService(store, "ana")
+    item = desk.next()
+    assert item is not None
+    form = ReviewForm(
+        act_id=item.act_id,
+        reply_id=item.reply.id,
+        verdicts=(Verdict(question="voice", value="fail"),),
+        corrected="Better.",
+    )
+    assert [desk.save(form), desk.save(form)] == [True, False]
+    back = desk.back()
+    assert back is not None
+    assert back.text_now == "Better."
+    # Looking at it again and only adding a judgement makes no second correction.
+    again = form.model_copy(update={"act_id": back.act_id, "verdicts": (Verdict(question="bias", value="pass"),)})
+    assert desk.save(again)
+    assert len(store.reviews.of_reply(item.reply.id).corrections) == 1
+
+
+def pairs(compare: CompareService, adapter: str = "a-1") -> list[LivePair]:
+    async def run() -> list[LivePair]:
+        return [pair async for pair in compare.ask("Hello", adapter, SAMPLING)]
+
+    return asyncio.run(run())
+
+
+class TwoVoices:
+    """A model whose reply tells who spoke."""
+
+    def __init__(self, fault: Callable[[str], int | None] = lambda model: None) -> None:
+        self._fault = fault
+
+    def stream(self, messages: object, *, model: str, sampling: Sampling) -> AsyncIterator[object]:
+        script = ScriptedModel([f"I am {model}"], word_seconds=0, fail_after=self._fault(model))
+        return script.stream([], model=model, sampling=sampling)
+
+
+def comparing(store: Store, model: object, seed_: int = 0) -> CompareService:
+    return CompareService(store, lambda: model, identify, "ana", random.Random(seed_))  # type: ignore[arg-type, return-value]
+
+
+def test_sides_are_drawn_at_random_and_named_only_after_the_vote(store: Store) -> None:
+    seen = set()
+    for number in range(20):
+        compare = comparing(store, TwoVoices(), number)
+        last = pairs(compare)[-1]
+        assert last.comparison_id is not None
+        voted = compare.vote(last.comparison_id, "left")
+        names = (voted.left.provenance.adapter, voted.right.provenance.adapter)
+        seen.add(names)
+        assert last.left == f"I am {names[0] or 'base'}"
+        assert voted.left.provenance.seconds == voted.right.provenance.seconds
+    assert seen == {("a-1", None), (None, "a-1")}
+    tally = comparing(store, TwoVoices()).tally()
+    assert tally["tuned"] + tally["base"] == 20
+    assert min(tally["tuned"], tally["base"]) > 2
+
+
+def test_a_side_that_breaks_leaves_nothing_to_vote_on(store: Store) -> None:
+    last = pairs(comparing(store, TwoVoices(lambda model: 2 if model == "base" else None)))[-1]
+    assert last.comparison_id is None
+    assert last.problem is not None
+    assert "I am" in last.left + last.right
+
+
+def test_a_second_vote_is_refused(store: Store) -> None:
+    compare = comparing(store, TwoVoices())
+    comparison = pairs(compare)[-1].comparison_id
+    assert comparison is not None
+    compare.vote(comparison, "tie")
+    with pytest.raises(UserError, match="already has its vote"):
+        compare.vote(comparison, "left")
+
+
+def test_the_demo_is_seeded_once_and_nothing_is_judged(tmp_path: Path) -> None:
+    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    assert (seed(opened), seed(opened)) == (300, 0)
+    said = opened.reviews.everything()
+    assert len(said) == len(lines("corrections.jsonl"))
+    assert all(not item.judgements for item in said)
+    assert all(correction.origin == "starter" for item in said for correction in item.corrections)
+
+
+def test_the_next_step_follows_the_loop(tmp_path: Path) -> None:
+    services = open_services(Settings(home=tmp_path / "home", cache=tmp_path / "cache", engine="scripted"))
+    assert services.overview().next_step().link == "/chat"
+    seed(services.store)
+    assert services.overview().next_step().link == "/datasets"
+    services.datasets.make()
+    assert services.overview().next_step().link == "/training"
+    services.close()
+
+
+def test_training_without_a_version_or_a_model_says_what_to_do(tmp_path: Path) -> None:
+    services = open_services(Settings(home=tmp_path / "home", cache=tmp_path / "cache", engine="scripted"))
+    with pytest.raises(UserError, match="Make one on the Datasets page"):
+        services.training.start(None, "quick")
+    seed(services.store)
+    version = services.datasets.make()
+    with pytest.raises(UserError, match="base model is not ready"):
+        services.training.start(version.id, "quick")
+    with pytest.raises(UserError, match="no preset 'huge'"):
+        services.training.start(version.id, "huge", tmp_path)
+    with pytest.raises(UserError, match=r"no run '\.\./home'"):
+        services.training.view("../home")
+    services.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"port": 99999}, "'port' is 99999"),
+        ({"engine": "magic"}, "'engine' is 'magic'"),
+        ({"home": Path("/proc/nowhere")}, "can't be made"),
+    ],
+)
+def test_a_wrong_setting_is_named(options: dict[str, object], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        read_settings(**options)
