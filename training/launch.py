@@ -52,7 +52,7 @@ def _environment() -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
         # Threads that wait for each other sleep rather than spin: beside a busy engine spinning costs both dearly.
-        "OMP_WAIT_POLICY": "PASSIVE",
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         # One process drives one GPU; trl refuses to start where it sees several.
         "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
     }

@@ -21,7 +21,7 @@ def make(base: str, folder: str, seed: int) -> None:
     with torch.no_grad():
         for name, matrix in tuned.named_parameters():
             if "lora_B" in name:
-                matrix.normal_(std=0.05)
+                matrix.normal_(std=0.1)
     tuned.save_pretrained(folder)
 
 

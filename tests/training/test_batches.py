@@ -81,7 +81,14 @@ def test_the_prompt_is_what_the_server_renders(demo_version: DemoVersion, tokeni
 
 @pytest.mark.parametrize(
     "said",
-    ["Hi.", " leading and trailing ", "two\n\nlines\n", "größer — “so” 😀", "def f(x):\n\treturn x", "<|im_start|>user"],
+    [
+        "Hi.",
+        " leading and trailing ",
+        "two\n\nlines\n",
+        "größer — “so” 😀",
+        "def f(x):\n\treturn x",
+        "<|im_start|>user",
+    ],
 )
 def test_odd_replies_are_learned_to_the_letter_or_left_out(tokenizer: Any, said: str) -> None:
     asked = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": said}]
@@ -103,7 +110,9 @@ def test_rows_are_counted_by_what_became_of_them(tokenizer: Any) -> None:
     def chat(asked: str, said: str) -> dict[str, Any]:
         return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]}
 
-    rows = Rows(tokenizer, [chat("Hi", "Yes."), chat("Hi", "word " * 90), chat("word " * 90, "Yes."), chat("Hi", " ")], 64)
+    rows = Rows(
+        tokenizer, [chat("Hi", "Yes."), chat("Hi", "word " * 90), chat("word " * 90, "Yes."), chat("Hi", " ")], 64
+    )
     assert (len(rows.encoded), rows.truncated) == (2, 1)
     assert dict(rows.dropped) == {
         "the prompt alone fills the 64 tokens a row may have": 1,
@@ -117,7 +126,7 @@ def test_a_version_that_teaches_nothing_says_why(tokenizer: Any) -> None:
     from training.sft import Rows
 
     nothing = [{"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": ""}]}] * 2
-    with pytest.raises(UserError, match="No row .* can be learned from: 2 × the last message is not a reply"):
+    with pytest.raises(UserError, match=r"No row .* can be learned from: 2 × the last message is not a reply"):
         Rows(tokenizer, nothing, 64).require_some()
     with pytest.raises(UserError, match="the version is empty"):
         Rows(tokenizer, [], 64).require_some()

@@ -121,7 +121,7 @@ def hollow_model(tmp_path: Path) -> Path:
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="There is no model at .*nowhere"):
+    with pytest.raises(UserError, match=r"There is no model at .*nowhere"):
         prepare(str(tmp_path / "nowhere"), tmp_path / "cache")
 
 
@@ -146,5 +146,5 @@ def test_a_name_the_hub_does_not_give_is_a_sentence(base: str, tmp_path: Path, m
 
 def test_a_cache_that_cant_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match="The base model can't be prepared in .*cache"):
+    with pytest.raises(UserError, match=r"The base model can't be prepared in .*cache"):
         prepare("SmolLM2-135M-Instruct", tmp_path / "cache")

@@ -1,0 +1,42 @@
+"""`python -m benchmarks`: measure everything, one row each; `python -m benchmarks start judgement` only those."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import judgement, start, to_first_token, trainer
+from benchmarks.row import Row
+from training.hardware import detect
+
+MEASURES: dict[str, Callable[[Path], list[Row]]] = {
+    "start": start.measure,
+    "judgement": judgement.measure,
+    "trainer": trainer.measure,
+    "first-token": to_first_token.measure,
+}
+
+
+def main(chosen: list[str]) -> None:
+    """Run the chosen measures (all without a choice) and print the table."""
+    out = Console()
+    hardware = detect()
+    table = Table(
+        "What", "Measured", "Held against", "Ratio", "", title=f"{platform.machine()}, {hardware.cpu_cores} cores"
+    )
+    with tempfile.TemporaryDirectory(prefix="tonesmith-bench-") as folder:
+        for name in chosen or list(MEASURES):
+            out.print(f"Measuring: {name} …", style="dim")
+            for row in MEASURES[name](Path(folder)):
+                table.add_row(row.what, row.measured, row.against, f"{row.ratio:.2f}", "ok" if row.good else "SHORT")
+    out.print(table)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
