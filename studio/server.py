@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import threading
 import webbrowser
+from types import FrameType
 
 from annotation.errors import UserError
 from studio.cli.context import out
@@ -37,10 +39,15 @@ def serve(settings: Settings, demo: bool = False, open_browser: bool = False) ->
     out.print(f"\n  Tonesmith is at [bold]{url}[/]\n  The project is in {settings.home}\n  Ctrl-C stops it.\n")
     if open_browser:
         threading.Timer(1.0, webbrowser.open, [url]).start()
+    signal.signal(signal.SIGTERM, _leave)  # uvicorn hands the signal on when it is done; the engine must stop too
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:
         services.close(stop_engine=True)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from threading import Thread
 
 from annotation.errors import UserError
 from annotation.types import utc_now
@@ -40,6 +41,7 @@ def _start(run: RunDir) -> int:
             start_new_session=True,
         )
     run.keep_process(child.pid)
+    Thread(target=child.wait, daemon=True).start()  # reap it, so that an ended trainer leaves no zombie
     return child.pid
 
 

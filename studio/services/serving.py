@@ -11,7 +11,7 @@ from annotation.errors import UserError
 from annotation.types import ChatModel, Frozen, Provenance
 from serving.adapters import AdapterServer, Base
 from serving.client import Client
-from serving.engine import BASE, Engine, EngineConfig, EngineStatus, Watcher
+from serving.engine import BASE, Attached, Engine, EngineConfig, EngineStatus, Watcher
 from serving.scripted import ScriptedModel
 from studio.settings import Settings
 from training import base_model, registry
@@ -57,7 +57,7 @@ class ServingService:
         self._settings = settings
         self._stop = Event()
         self._thread: Thread | None = None
-        self._engine: Engine | None = None
+        self._engine: Engine | Attached | None = None
         self._watcher: Watcher | None = None
         self._preparing: tuple[str, float] | None = None
         self._trouble: UserError | None = None
@@ -76,9 +76,8 @@ class ServingService:
         """Use the engine that runs already. False, or a UserError if `required`, if there is none that is ready."""
         if self._settings.engine == "scripted":
             return True
-        if not self._settings.engine_url:
-            folder = base_model.prepared(self._settings.base_model, self._settings.cache)
-            self._engine = self._new_engine(folder) if folder else None
+        folder = base_model.prepared(self._settings.base_model, self._settings.cache)
+        self._engine = self._new_engine(folder) if folder else None
         ready = self._status().state == "ready"
         if ready:
             self._loaded = tuple(self._server().loaded())
@@ -111,19 +110,14 @@ class ServingService:
     def _bring_up(self) -> None:
         folder = self.prepare_base()
         self._preparing = None
-        if not self._settings.engine_url:
-            self._engine = self._new_engine(folder)
-            self._engine.start()
-            self._watcher = Watcher(self._engine, self._restore)
+        self._engine = self._new_engine(folder)
+        self._engine.start()
+        self._watcher = Watcher(self._engine, self._restore)
 
     def _watch(self) -> None:
-        attached_ready = False
+        assert self._watcher is not None
         while not self._stop.is_set():
-            status = self._watcher.look() if self._watcher else self._status()
-            if self._watcher is None and status.state == "ready" and not attached_ready:
-                self._restore()
-            attached_ready = status.state == "ready"
-            if status.state == "ready":
+            if self._watcher.look().state == "ready":
                 self._offer_new()
             else:
                 self._loaded = ()
@@ -164,8 +158,7 @@ class ServingService:
         """Who answers. Raises UserError with the engine's state if nobody can."""
         if self._settings.engine == "scripted":
             return ScriptedModel()
-        url = self._settings.engine_url or (self._engine.url if self._engine else "")
-        if not url or self._seen().state not in ("ready", "unreachable"):
+        if self._seen().state not in ("ready", "unreachable"):
             view = self.view()
             raise UserError(f"{view.label}.", do=view.detail or "Try again in a moment.")
         return self._client()
@@ -190,19 +183,13 @@ class ServingService:
         return self._watcher.status if self._watcher else self._status()
 
     def _status(self) -> EngineStatus:
-        if self._settings.engine_url:
-            url = self._settings.engine_url
-            if Client(url).healthy():
-                return EngineStatus(state="ready", url=url, attached=True, fraction=1.0)
-            message = (
-                f"No engine answers at {url}. Start it there, or leave TONESMITH_ENGINE_URL out to start one here."
-            )
-            return EngineStatus(state="unreachable", url=url, attached=True, message=message)
         if self._engine is None:
             return EngineStatus(state="off", message="`tonesmith up` starts it.")
         return self._engine.status()
 
-    def _new_engine(self, folder: Path) -> Engine:
+    def _new_engine(self, folder: Path) -> Engine | Attached:
+        if self._settings.engine_url:
+            return Attached(self._settings.engine_url)
         config = EngineConfig(
             model=folder,
             port=self._settings.engine_port,
@@ -213,7 +200,10 @@ class ServingService:
         return Engine(config, self._settings.engine_home, detect())
 
     def _client(self) -> Client:
-        return Client(self._settings.engine_url or (self._engine.url if self._engine else ""))
+        engine = self._engine
+        if isinstance(engine, Attached):
+            return Client(engine.url, base=engine.base())
+        return Client(engine.url if engine else "")
 
     # Adapters
 
