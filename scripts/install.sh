@@ -43,7 +43,8 @@ if [ "${GPU:-}" ]; then
   [ "$kind" = run ] || extras="$extras,dev,argilla,postgres"
   uv pip install --quiet --python .venv/bin/python "${backend[@]}" -e ".[$extras]"
 else
-  uv pip install --quiet --python .venv/bin/python "${backend[@]}" --no-deps -r "requirements/$kind.txt"
+  # Bytecode now: vLLM's three processes would each compile theirs at the first start.
+  uv pip install --quiet --compile-bytecode --python .venv/bin/python "${backend[@]}" --no-deps -r "requirements/$kind.txt"
   uv pip install --quiet --python .venv/bin/python --no-deps -e .
 fi
 touch ".venv/.$kind"

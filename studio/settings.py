@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     """`vllm`: start and watch vLLM. `scripted`: canned replies, for a look at the page with no engine."""
     engine_url: str | None = None
     """Attach to a vLLM that runs already, for example http://127.0.0.1:8000; None starts our own."""
+    engine_key: str | None = None
+    """API key of the engine at `engine_url`, if it wants one."""
     engine_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port of the engine we start; 0 picks a free one."""
     max_adapters: Annotated[int, Field(ge=1, le=32)] = 4

@@ -189,7 +189,7 @@ class ServingService:
 
     def _new_engine(self, folder: Path) -> Engine | Attached:
         if self._settings.engine_url:
-            return Attached(self._settings.engine_url)
+            return Attached(self._settings.engine_url, self._settings.engine_key)
         config = EngineConfig(
             model=folder,
             port=self._settings.engine_port,
@@ -202,7 +202,7 @@ class ServingService:
     def _client(self) -> Client:
         engine = self._engine
         if isinstance(engine, Attached):
-            return Client(engine.url, base=engine.base())
+            return Client(engine.url, self._settings.engine_key, engine.base())
         return Client(engine.url if engine else "")
 
     # Adapters

@@ -1,0 +1,123 @@
+"""The command line: what it prints, how it ends, and that it says what to do."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from studio.cli.app import app
+from studio.cli.errors import run
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command in this process, on a project of its own; gives exit code, output and complaints."""
+    monkeypatch.setenv("TONESMITH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TONESMITH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def command(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tonesmith", *words])
+        code = run(app)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return command
+
+
+def test_every_step_of_the_loop_has_a_command(call: Call) -> None:
+    code, out, _ = call("--help")
+    assert code == 0
+    for step in ("up", "import", "charter", "chat", "review", "curate", "train", "adapters", "compare", "status"):
+        assert f" {step} " in out
+
+
+def test_wrong_use_ends_with_2(call: Call) -> None:
+    assert call("train", "--preset")[0] == 2
+    assert call("nonsense")[0] == 2
+
+
+def test_status_of_an_empty_project_names_the_next_step(call: Call) -> None:
+    code, out, _ = call("status", "--json")
+    assert code == 0
+    assert json.loads(out)["next"]["link"] == "/chat"
+
+
+def test_review_and_curate_from_the_command_line(call: Call, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    good = {"messages": [{"role": "user", "content": "Hi [there]"}, {"role": "assistant", "content": "No."}]}
+    log.write_text(json.dumps(good) + "\nbad\n")
+    code, out, _ = call("import", str(log))
+    assert code == 1
+    assert "1 conversation added, 1 line refused" in out
+    assert "line 2: not JSON" in out
+    item = json.loads(call("review", "next", "--json")[1])["item"]
+    assert "Hi [there]" in call("review", "next")[1]
+
+    code, _, complaint = call("review", "save", item["reply"])
+    assert code == 1
+    assert "There is no charter yet" in complaint
+    charter = tmp_path / "charter.toml"
+    charter.write_text('name = "Shop"\n')
+    assert call("charter", str(charter))[1].strip() == "Shop: version 1."
+    code, _, complaint = call("review", "save", item["reply"])
+    assert (code, "Nothing is marked" in complaint) == (1, True)
+    assert "--voice is 'great'" in call("review", "save", item["reply"], "--voice", "great")[2]
+    assert call("review", "save", item["reply"], "--correct", "Yes.")[1].strip() == "Saved. 0 waiting."
+    version = json.loads(call("curate", "--json")[1])
+    assert version["rows"]["sft"] == version["rows"]["preference"] == 1
+    assert "already holds exactly these rows" in call("curate")[2]
+    assert version["id"] in call("datasets")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("curate",), "nothing to put into a dataset"),
+        (("import", "nowhere.jsonl"), "There is no file nowhere.jsonl"),
+        (("charter", "nowhere.toml"), "There is no file nowhere.toml"),
+        (("review", "save", "nowhere"), "There is no reply nowhere"),
+        (("cancel", "nowhere"), "There is no run 'nowhere'"),
+        (("resume", "nowhere"), "There is no run 'nowhere'"),
+        (("load", "nowhere"), "Engine is off"),
+        (("chat", "Hello"), "Engine is off"),
+        (("compare", "Hello", "--adapter", "nowhere"), "Engine is off"),
+    ],
+)
+def test_what_can_be_put_right_is_said_without_a_traceback(call: Call, words: tuple[str, ...], says: str) -> None:
+    code, _, complaint = call(*words)
+    assert code == 1
+    assert says in complaint
+    assert "Traceback" not in complaint
+
+
+def test_a_taken_port_is_refused_before_anything_starts(call: Call, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        code, _, complaint = call("up", "--port", str(port))
+    assert code == 1
+    assert f"Port {port} on 127.0.0.1 can't be used" in complaint
+    assert f"--port {port + 1}" in complaint
+    assert not (tmp_path / "home" / "tonesmith.db").exists()
+
+
+def test_a_charter_at_fault_is_named(call: Call, tmp_path: Path) -> None:
+    charter = tmp_path / "charter.toml"
+    for content, says in (
+        ("name = ", "not readable as TOML"),
+        ("nme = 'x'", "'name'"),
+        ("name = 'x'\n[[voice]]\nid = 'a'\ntext = 'b'\nmarker = '('", "not a regular expression"),
+        ("name = 'x'\n[[voice]]\nid = 'a'\ntext = 'b'\n[[policy]]\nid = 'a'\ntext = 'c'", "id 'a' twice"),
+    ):
+        charter.write_text(content)
+        code, _, complaint = call("charter", str(charter))
+        assert (code, says in complaint) == (1, True), complaint
