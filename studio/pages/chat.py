@@ -13,6 +13,7 @@ from annotation.store.conversations import new_id
 from annotation.store.reviews import Thumb
 from annotation.types import Conversation, Sampling, Turn
 from studio.parts import shell
+from studio.parts.bubble import shown, typed
 from studio.parts.diff import diff_html
 from studio.parts.guard import guarded
 from studio.services import Services
@@ -109,7 +110,7 @@ class _Talk:
         self, data: gr.EditData, open_id: str, model: str, temperature: float, length: float
     ) -> AsyncIterator[Update]:
         """A user's message changed: answer that. A reply changed: keep it as a correction."""
-        place, after = _place(data.index), _text(data.value)
+        place, after = _place(data.index), typed(_text(data.value))
         turn = self._chat.open(open_id).turns[place]
         if turn.role == "assistant":
             yield self._correct(turn, after)
@@ -135,8 +136,8 @@ class _Talk:
                 if live.turn:  # kept before the first piece was seen
                     before = before[:-1]
                 yield before, "" if sent else gr.skip(), live.conversation_id, gr.skip(), "", *_busy()
-            shown = [*before, {"role": "assistant", "content": live.text}] if live.text else before
-            yield shown, gr.skip(), gr.skip(), gr.skip(), _problem(live), *_busy()
+            now = [*before, {"role": "assistant", "content": shown(live.text)}] if live.text else before
+            yield now, gr.skip(), gr.skip(), gr.skip(), _problem(live), *_busy()
         if before is not None:
             chats = [(title, key) for key, title in self._chat.recent()]
             conversation = self._chat.open(live.conversation_id)
@@ -166,7 +167,7 @@ class _Talk:
         self._chat.react(turn.id, THUMBS.get(data.liked, "none"))
 
     def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
-        return [{"role": turn.role, "content": turn.text} for turn in conversation.turns]
+        return [{"role": turn.role, "content": shown(turn.text)} for turn in conversation.turns]
 
 
 def _place(index: Any) -> int:

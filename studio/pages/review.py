@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 from typing import Any, get_args
 
 import gradio as gr
@@ -18,6 +17,7 @@ from studio.parts.guard import guarded
 from studio.parts.words import ago, badge, bubbles, count, empty
 from studio.services import Services
 from studio.services.review import ReviewForm, ReviewItem
+from studio.theme import STYLE
 
 ASKED: dict[Question, tuple[str, list[tuple[str, Value]]]] = {
     "voice": ("Brand voice", [("On brand", "pass"), ("Off brand", "fail"), ("Not sure", "unsure")]),
@@ -25,7 +25,7 @@ ASKED: dict[Question, tuple[str, list[tuple[str, Value]]]] = {
     "bias": ("Bias", [("Fair", "pass"), ("Biased", "fail"), ("Not sure", "unsure")]),
 }
 FAULTS: dict[Question, str] = {"voice": "What is off?", "policy": "Which rule?", "bias": "About what?"}
-KEYS = Path(__file__).parent.parent / "style" / "review.js"
+KEYS = STYLE / "review.js"
 HELP = (
     ("1 2 3", "Brand voice: on, off, not sure"),
     ("4 5 6", "Policy: within, breaks, not sure"),

@@ -8,6 +8,7 @@ import gradio as gr
 
 from studio.services import Services
 from studio.services.serving import EngineView
+from studio.theme import STYLE
 
 PAGES = (
     ("Home", "/"),
@@ -38,6 +39,7 @@ def header(services: Services, here: str) -> None:
             f'<a class="ts-brand" href="/" aria-label="Tonesmith, home">{LOGO}<span>Tonesmith</span></a>'
             f'<nav aria-label="Pages">{links}</nav>',
             elem_id="ts-nav",
+            js_on_load=(STYLE / "drafts.js").read_text(encoding="utf-8"),
         )
         pill = gr.HTML(engine_pill(services.serving.view()), elem_id="ts-engine")
     shown = gr.State("")

@@ -142,7 +142,8 @@ class ServingService:
         def report(what: str, share: float) -> None:
             self._preparing = (what, share)
 
-        return base_model.prepare(self._settings.base_model, self._settings.cache, report)
+        settings = self._settings
+        return base_model.prepare(settings.base_model, settings.cache, report, revision=settings.base_revision)
 
     def base_path(self) -> Path:
         """The base model's folder. Raises UserError while it is not there yet."""
