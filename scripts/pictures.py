@@ -67,6 +67,7 @@ def photograph(url: str) -> None:
 
 def at_work(page: Page) -> None:
     """The review desk as it looks in use."""
+    page.wait_for_function("document.querySelector('#ts-corrected textarea')?.value")
     for key in ("2", "4", "7"):
         page.keyboard.press(key)
     box = page.locator("#ts-corrected textarea")

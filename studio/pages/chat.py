@@ -33,8 +33,10 @@ def build(services: Services) -> None:
     shell.title("Chat", "Talk with the model as a customer would, and correct it where it goes wrong.")
     open_id = gr.BrowserState("", storage_key="tonesmith-chat", secret="tonesmith-chat")
     with gr.Row(equal_height=True):
-        model = gr.Dropdown(services.serving.choices(), value="base", label="Answered by", scale=3, elem_id="ts-model")
-        earlier = gr.Dropdown([], label="Earlier chats", scale=3, elem_id="ts-earlier")
+        model = gr.Dropdown(
+            services.serving.choices(), value="base", label="Answered by", scale=3, min_width=220, elem_id="ts-model"
+        )
+        earlier = gr.Dropdown([], label="Earlier chats", scale=3, min_width=220, elem_id="ts-earlier")
         new = gr.Button("New chat", size="md", scale=1, min_width=120, elem_id="ts-new")
     chatbot = gr.Chatbot(
         show_label=False,

@@ -66,9 +66,9 @@ def overview_html(now: Overview) -> str:
         for link, name, number, what in stations
     )
     return (
-        '<section class="ts-next" aria-label="Next step">'
+        '<div class="ts-next" role="region" aria-label="Next step">'
         f"<div><h2>{escape(step.title)}</h2><p>{escape(step.why)}</p></div>"
-        f'<a class="ts-button" id="ts-next" href="{step.link}">{escape(step.action)}</a></section>'
+        f'<a class="ts-button" id="ts-next" href="{step.link}">{escape(step.action)}</a></div>'
         f'<div class="ts-loop">{cells}</div>'
     )
 

@@ -77,7 +77,8 @@ def build(services: Services) -> None:
     skip.click(guarded(desk.skip), shown, screen, **quiet)
     back.click(guarded(desk.back), None, screen, **quiet)
     bring_back.click(guarded(desk.bring_back), None, screen, **quiet)
-    corrected.input(live_difference, [original, corrected], difference, trigger_mode="always_last", **quiet)
+    # `change`, not `input`: a paste and a restored draft change the text too.
+    corrected.change(live_difference, [original, corrected], difference, trigger_mode="always_last", **quiet)
     for answer, fault in zip(answers, faults, strict=True):
         answer.change(lambda value: gr.CheckboxGroup(visible=value == "fail"), answer, fault, queue=False, **quiet)
     page = gr.context.Context.root_block

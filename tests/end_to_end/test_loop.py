@@ -46,6 +46,7 @@ def test_home_opens_on_work_to_do_while_the_engine_warms_up(page: Page, studio: 
     go(page, studio, "/")
     expect(page.locator(".ts-loop")).to_contain_text("300")
     expect(page.locator("#ts-next")).to_be_visible()
+    expect(page.locator("#ts-engine")).to_contain_text(re.compile(r"Warming up, \d+%|base model"))
     assert studio.json("status")["waiting"] >= 290
 
 
@@ -177,6 +178,16 @@ def test_a_blind_comparison_is_voted_on_revealed_and_becomes_a_pair(page: Page, 
     assert GREETING not in pair["rejected"][0]["content"]
 
 
+def test_the_tuned_model_can_be_chatted_with(page: Page, studio: Studio) -> None:
+    go(page, studio, "/chat")
+    page.click("#ts-new")
+    page.locator("#ts-model input").click()
+    page.get_by_role("option", name=studio.json("adapters")[0]["name"]).click()
+    page.fill("#ts-message textarea", "Can you change the address of my order?")
+    page.press("#ts-message textarea", "Enter")
+    assert GREETING in finished_reply(page)
+
+
 def test_the_engine_is_killed_and_comes_back_with_its_adapter(page: Page, studio: Studio) -> None:
     go(page, studio, "/")
     killed = _engine_pid(studio)
@@ -214,8 +225,29 @@ def test_the_same_loop_from_the_command_line(studio: Studio, tmp_path: Path) -> 
     assert "Can I return a tent?" in rows
 
 
+def test_a_killed_run_says_so_goes_on_and_can_be_cancelled(page: Page, studio: Studio) -> None:
+    go(page, studio, "/training")
+    page.click("#ts-start")
+    state = page.locator("#ts-run-state")
+    expect(state).to_contain_text(re.compile(r"1\d of 40"), timeout=300_000)  # the first checkpoint is at step 10
+    run = studio.json("runs")[0]["run"]
+    process = json.loads((studio.home / "runs" / run / "process.json").read_text())
+    os.kill(process["pid"], signal.SIGKILL)
+    expect(state).to_contain_text("failed")
+    expect(state).to_contain_text("stopped from outside")
+    page.click("#ts-resume")
+    expect(state).to_contain_text("running", timeout=120_000)
+    expect(state).to_contain_text(re.compile(r"1[1-9] of 40|[23]\d of 40"), timeout=120_000)
+    page.click("#ts-cancel")
+    expect(state).to_contain_text("cancelled")
+    wait_until(lambda: not psutil.pid_exists(_pid_of(studio, run)), 30, "the trainer to be gone")
+
+
+def _pid_of(studio: Studio, run: str) -> int:
+    return int(json.loads((studio.home / "runs" / run / "process.json").read_text())["pid"])
+
+
 def _engine_pid(studio: Studio) -> int:
     """The process that answers, out of the engine's own record."""
     record = json.loads((studio.home / "engine" / "engine.json").read_text())
-    assert psutil.pid_exists(record["pid"]) or record["pid"]
     return int(record["pid"])
