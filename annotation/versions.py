@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from annotation.curate import Rows, SftRow
 from annotation.errors import NotFound, UserError
+from annotation.files import sync, write_synced
 from annotation.store import Store
 from annotation.types import DatasetVersion, Preference, utc_now
 
@@ -129,32 +129,17 @@ def _write(root: Path, version: DatasetVersion, contents: dict[str, bytes]) -> N
     aside = Path(tempfile.mkdtemp(prefix=".making-", dir=root))
     try:
         for name, content in contents.items():
-            _write_synced(aside / f"{name}.jsonl", content)
-        _write_synced(aside / MANIFEST, version.model_dump_json(indent=2).encode())
+            write_synced(aside / f"{name}.jsonl", content)
+        write_synced(aside / MANIFEST, version.model_dump_json(indent=2).encode())
         aside.chmod(0o755)
         aside.rename(root / version.id)
-        _sync_folder(root)
+        sync(root)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise UserError(
             f"The dataset version could not be written to {root}: {error.strerror}.",
             do="Free some space, or check the folder's permissions, and press the button again.",
         ) from error
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def reasons(rows: Sequence[dict[str, Any]]) -> dict[str, int]:

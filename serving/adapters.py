@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from annotation.errors import UserError
+from annotation.files import sha256_of, write_whole
 from annotation.types import Frozen
 from serving.client import Client
 from serving.engine import BASE
 from training import registry
-from training.files import sha256_of, write_whole
 from training.types import Adapter
 
 UNSERVED = (

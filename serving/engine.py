@@ -22,9 +22,9 @@ import psutil
 from pydantic import ValidationError
 
 from annotation.errors import UserError
+from annotation.files import write_whole
 from annotation.types import Frozen
 from serving.client import Client
-from training.files import write_whole
 from training.hardware import Hardware, dtype_for
 from training.processes import stop_tree
 

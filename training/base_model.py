@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from annotation.errors import UserError
-from training.files import sha256_of, write_whole
+from annotation.files import sha256_of, write_whole
 from training.preflight import check_base
 
 EMBEDDED = "SmolLM2-135M-Instruct"

@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from annotation.files import sync, write_whole
 from annotation.types import utc_now
-from training.files import sync, sync_folder, write_whole
 from training.rundir import RunDir
 from training.types import Metric, RunState, Stage
 
@@ -65,7 +65,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             if path.is_file():
                 sync(path)
         write_whole(folder / "complete.json", json.dumps({"step": state.global_step}))
-        sync_folder(self._run.checkpoints)
+        sync(self._run.checkpoints)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.stage("saving the adapter", "Saving the adapter.", eta_seconds=0.0)

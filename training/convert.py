@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from training.files import sync
+from annotation.files import sync
 
 
 def convert(gguf: Path, target: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from annotation.errors import NotFound
+from annotation.files import sha256_of, sync, write_whole
 from annotation.types import utc_now
-from training.files import sha256_of, sync, sync_folder, write_whole
 from training.types import Adapter, SftConfig
 
 WEIGHTS = "adapter_model.safetensors"
@@ -56,7 +56,7 @@ def publish(made: Path, config: SftConfig, run_id: str, versions: dict[str, str]
     )
     write_whole(aside / LINEAGE, adapter.model_dump_json(indent=2))
     aside.rename(target)
-    sync_folder(config.adapters_dir)
+    sync(config.adapters_dir)
     return adapter
 
 

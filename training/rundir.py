@@ -15,8 +15,8 @@ import psutil
 from pydantic import ValidationError
 
 from annotation.errors import UserError
+from annotation.files import sync, write_whole
 from annotation.types import Frozen, utc_now
-from training.files import sync_folder, write_whole
 from training.types import OVER, Metric, RunState, SftConfig
 
 RESERVE_BYTES = 64 * 1024
@@ -65,7 +65,7 @@ class RunDir:
             raise UserError(
                 f"The run's folder {path} can't be made: {error.strerror}.", do="Free some space and try again."
             ) from error
-        sync_folder(path.parent)
+        sync(path.parent)
         return run
 
     def read_config(self) -> SftConfig:

@@ -18,11 +18,11 @@ from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
 from annotation.errors import NotFound, UserError
+from annotation.files import write_whole
 from annotation.types import utc_now
 from annotation.versions import read_rows
 from training import registry
 from training.callbacks import Recorder
-from training.files import write_whole
 from training.hardware import Hardware, batch_for, detect, dtype_for
 from training.preflight import check
 from training.processes import undisturbed

@@ -69,8 +69,10 @@ class CompareService:
         if not all(text.strip() for text in texts.values()):
             yield LivePair(**texts, problem="One side said nothing, so there is nothing to compare. Ask again.")
             return
+        # Both sides get the pair's time: the pacing makes any other figure meaningless.
+        seconds = round(time.monotonic() - started, 3)
         left, right = (
-            Answer(text=texts[side], provenance=_drawn(identity, sampling, finishes.get(side), started))
+            Answer(text=texts[side], provenance=_drawn(identity, sampling, finishes.get(side), seconds))
             for side, identity in zip(SIDES, identities, strict=True)
         )
         yield LivePair(**texts, comparison_id=self._store.comparisons.add(prompt, left, right, self._person))
@@ -96,7 +98,5 @@ class CompareService:
         return voted[-1] if voted else None
 
 
-def _drawn(identity: Provenance, sampling: Sampling, finish: Finish | None, started: float) -> Provenance:
-    # Both sides get the pair's time: the pacing makes any other figure meaningless.
-    seconds = round(time.monotonic() - started, 3)
+def _drawn(identity: Provenance, sampling: Sampling, finish: Finish | None, seconds: float) -> Provenance:
     return identity.model_copy(update={"sampling": sampling, "seconds": seconds, "finish": finish})

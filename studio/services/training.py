@@ -7,7 +7,6 @@ from pathlib import Path
 from annotation.errors import NotFound, UserError
 from annotation.store import Store
 from annotation.types import DatasetVersion, Frozen, utc_now
-from annotation.versions import verify
 from studio.services.serving import ServingService
 from studio.settings import Settings
 from training import launch
@@ -75,7 +74,6 @@ class TrainingService:
                 "Wait for it, or cancel it on the Training page.",
             )
         version = self._store.datasets.get(version_id)
-        verify(self._settings.datasets / version.id)
         base = base_model or self._serving.base_path()
         config = self._config(version, self._preset(preset_name), base)
         check(config)

@@ -30,11 +30,6 @@ def studio(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     started.stop()
 
 
-def go(page: Page, studio: Studio, path: str) -> None:
-    page.goto(f"{studio.url}{path}")
-    page.wait_for_selector("h1#ts-main")
-
-
 def finished_reply(page: Page) -> str:
     """The last bubble, once the page is at rest again."""
     page.wait_for_selector("#ts-stop", state="visible")
@@ -43,7 +38,7 @@ def finished_reply(page: Page) -> str:
 
 
 def test_home_opens_on_work_to_do_while_the_engine_warms_up(page: Page, studio: Studio) -> None:
-    go(page, studio, "/")
+    studio.open(page, "/")
     expect(page.locator(".ts-loop")).to_contain_text("300")
     expect(page.locator("#ts-next")).to_be_visible()
     expect(page.locator("#ts-engine")).to_contain_text(re.compile(r"Warming up, \d+%|base model"))
@@ -52,7 +47,7 @@ def test_home_opens_on_work_to_do_while_the_engine_warms_up(page: Page, studio: 
 
 def test_chat_is_kept_and_corrected_on_the_bubble(page: Page, studio: Studio) -> None:
     studio.wait_for_engine()
-    go(page, studio, "/chat")
+    studio.open(page, "/chat")
     page.fill("#ts-message textarea", "Where is my parcel?")
     page.press("#ts-message textarea", "Enter")
     reply = finished_reply(page)
@@ -66,7 +61,7 @@ def test_chat_is_kept_and_corrected_on_the_bubble(page: Page, studio: Studio) ->
 
 
 def test_retry_stop_and_edit_keep_every_reply(page: Page, studio: Studio) -> None:
-    go(page, studio, "/chat")
+    studio.open(page, "/chat")
     page.fill("#ts-message textarea", "Tell me a long story about a lighthouse keeper.")
     page.click("#ts-send")
     page.wait_for_selector("#ts-stop", state="visible")
@@ -87,7 +82,7 @@ def test_retry_stop_and_edit_keep_every_reply(page: Page, studio: Studio) -> Non
 
 
 def test_three_replies_are_corrected_by_keyboard(page: Page, studio: Studio) -> None:
-    go(page, studio, "/review")
+    studio.open(page, "/review")
     before = studio.json("status")["reviewed"]
     for number in range(3):
         shown = page.locator("#ts-item").inner_text()
@@ -108,7 +103,7 @@ def test_three_replies_are_corrected_by_keyboard(page: Page, studio: Studio) -> 
 
 
 def test_saving_an_untouched_item_is_refused_and_nothing_is_lost(page: Page, studio: Studio) -> None:
-    go(page, studio, "/review")
+    studio.open(page, "/review")
     page.wait_for_selector("#ts-save")
     expect(page.locator("#ts-corrected textarea")).not_to_be_empty()
     shown = page.locator("#ts-item").inner_text()
@@ -118,7 +113,7 @@ def test_saving_an_untouched_item_is_refused_and_nothing_is_lost(page: Page, stu
 
 
 def test_a_version_is_made_and_a_second_without_news_is_refused(page: Page, studio: Studio) -> None:
-    go(page, studio, "/datasets")
+    studio.open(page, "/datasets")
     page.fill("#ts-note input, #ts-note textarea", "first")
     page.click("#ts-make")
     expect(page.get_by_text(re.compile(r"Version 1 is made"))).to_be_visible()
@@ -129,7 +124,7 @@ def test_a_version_is_made_and_a_second_without_news_is_refused(page: Page, stud
 
 
 def test_training_moves_survives_the_studio_and_ends_in_a_loaded_adapter(page: Page, studio: Studio) -> None:
-    go(page, studio, "/training")
+    studio.open(page, "/training")
     page.click("#ts-start")
     expect(page.locator("#ts-run-state")).to_contain_text("running", timeout=120_000)
     expect(page.locator("#ts-run-state")).to_contain_text(re.compile(r"[1-9]\d* of 40"), timeout=240_000)
@@ -143,7 +138,7 @@ def test_training_moves_survives_the_studio_and_ends_in_a_loaded_adapter(page: P
     studio.wait_for_engine()
     assert _engine_pid(studio) == engine_before, "the running engine should have been taken up again"
 
-    go(page, studio, "/training")
+    studio.open(page, "/training")
     expect(page.locator("#ts-proof")).to_be_visible(timeout=TRAINING_SECONDS * 1000)
     run = studio.json("runs")[0]
     assert run["status"] == "succeeded"
@@ -154,7 +149,7 @@ def test_training_moves_survives_the_studio_and_ends_in_a_loaded_adapter(page: P
 
 def test_a_blind_comparison_is_voted_on_revealed_and_becomes_a_pair(page: Page, studio: Studio) -> None:
     adapter = studio.json("adapters")[0]["name"]
-    go(page, studio, "/compare")
+    studio.open(page, "/compare")
     page.fill("#ts-ask textarea", "My kettle arrived broken. What now?")
     page.click("#ts-ask-both")
     page.wait_for_selector("#ts-votes", state="visible")
@@ -167,7 +162,7 @@ def test_a_blind_comparison_is_voted_on_revealed_and_becomes_a_pair(page: Page, 
     expect(sides[tuned]).to_contain_text(adapter)
     expect(page.locator("#ts-after")).to_contain_text("You preferred the tuned model")
 
-    go(page, studio, "/datasets")
+    studio.open(page, "/datasets")
     page.click("#ts-make")
     expect(page.get_by_text(re.compile(r"Version 2 is made"))).to_be_visible()
     version = studio.json("datasets")[0]
@@ -179,7 +174,7 @@ def test_a_blind_comparison_is_voted_on_revealed_and_becomes_a_pair(page: Page, 
 
 
 def test_the_tuned_model_can_be_chatted_with(page: Page, studio: Studio) -> None:
-    go(page, studio, "/chat")
+    studio.open(page, "/chat")
     page.click("#ts-new")
     page.locator("#ts-model input").click()
     page.get_by_role("option", name=studio.json("adapters")[0]["name"]).click()
@@ -189,7 +184,7 @@ def test_the_tuned_model_can_be_chatted_with(page: Page, studio: Studio) -> None
 
 
 def test_the_engine_is_killed_and_comes_back_with_its_adapter(page: Page, studio: Studio) -> None:
-    go(page, studio, "/")
+    studio.open(page, "/")
     killed = _engine_pid(studio)
     os.kill(killed, signal.SIGKILL)
     expect(page.locator("#ts-engine")).to_contain_text(re.compile("restarting|Warming up"))
@@ -226,7 +221,7 @@ def test_the_same_loop_from_the_command_line(studio: Studio, tmp_path: Path) -> 
 
 
 def test_a_killed_run_says_so_goes_on_and_can_be_cancelled(page: Page, studio: Studio) -> None:
-    go(page, studio, "/training")
+    studio.open(page, "/training")
     page.click("#ts-start")
     state = page.locator("#ts-run-state")
     expect(state).to_contain_text(re.compile(r"1\d of 40"), timeout=300_000)  # the first checkpoint is at step 10

@@ -28,8 +28,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
 
 
 def go(page: Page, studio: Studio, path: str) -> None:
-    page.goto(f"{studio.url}{path}")
-    page.wait_for_selector("h1#ts-main")
+    """Open a page and let it settle: its first figures come a moment after it."""
+    studio.open(page, path)
     page.wait_for_timeout(1500)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from annotation.files import sha256_of
 from annotation.types import utc_now
-from training.files import sha256_of
 from training.types import Adapter, SftConfig
 
 Answer = Callable[[BaseHTTPRequestHandler], None]

@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from annotation.errors import UserError
+from annotation.files import sha256_of
 from tests.fixtures.models import TrainedRun, row, short_rows, wait_over
 from training import launch, registry
-from training.files import sha256_of
 from training.processes import family
 from training.rundir import RunDir
 from training.types import LoraSettings, RunState, SftConfig

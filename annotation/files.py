@@ -10,21 +10,21 @@ from pathlib import Path
 def write_whole(path: Path, content: str) -> None:
     """Put `content` at `path` in one step; a reader sees the old file or the new one, also after a crash."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
+    write_synced(aside, content.encode())
+    aside.replace(path)
+    sync(path.parent)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and push it to the disk itself."""
+    with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` outlive a power cut."""
-    sync(folder)
 
 
 def sync(path: Path) -> None:
-    """Push a file, or a folder's list of names, to the disk itself."""
+    """Push a file, or a folder's list of names (so that a rename in it outlives a power cut), to the disk itself."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
