@@ -20,7 +20,14 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
         folder = tonesmith.settings.home
     step = now.next_step()
     if as_json:
-        print_json({"home": folder, "engine": engine.model_dump(), **now.model_dump(), "next": step.model_dump()})
+        print_json(
+            {
+                "home": folder,
+                "engine": engine.model_dump(),
+                **now.model_dump(exclude={"last_vote"}),
+                "next": step.model_dump(),
+            }
+        )
         return
     out.print(f"Project   {folder}", markup=False)
     out.print(f"Engine    {engine.label}. {engine.detail}", markup=False)

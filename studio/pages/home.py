@@ -10,7 +10,7 @@ import gradio as gr
 from annotation.importers.chat_logs import import_file
 from studio.parts import shell
 from studio.parts.guard import guarded
-from studio.parts.words import count
+from studio.parts.words import ago, count
 from studio.services import Overview, Services
 
 REFUSED_SHOWN = 20
@@ -82,4 +82,5 @@ def _runs(now: Overview) -> str:
 def _votes(now: Overview) -> str:
     if not now.votes:
         return "votes so far"
-    return f"{'votes' if now.votes != 1 else 'vote'}, tuned won {now.tuned_won}, base {now.base_won}"
+    last = f"; last {ago(now.last_vote.voted_at)}" if now.last_vote and now.last_vote.voted_at else ""
+    return f"{'votes' if now.votes != 1 else 'vote'}: tuned won {now.tuned_won}, base {now.base_won}{last}"

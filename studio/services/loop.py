@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from annotation.store import Store, open_store
+from annotation.store.comparisons import Comparison
 from annotation.types import Frozen
 from studio.services.chat import ChatService
 from studio.services.compare import CompareService
@@ -45,6 +46,8 @@ class Overview(Frozen):
     votes: int
     tuned_won: int
     base_won: int
+    last_vote: Comparison | None
+    """The comparison voted on last."""
 
     def next_step(self) -> NextStep:
         """What to do next, in the order of the loop."""
@@ -133,6 +136,7 @@ class Services:
             votes=sum(tally.values()),
             tuned_won=tally["tuned"],
             base_won=tally["base"],
+            last_vote=self.compare.last(),
         )
 
     def close(self, stop_engine: bool = False) -> None:
