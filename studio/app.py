@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import gradio as gr
@@ -38,15 +39,18 @@ def web_app(services: Services) -> FastAPI:
     def health() -> dict[str, object]:
         return {"ok": True, "engine": services.serving.view().model_dump()}
 
-    gr.mount_gradio_app(
-        app,
-        build_page(services).queue(default_concurrency_limit=16),
-        path="/",
-        theme=theme(),
-        css_paths=[STYLE / "tonesmith.css"],
-        allowed_paths=[str(services.settings.datasets)],
-        footer_links=[],
-        ssr_mode=False,
-        show_error=True,
-    )
+    with warnings.catch_warnings():
+        # Gradio warns that pages are not rendered on the server, also where it was told not to.
+        warnings.filterwarnings("ignore", message="SSR mode is not supported")
+        gr.mount_gradio_app(
+            app,
+            build_page(services).queue(default_concurrency_limit=16),
+            path="/",
+            theme=theme(),
+            css_paths=[STYLE / "tonesmith.css"],
+            allowed_paths=[str(services.settings.datasets)],
+            footer_links=[],
+            ssr_mode=False,
+            show_error=True,
+        )
     return app

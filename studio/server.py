@@ -31,7 +31,7 @@ def serve(settings: Settings, demo: bool = False, open_browser: bool = False) ->
     services = open_services(settings)
     if demo and seed(services.store):
         out.print(
-            "The demo project is filled: real requests, the base model's own replies, 60 hand-written corrections."
+            "The demo project is filled: real requests, the base model's own replies, a starter set of 60 corrections."
         )
     config = uvicorn.Config(web_app(services), log_level="warning", timeout_graceful_shutdown=3)
     services.serving.start()
