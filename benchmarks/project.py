@@ -9,6 +9,8 @@ from annotation.types import DatasetVersion
 from studio.demo_project import seed
 from studio.services import Services, open_services
 from studio.settings import Settings
+from training import launch
+from training.rundir import RunDir
 
 WAIT_SECONDS = 900.0
 
@@ -19,6 +21,24 @@ def demo(home: Path, **options: object) -> tuple[Services, DatasetVersion]:
     seed(services.store)
     services.serving.prepare_base()
     return services, services.datasets.make("bench")
+
+
+def start_run(services: Services, version: DatasetVersion, name: str, steps: int) -> str:
+    """Start a run of the quick preset, cut to `steps`; returns its id."""
+    quick = next(preset for preset in services.training.presets() if preset.name == "quick")
+    shorter = quick.model_copy(update={"recipe": quick.recipe.model_copy(update={"max_steps": steps})})
+    config = shorter.config(
+        run_name=name,
+        dataset_dir=services.datasets.folder(version),
+        dataset_id=version.id,
+        dataset_sha256=version.sha256,
+        base_model=str(services.serving.base_path()),
+        base_name=services.settings.base_name,
+        adapters_dir=services.settings.adapters,
+    )
+    run = RunDir.create(services.settings.runs / name, config)
+    launch.start(run)
+    return name
 
 
 def wait_for_run(services: Services, run_id: str, every: float = 0.05) -> None:

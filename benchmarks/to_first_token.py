@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 
 from annotation.types import Message, Sampling
-from benchmarks.project import demo, wait_for_run
+from benchmarks.project import demo, start_run, wait_for_run
 from benchmarks.row import Row, within
 
 LIMIT = 5.0
+STEPS = 5
 ENGINE_SECONDS = 300.0
 
 
@@ -24,7 +25,7 @@ def measure(folder: Path) -> list[Row]:
             raise RuntimeError(services.serving.view().detail)
         time.sleep(0.1)
     started = time.perf_counter() - began
-    run_id = services.training.start(version.id, "quick")
+    run_id = start_run(services, version, "bench", STEPS)
     wait_for_run(services, run_id)
     finished = time.perf_counter()
     adapter = services.training.view(run_id).state.adapter or ""

@@ -8,23 +8,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.project import demo, wait_for_run
+from benchmarks.project import demo, start_run, wait_for_run
 from benchmarks.row import Row
-from training.base_model import prepared
 
-STEPS = 40
+STEPS = 20
 AT_LEAST = 0.95
 
 
 def measure(folder: Path) -> list[Row]:
     """Tokens a second (padding left out, model loading left out), ours over the plain script's."""
     services, version = demo(folder / "trainer", engine="scripted")
-    base = prepared(services.settings.base_model, services.settings.cache)
-    ours, plain = [], []
+    base = services.serving.base_path()
+    ours: list[float] = []
+    plain: list[float] = []
     for ours_first in (True, False):
-        for mine in (ours_first, not ours_first):
-            if mine:
-                run_id = services.training.start(version.id, "quick")
+        for our_turn in (ours_first, not ours_first):
+            if our_turn:
+                run_id = start_run(services, version, f"bench-{len(ours)}", STEPS)
                 wait_for_run(services, run_id, every=1.0)
                 ours.append(services.training.view(run_id).metrics[-1].tokens_per_second)
             else:

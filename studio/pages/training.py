@@ -73,10 +73,11 @@ def build(services: Services) -> None:
     run.input(guarded(gym.watch), run, live, **quiet)
     load.click(guarded(gym.load), adapter, [adapters], api_name=False)
     unload.click(guarded(gym.unload), adapter, [adapters], api_name=False)
+    adapters.change(guarded(gym.shelf), adapter, [adapter, shelf], **quiet)
     gr.Timer(POLL_SECONDS).tick(guarded(gym.follow), [run, seen], live, queue=False, **quiet)
     page = gr.context.Context.root_block
     if page is not None:
-        page.load(guarded(gym.arrive), None, [version, run, adapter, shelf, *live], **quiet)
+        page.load(guarded(gym.arrive), None, [version, run, *live], **quiet)
 
 
 class _Gym:
@@ -103,13 +104,10 @@ class _Gym:
             for version in self._datasets.all()
         ]
         runs = self._runs()
-        adapters = [view.name for view in self._serving.adapters()]
         newest = runs[0][1] if runs else None
         return [
             gr.Dropdown(versions, value=versions[0][1] if versions else None),
             gr.Dropdown(runs, value=newest, visible=bool(runs)),
-            gr.Dropdown(adapters, value=adapters[0] if adapters else None),
-            gr.Row(visible=bool(adapters)),
             *self.watch(newest),
         ]
 
@@ -132,6 +130,12 @@ class _Gym:
     def unload(self, name: str | None) -> str:
         self._serving.unload(name or "")
         return adapters_html(self._serving.adapters())
+
+    def shelf(self, chosen: str | None) -> list[Any]:
+        """What can be loaded and unloaded; the choice stays where it can."""
+        names = [view.name for view in self._serving.adapters()]
+        kept = chosen if chosen in names else next(iter(names), None)
+        return [gr.Dropdown(names, value=kept), gr.Row(visible=bool(names))]
 
     def watch(self, run_id: str | None) -> list[Any]:
         """The run as it stands."""
