@@ -22,7 +22,7 @@ from studio.services.chat import LiveReply
 THUMBS: dict[object, Thumb] = {"Like": "up", "Dislike": "down", True: "up", False: "down"}
 PLACEHOLDER = (
     "<h3>Say something a customer might say</h3>"
-    "<p>Every reply is kept. Where one is not right, press its pencil and write it as it should have been.</p>"
+    "<p>Every reply is kept. Where one is not right, press ‘Correct this’ and write what it should have said.</p>"
 )
 Update = tuple[Any, ...]
 
