@@ -158,10 +158,6 @@ class ChatService:
         """Keep a thumb."""
         self._store.reviews.react(reply_id, thumb, self._person)
 
-    def thumbs(self, conversation: Conversation) -> dict[str, Thumb]:
-        """Newest thumb a reply of this conversation."""
-        return self._store.reviews.thumbs([turn.id for turn in conversation.turns if turn.role == "assistant"])
-
 
 def _checked(text: str) -> str:
     text = text.strip()

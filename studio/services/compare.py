@@ -81,13 +81,11 @@ class CompareService:
         """Take the one vote and reveal the sides. Raises Conflict for a second vote."""
         return self._store.comparisons.vote(comparison_id, outcome, self._person, seconds)
 
-    def tally(self, adapter: str | None = None) -> dict[str, int]:
-        """Votes so far: `tuned`, `base`, `tie`, `both_bad`; of one adapter, or of all."""
+    def tally(self) -> dict[str, int]:
+        """Votes so far: `tuned`, `base`, `tie`, `both_bad`."""
         counted = {"tuned": 0, "base": 0, "tie": 0, "both_bad": 0}
         for comparison in self._store.comparisons.voted():
             sides = {"left": comparison.left.provenance.adapter, "right": comparison.right.provenance.adapter}
-            if adapter is not None and adapter not in sides.values():
-                continue
             outcome = comparison.outcome or "tie"
             counted[("tuned" if sides[outcome] else "base") if outcome in sides else outcome] += 1
         return counted
