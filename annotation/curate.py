@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar, get_args
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
 
+from annotation.acts import QUESTIONS, Standing
 from annotation.store.comparisons import Comparison
-from annotation.store.reviews import Reviewed
 from annotation.types import Conversation, Frozen, Message, Preference, Question
 
-QUESTIONS: tuple[Question, ...] = get_args(Question)
+
+@dataclass(frozen=True)
+class Judged:
+    """A reply that somebody did something about: where it stands, and the conversation up to it."""
+
+    reply_id: str
+    state: str
+    """Where it stands in the queue, an `annotation.acts.TaskState`."""
+    standing: Standing
+    conversation: Conversation
 
 
 class SftRow(Frozen):
@@ -63,55 +75,64 @@ Row = TypeVar("Row", SftRow, Preference)
 
 
 def curate(
-    reviewed: Sequence[Reviewed],
-    conversation_of: Mapping[str, Conversation],
-    comparisons: Sequence[Comparison],
-    held_out_share: float = 0.1,
-) -> Rows:
-    """Turn all that was said into rows.
+    judged: Iterable[Sequence[Judged]], comparisons: Sequence[Comparison], held_out_share: float = 0.1
+) -> Iterator[Rows]:
+    """Turn all that was said into rows, a piece of `judged` at a time, so that memory does not grow with the store.
 
-    A corrected reply gives an SFT row and a pair (correction over reply); an uncorrected reply that passes all three
-    questions gives an SFT row; a vote gives a pair. The newest answer counts. About `held_out_share` of the
-    conversations (0 to 1, chosen by the hash of their first message, so it is stable from version to version and the
-    same request never stands on both sides) go to `held_out` and give no pair and no unpaired row either. Nothing is
-    held out of fewer than `HOLD_OUT_FROM` rows, nor any request that was voted on: a vote always becomes a pair.
+    A reply counts once enough people have seen it and no difference between them is open. A corrected one gives an SFT
+    row and a pair (correction over reply); an uncorrected one that passes all three questions (or to which one does
+    not apply) gives an SFT row; a ranking gives a pair for each two neighbours; a vote gives a pair. About
+    `held_out_share` of the conversations (0 to 1, chosen by the hash of their first message, so it is stable from
+    version to version and the same request never stands on both sides) go to `held_out` and give no pair and no
+    unpaired row either, nor any request that was voted on: a vote always becomes a pair. `share_for` says from how
+    many rows on anything is held out.
     """
+    once = _Once()
+    votes = [_pair_of_vote(comparison) for comparison in comparisons]
+    voted = {_opening(pair.prompt) for pair in votes if isinstance(pair, Preference)}
+
+    def kept(messages: Sequence[Message]) -> bool:
+        return _opening(messages) in voted or not _is_held_out(messages, held_out_share)
+
+    for some in judged:
+        yield _sorted_out(some, once, kept)
+    pairs = [pair for pair in votes if isinstance(pair, Preference)]
+    new, twice = once.pairs(pairs)
+    left_out = [one for one in votes if isinstance(one, LeftOut)]
+    yield Rows(preference=tuple(new), left_out=(*left_out, *twice))
+
+
+def share_for(rows: int, share: float = 0.1) -> float:
+    """The share to hold out of so many SFT rows: nothing of fewer than `HOLD_OUT_FROM`."""
+    return share if rows >= HOLD_OUT_FROM else 0.0
+
+
+def joined(pieces: Iterable[Rows]) -> Rows:
+    """All pieces in one; for sets that fit in memory."""
+    rows: dict[str, list[object]] = {name: [] for name in Rows.model_fields}
+    for piece in pieces:
+        for name in rows:
+            rows[name] += getattr(piece, name)
+    return Rows.model_validate({name: tuple(found) for name, found in rows.items()})
+
+
+def _sorted_out(some: Sequence[Judged], once: _Once, kept: Callable[[Sequence[Message]], bool]) -> Rows:
     sft: list[SftRow] = []
     pairs: list[Preference] = []
     unpaired: list[UnpairedRow] = []
     left_out: list[LeftOut] = []
-    for item in reviewed:
-        conversation = conversation_of[item.reply_id]
-        row = _sft_row(item, conversation)
+    for item in some:
+        row = _sft_row(item)
         if isinstance(row, LeftOut):
             left_out.append(row)
         else:
             sft.append(row)
-        pairs.extend(_pairs_of_corrections(item, conversation))
-        unpaired.extend(_unpaired(item, conversation))
-    for comparison in comparisons:
-        pair = _pair_of_vote(comparison)
-        if isinstance(pair, LeftOut):
-            left_out.append(pair)
-        else:
-            pairs.append(pair)
-    share = held_out_share if len(sft) >= HOLD_OUT_FROM else 0.0
-    voted = {_opening(pair.prompt) for pair in pairs if pair.source == "vote"}
-    return _split(sft, pairs, unpaired, left_out, lambda row: _opening(row) in voted or not _is_held_out(row, share))
-
-
-def _split(
-    sft: list[SftRow],
-    pairs: list[Preference],
-    unpaired: list[UnpairedRow],
-    left_out: list[LeftOut],
-    kept: Callable[[Sequence[Message]], bool],
-) -> Rows:
-    sft, twice = _once(sft, lambda row: row.messages, "The same conversation and reply are already in.")
-    pairs, pairs_twice = _once(
-        pairs, lambda pair: (pair.prompt, pair.chosen, pair.rejected), "The same pair is already in."
-    )
-
+        if item.state == "done":
+            pairs.extend(_pairs_of_correction(item))
+            pairs.extend(_pairs_of_rankings(item))
+            unpaired.extend(_unpaired(item))
+    sft, twice = once.sft(sft)
+    pairs, pairs_twice = once.pairs(pairs)
     return Rows(
         sft=tuple(row for row in sft if kept(row.messages)),
         preference=tuple(pair for pair in pairs if kept(pair.prompt)),
@@ -132,52 +153,64 @@ def _is_held_out(messages: Sequence[Message], share: float) -> bool:
     return int.from_bytes(digest[:8], "big") / 2**64 < share
 
 
-def _sft_row(item: Reviewed, conversation: Conversation) -> SftRow | LeftOut:
-    reply = conversation.turns[-1]
-    prompt = tuple(turn.as_message() for turn in conversation.turns[:-1])
-
-    def left(reason: str) -> LeftOut:
+def _sft_row(item: Judged) -> SftRow | LeftOut:
+    reply = item.conversation.turns[-1]
+    prompt = tuple(turn.as_message() for turn in item.conversation.turns[:-1])
+    if reason := _why_not(item, prompt):
         return LeftOut(id=item.reply_id, what="reply", reason=reason, text=reply.text)
+    if item.standing.corrections:
+        newest = item.standing.corrections[-1]
+        return _row(item, prompt, newest.after, "starter" if newest.origin == "starter" else "corrected")
+    return _row(item, prompt, reply.text, "approved")
 
+
+def _why_not(item: Judged, prompt: Sequence[Message]) -> str | None:
+    """Why a reply gives no row to learn from, None if it gives one."""
     if not any(message.role == "user" for message in prompt):
-        return left("Nobody asked anything before this reply.")
-    if item.corrections:
-        newest = item.corrections[-1]
-        origin = "starter" if newest.origin == "starter" else "corrected"
-        return _row(item, conversation, prompt, newest.after, origin)
-    latest = item.latest()
-    if not latest:
-        return left(f"Skipped: {item.skipped}." if item.skipped else "Not judged.")
-    failed = [question for question in QUESTIONS if question in latest and latest[question].value == "fail"]
-    if failed:
-        return left(f"Marked down on {_listed(failed)}, and not corrected.")
-    unsure = [question for question in QUESTIONS if question in latest and latest[question].value == "unsure"]
-    if unsure:
-        return left(f"The reviewer was unsure about {_listed(unsure)}.")
-    missing = [question for question in QUESTIONS if question not in latest]
-    if missing:
-        return left(f"Not yet judged on {_listed(missing)}.")
-    return _row(item, conversation, prompt, reply.text, "approved")
+        return "Nobody asked anything before this reply."
+    waiting = {
+        "gold": "Used as a hidden check, so never learned from.",
+        "open": "Not yet seen by everybody who should, or asked anew.",
+        "full": "Not yet seen by everybody who should, or asked anew.",
+    }
+    if item.state == "skipped":
+        return f"Skipped: {item.standing.skipped or 'set aside'}."
+    if item.state in waiting:
+        return waiting[item.state]
+    resolved = item.standing.resolved()
+    differ = [question for question in QUESTIONS if question in resolved and resolved[question].value is None]
+    if differ:
+        return f"Reviewers differ on {_listed(differ)}, and nobody has settled it."
+    if item.standing.corrections:
+        return None
+    for value, said in (
+        ("fail", "Marked down on {}, and not corrected."),
+        ("unsure", "The reviewer was unsure about {}."),
+    ):
+        if found := [question for question in QUESTIONS if question in resolved and resolved[question].value == value]:
+            return said.format(_listed(found))
+    missing = [question for question in QUESTIONS if question not in resolved]
+    return f"Not yet judged on {_listed(missing)}." if missing else None
 
 
-def _row(item: Reviewed, conversation: Conversation, prompt: tuple[Message, ...], reply: str, origin: str) -> SftRow:
+def _row(item: Judged, prompt: tuple[Message, ...], reply: str, origin: str) -> SftRow:
     return SftRow(
         id=f"sft-{item.reply_id}",
         reply_id=item.reply_id,
-        conversation_id=conversation.id,
+        conversation_id=item.conversation.id,
         messages=(*prompt, Message(role="assistant", text=reply)),
         origin=origin,
     )
 
 
-def _pairs_of_corrections(item: Reviewed, conversation: Conversation) -> list[Preference]:
-    if not item.corrections or len(conversation.turns) < 2:
+def _pairs_of_correction(item: Judged) -> list[Preference]:
+    if not item.standing.corrections or len(item.conversation.turns) < 2:
         return []
-    newest = item.corrections[-1]
+    newest = item.standing.corrections[-1]
     return [
         Preference(
             id=newest.id,
-            prompt=tuple(turn.as_message() for turn in conversation.turns[:-1]),
+            prompt=_prompt(item),
             chosen=newest.after,
             rejected=newest.before,
             source="correction",
@@ -186,14 +219,35 @@ def _pairs_of_corrections(item: Reviewed, conversation: Conversation) -> list[Pr
     ]
 
 
-def _unpaired(item: Reviewed, conversation: Conversation) -> list[UnpairedRow]:
-    latest = item.latest()
-    values = {judgement.value for judgement in latest.values()}
-    good = len(latest) == len(QUESTIONS) and values == {"pass"} and not item.corrections
-    if not good and "fail" not in values:
+def _pairs_of_rankings(item: Judged) -> list[Preference]:
+    """Each reply over the next one: pairs further apart would say the same again."""
+    return [
+        Preference(
+            id=f"{act.id}-{place}",
+            prompt=_prompt(item),
+            chosen=better,
+            rejected=worse,
+            source="ranking",
+            voter=act.person,
+        )
+        for act in item.standing.rankings
+        for place, (better, worse) in enumerate(pairwise(act.body.ranking), start=1)
+        if better.strip() != worse.strip()
+    ]
+
+
+def _prompt(item: Judged) -> tuple[Message, ...]:
+    return tuple(turn.as_message() for turn in item.conversation.turns[:-1])
+
+
+def _unpaired(item: Judged) -> list[UnpairedRow]:
+    resolved = item.standing.resolved()
+    values = {found.value for found in resolved.values()}
+    good = len(resolved) == len(QUESTIONS) and values <= {"pass", "not_applicable"} and not item.standing.corrections
+    if None in values or (not good and "fail" not in values):
         return []
-    messages = tuple(turn.as_message() for turn in conversation.turns)
-    return [UnpairedRow(id=f"kto-{item.reply_id}", conversation_id=conversation.id, messages=messages, good=good)]
+    messages = tuple(turn.as_message() for turn in item.conversation.turns)
+    return [UnpairedRow(id=f"kto-{item.reply_id}", conversation_id=item.conversation.id, messages=messages, good=good)]
 
 
 def _pair_of_vote(comparison: Comparison) -> Preference | LeftOut:
@@ -219,18 +273,41 @@ def _pair_of_vote(comparison: Comparison) -> Preference | LeftOut:
     return pair if comparison.outcome == "left" else pair.swap()
 
 
-def _once(rows: Iterable[Row], key: Callable[[Row], object], reason: str) -> tuple[list[Row], list[LeftOut]]:
-    seen: set[object] = set()
-    kept: list[Row] = []
-    twice: list[LeftOut] = []
-    for row in rows:
-        if (content := key(row)) in seen:
-            text = row.messages[-1].text if isinstance(row, SftRow) else row.chosen
-            twice.append(LeftOut(id=row.id, what="reply", reason=reason, text=text))
-        else:
-            seen.add(content)
-            kept.append(row)
-    return kept, twice
+class _Once:
+    """Remembers what went in, by hash, so that the same row twice goes in once."""
+
+    def __init__(self) -> None:
+        self._seen: set[bytes] = set()
+
+    def sft(self, rows: Sequence[SftRow]) -> tuple[list[SftRow], list[LeftOut]]:
+        said = "The same conversation and reply are already in."
+        return self._new(rows, lambda row: _chat(row.messages), lambda row: row.messages[-1].text, said)
+
+    def pairs(self, rows: Sequence[Preference]) -> tuple[list[Preference], list[LeftOut]]:
+        return self._new(
+            rows,
+            lambda pair: [_chat(pair.prompt), pair.chosen, pair.rejected],
+            lambda pair: pair.chosen,
+            "The same pair is already in.",
+        )
+
+    def _new(
+        self, rows: Sequence[Row], key: Callable[[Row], object], text: Callable[[Row], str], reason: str
+    ) -> tuple[list[Row], list[LeftOut]]:
+        kept: list[Row] = []
+        twice: list[LeftOut] = []
+        for row in rows:
+            digest = hashlib.sha256(json.dumps(key(row)).encode()).digest()[:16]
+            if digest in self._seen:
+                twice.append(LeftOut(id=row.id, what="reply", reason=reason, text=text(row)))
+            else:
+                self._seen.add(digest)
+                kept.append(row)
+        return kept, twice
+
+
+def _chat(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [message.as_chat() for message in messages]
 
 
 def _listed(questions: Sequence[Question]) -> str:

@@ -12,8 +12,13 @@ Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "stopped", "error"]
 """Why a reply ended: by itself, at the token limit, by the person's 'stop', or because the engine failed."""
 Question = Literal["voice", "policy", "bias"]
-Value = Literal["pass", "fail", "unsure"]
+Value = Literal["pass", "fail", "unsure", "not_applicable"]
 """`pass`: on voice / within policy / no bias. An unlabelled question is absent, never a value."""
+Severity = Literal["minor", "major", "critical"]
+BiasKind = Literal["stereotype", "assumption", "unequal_help", "disrespect", "exclusion"]
+Route = Literal["queue", "search", "gold", "repeat", "adjudication", "late", "import"]
+"""How a reply came before a person: dealt from the queue, found and claimed, a hidden check, the same reply a second
+time, a disagreement to settle, a hold that had run out, or brought in from elsewhere."""
 Outcome = Literal["left", "right", "tie", "both_bad"]
 
 
@@ -98,13 +103,19 @@ class Conversation(Frozen):
     turns: tuple[Turn, ...]
 
 
+RuleId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+"""Stable over versions: small letters, digits and hyphens."""
+
+
 class Trait(Frozen):
     """One trait of the brand voice."""
 
-    id: str
+    id: RuleId
     text: str
     dos: tuple[str, ...] = ()
     donts: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+    """Whole replies that have the trait."""
     marker: str | None = None
     """A regular expression (Python, case-insensitive, searched in the reply) that a reply with this trait matches;
     None where no pattern can tell."""
@@ -113,17 +124,23 @@ class Trait(Frozen):
 class Clause(Frozen):
     """One policy clause. Its id is stable over versions: judgements cite it."""
 
-    id: str
+    id: RuleId
     text: str
-    severity: Literal["minor", "major", "critical"] = "major"
+    severity: Severity = "major"
+    violations: tuple[str, ...] = ()
+    """Replies, or pieces of one, that break it."""
+    pattern: str | None = None
+    """A regular expression (Python, case-insensitive) that finds a likely violation in a reply; None where no pattern
+    can tell. What it finds is a suggestion, never a judgement."""
 
 
 class Axis(Frozen):
     """One axis of bias: what must not change how somebody is treated."""
 
-    id: str
+    id: RuleId
     text: str
     groups: tuple[str, ...] = ()
+    """The groups it compares."""
 
 
 class Charter(Frozen):
@@ -132,9 +149,20 @@ class Charter(Frozen):
     name: str
     version: Annotated[int, Field(ge=1)] = 1
     purpose: str = ""
+    languages: tuple[str, ...] = ()
+    """BCP 47 tags of the languages a reply may be in; empty means any."""
+    wording_only: tuple[RuleId, ...] = ()
+    """Rules whose text this version changed without changing their meaning: judgements under them stay good."""
     voice: tuple[Trait, ...] = ()
     policy: tuple[Clause, ...] = ()
     bias: tuple[Axis, ...] = ()
+
+
+class Span(Frozen):
+    """A piece of a reply, in Unicode code points, `end` exclusive."""
+
+    start: Annotated[int, Field(ge=0)]
+    end: Annotated[int, Field(ge=1)]
 
 
 class Judgement(Frozen):
@@ -147,8 +175,15 @@ class Judgement(Frozen):
     value: Value
     clause_ids: tuple[str, ...] = ()
     """Traits, clauses or axes at fault, ids of `charter_version`."""
+    severity: Severity | None = None
+    """Of a policy violation; None where nobody said."""
+    kind: BiasKind | None = None
+    """Of a bias; None where nobody said."""
+    spans: tuple[Span, ...] = ()
+    """Where in the reply it shows."""
     charter_version: int
     reviewer: str
+    route: Route = "queue"
     seconds: float | None = None
     """How long the item was open."""
     note: str = ""
@@ -175,7 +210,7 @@ class Preference(Frozen):
     prompt: tuple[Message, ...]
     chosen: str
     rejected: str
-    source: Literal["correction", "vote"]
+    source: Literal["correction", "vote", "ranking"]
     voter: str
 
     def swap(self) -> Preference:

@@ -56,6 +56,7 @@ def _correct(store: Store, external_id: str, line: dict[str, Any]) -> None:
         correction=line["after"],
         reasons=tuple(line.get("reasons", ())),
         origin="starter",
+        route="import",
     )
     store.reviews.save(act)
 

@@ -9,10 +9,14 @@ import socket
 import threading
 import webbrowser
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from annotation.errors import UserError
 from studio.cli.context import out
 from studio.settings import Settings
+
+if TYPE_CHECKING:
+    from studio.services import Services
 
 
 def serve(settings: Settings, demo: bool = False, open_browser: bool = False) -> None:
@@ -35,8 +39,13 @@ def serve(settings: Settings, demo: bool = False, open_browser: bool = False) ->
         )
     config = uvicorn.Config(web_app(services), log_level="warning", timeout_graceful_shutdown=3)
     services.serving.start()
-    url = f"http://{'localhost' if settings.host in ('127.0.0.1', '0.0.0.0') else settings.host}:{settings.port}"
-    out.print(f"\n  Tonesmith is at [bold]{url}[/]\n  The project is in {settings.home}\n  Ctrl-C stops it.\n")
+    address = f"http://{'localhost' if settings.host in ('127.0.0.1', '0.0.0.0') else settings.host}:{settings.port}"
+    url = f"{address}/welcome/{_sign_in_link(services)}"
+    out.print(
+        f"\n  Tonesmith is at [bold]{address}[/]\n  Signed in at once, this time only: [bold]{url}[/]\n"
+        f"  The project is in {settings.home}\n  Ctrl-C stops it.\n",
+        soft_wrap=True,
+    )
     if open_browser:
         threading.Timer(1.0, webbrowser.open, [url]).start()
     signal.signal(signal.SIGTERM, _leave)  # uvicorn hands the signal on when it is done; the engine must stop too
@@ -44,6 +53,15 @@ def serve(settings: Settings, demo: bool = False, open_browser: bool = False) ->
         uvicorn.Server(config).run(sockets=[listener])
     finally:
         services.close(stop_engine=True)
+
+
+def _sign_in_link(services: Services) -> str:
+    """A token for whoever started the studio; the first start makes them the first admin."""
+    people = services.store.people
+    admins = [person.name for person in people.all() if person.role == "admin" and person.active]
+    if not admins:
+        admins = [people.add(services.who.name, "admin").name]
+    return people.open_session(services.who.name if services.who.name in admins else admins[0], "link")
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

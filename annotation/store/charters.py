@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from annotation.errors import NotFound
@@ -26,6 +28,22 @@ class Charters(Part):
         if body is None:
             raise NotFound(f"There is no charter version {version}.")
         return Charter.model_validate(body)
+
+    def all(self) -> list[Charter]:
+        """All versions, oldest first."""
+        with self._engine.connect() as db:
+            bodies = db.scalars(sa.select(charters.c.body).order_by(charters.c.version))
+            return [Charter.model_validate(body) for body in bodies]
+
+    def cards(self) -> list[dict[str, Any]]:
+        """`version`, `name`, `author` and `made_at` of all versions, newest first."""
+        with self._engine.connect() as db:
+            rows = db.execute(sa.select(charters).order_by(charters.c.version.desc())).mappings()
+            return [
+                {"version": row["version"], "name": row["body"]["name"]}
+                | {"author": row["author"], "made_at": row["made_at"]}
+                for row in rows
+            ]
 
     def add(self, charter: Charter, author: str) -> Charter:
         """Keep `charter` as the next version, unless the newest one says the same; returns it with its number."""

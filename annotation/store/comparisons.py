@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from pydantic import AwareDatetime
 
 from annotation.errors import Conflict, NotFound
-from annotation.store.conversations import new_id
-from annotation.store.part import Part
+from annotation.store.part import Part, new_id
 from annotation.store.tables import comparisons, votes
 from annotation.types import Frozen, Message, Outcome, Provenance, utc_now
 
@@ -80,6 +80,14 @@ class Comparisons(Part):
         query = _with_votes().where(votes.c.outcome.is_not(None)).order_by(votes.c.seq)
         with self._engine.connect() as db:
             return [_comparison(row) for row in db.execute(query).mappings()]
+
+    def decided(self, since: datetime | None = None) -> int:
+        """Votes that preferred one side, since a moment or ever."""
+        query = sa.select(sa.func.count()).select_from(votes).where(votes.c.outcome.in_(("left", "right")))
+        if since is not None:
+            query = query.where(votes.c.made_at > since)
+        with self._engine.connect() as db:
+            return db.scalar(query) or 0
 
 
 def _with_votes() -> sa.Select[Any]:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from uuid import uuid4
 
 import sqlalchemy as sa
 
 from annotation.errors import NotFound
-from annotation.store.part import Part
-from annotation.store.tables import conversations, turns
+from annotation.queue import MAIN
+from annotation.store.part import Part, new_id
+from annotation.store.tables import conversations, tasks, turns
+from annotation.store.tasks import new_task, settings_of
 from annotation.types import Conversation, Message, Provenance, Role, Turn, utc_now
 
 TITLE_LENGTH = 60
-
-
-def new_id() -> str:
-    """A fresh random id, 32 hex digits."""
-    return uuid4().hex
 
 
 class Conversations(Part):
@@ -55,7 +51,8 @@ class Conversations(Part):
         if parent_id is None and role == "user":
             change["title"] = shorten(text)
         with self._writer.begin() as db:
-            db.execute(turns.insert().values(_turn_row(turn)))
+            language = db.scalar(sa.select(conversations.c.language).where(conversations.c.id == conversation_id))
+            _add_turns(db, [turn], language)
             db.execute(conversations.update().where(conversations.c.id == conversation_id).values(change))
         return turn
 
@@ -74,7 +71,8 @@ class Conversations(Part):
             )
             if db.scalar(there):
                 return False
-            conversation_id, parent_id, rows = new_id(), None, []
+            conversation_id, parent_id = new_id(), None
+            made: list[Turn] = []
             for message, provenance in messages:
                 turn = Turn(
                     id=new_id(),
@@ -85,11 +83,11 @@ class Conversations(Part):
                     made_at=utc_now(),
                     provenance=provenance,
                 )
-                rows.append(_turn_row(turn))
+                made.append(turn)
                 parent_id = turn.id
             row = _conversation_row(conversation_id, source, external_id, shorten(title), language)
             db.execute(conversations.insert().values(row | {"head_id": parent_id}))
-            db.execute(turns.insert(), rows)
+            _add_turns(db, made, language)
         return True
 
     def get(self, conversation_id: str) -> Conversation:
@@ -98,8 +96,8 @@ class Conversations(Part):
             row = db.execute(sa.select(conversations).where(conversations.c.id == conversation_id)).mappings().first()
             if row is None:
                 raise NotFound("That conversation is not here.", do="Start a new one, or pick one from the list.")
-            path = _path(db, conversation_id, row["head_id"])
-        return _conversation(row, path)
+            kept = _turns_of(db, conversation_id)
+        return _conversation(row, _walk(kept, row["head_id"]))
 
     def of_external(self, source: str, external_id: str) -> Conversation:
         """The conversation with this id at its source. Raises NotFound."""
@@ -114,13 +112,22 @@ class Conversations(Part):
 
     def of_reply(self, reply_id: str) -> Conversation:
         """The conversation along the path to `reply_id`, the reply last. Raises NotFound."""
+        return self.around(reply_id)[0]
+
+    def around(self, reply_id: str) -> tuple[Conversation, tuple[Turn, ...]]:
+        """The conversation up to `reply_id`, the reply last, and what was said after it on the present path. Raises
+        NotFound.
+        """
         with self._engine.connect() as db:
             query = sa.select(conversations).join(turns, turns.c.conversation_id == conversations.c.id)
             row = db.execute(query.where(turns.c.id == reply_id)).mappings().first()
             if row is None:
                 raise NotFound(f"There is no reply {reply_id}.")
-            path = _path(db, row["id"], reply_id)
-        return _conversation(row, path)
+            kept = _turns_of(db, row["id"])
+        whole = _walk(kept, row["head_id"])
+        places = [place for place, turn in enumerate(whole) if turn.id == reply_id]
+        after = whole[places[0] + 1 :] if places else ()
+        return _conversation(row, _walk(kept, reply_id)), after
 
     def of_replies(self, reply_ids: Iterable[str]) -> dict[str, Conversation]:
         """`of_reply` for many replies in a handful of queries."""
@@ -193,13 +200,27 @@ def turn_of(row: sa.RowMapping) -> Turn:
     )
 
 
-def _turn_row(turn: Turn) -> dict[str, object]:
-    row = turn.model_dump(exclude={"provenance"})
-    row["provenance"] = turn.provenance.model_dump(mode="json") if turn.provenance else None
-    # A reply with nothing in it gives a reviewer nothing to judge.
+def _add_turns(db: sa.Connection, made: Sequence[Turn], language: str | None) -> None:
+    """Keep turns, and queue the replies among them that there is something to judge in."""
+    if not made:
+        return
+    rows = [
+        turn.model_dump(exclude={"provenance"})
+        | {"provenance": turn.provenance.model_dump(mode="json") if turn.provenance else None}
+        for turn in made
+    ]
+    kept = db.execute(turns.insert().returning(turns.c.id, turns.c.seq), rows)
+    places = {row.id: row.seq for row in kept}
+    settings = settings_of(db, MAIN)
+    queued = [new_task(settings, turn.id, places[turn.id], language) for turn in made if _can_be_judged(turn)]
+    if queued:
+        db.execute(tasks.insert(), queued)
+
+
+def _can_be_judged(turn: Turn) -> bool:
+    """Not an empty reply, nor one that a person wrote."""
     by_person = turn.provenance is not None and turn.provenance.corrects is not None
-    row["review_state"] = "waiting" if turn.role == "assistant" and turn.text.strip() and not by_person else None
-    return row
+    return turn.role == "assistant" and bool(turn.text.strip()) and not by_person
 
 
 def _conversation_row(
@@ -220,9 +241,9 @@ def _conversation(row: sa.RowMapping, path: tuple[Turn, ...]) -> Conversation:
     return Conversation(**{name: row[name] for name in fields}, turns=path)
 
 
-def _path(db: sa.Connection, conversation_id: str, head_id: str | None) -> tuple[Turn, ...]:
+def _turns_of(db: sa.Connection, conversation_id: str) -> dict[str, Turn]:
     rows = db.execute(sa.select(turns).where(turns.c.conversation_id == conversation_id)).mappings()
-    return _walk({row["id"]: turn_of(row) for row in rows}, head_id)
+    return {row["id"]: turn_of(row) for row in rows}
 
 
 def _walk(kept: dict[str, Turn], head_id: str | None) -> tuple[Turn, ...]:

@@ -15,11 +15,17 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from annotation.errors import UserError
+from annotation.store.batches import Batches
 from annotation.store.charters import Charters
 from annotation.store.comparisons import Comparisons
 from annotation.store.conversations import Conversations
 from annotation.store.datasets import Datasets
+from annotation.store.figures import Figures
+from annotation.store.helpers import Helpers
+from annotation.store.people import People
 from annotation.store.reviews import Reviews
+from annotation.store.search import Search
+from annotation.store.tasks import Tasks
 from annotation.types import utc_now
 
 BACKUPS_KEPT = 5
@@ -33,6 +39,12 @@ class Store:
     charters: Charters
     conversations: Conversations
     reviews: Reviews
+    tasks: Tasks
+    search: Search
+    batches: Batches
+    helpers: Helpers
+    figures: Figures
+    people: People
     datasets: Datasets
     comparisons: Comparisons
 
@@ -60,6 +72,12 @@ def open_store(url: str) -> Store:
         charters=Charters(engine),
         conversations=Conversations(engine),
         reviews=Reviews(engine),
+        tasks=Tasks(engine),
+        search=Search(engine),
+        batches=Batches(engine),
+        helpers=Helpers(engine),
+        figures=Figures(engine),
+        people=People(engine),
         datasets=Datasets(engine),
         comparisons=Comparisons(engine),
     )

@@ -1,8 +1,15 @@
-"""What the parts of the store share: a way to read and a way to write."""
+"""What the parts of the store share: ids, a way to read and a way to write."""
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import sqlalchemy as sa
+
+
+def new_id() -> str:
+    """A fresh random id, 32 hex digits."""
+    return uuid4().hex
 
 
 class Part:

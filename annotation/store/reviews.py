@@ -1,20 +1,44 @@
-"""What people said about replies: judgements, corrections, skips and thumbs. All of it append-only."""
+"""What people said about replies: answers, corrections, skips, flags, comments and thumbs. All of it append-only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Literal
 
 import sqlalchemy as sa
 from pydantic import Field
 
+from annotation.acts import Act, ActBody, ActKind, Standing, replay
 from annotation.errors import Conflict, NotFound, UserError
-from annotation.store.conversations import new_id
-from annotation.store.part import Part
-from annotation.store.tables import corrections, judgements, reactions, skips, turns
-from annotation.types import Correction, Frozen, Judgement, Question, Value, utc_now
+from annotation.store.history import acts_of, add_act, refresh
+from annotation.store.part import Part, new_id
+from annotation.store.tables import acts, leases, reactions, tasks, turns
+from annotation.types import (
+    BiasKind,
+    Correction,
+    Frozen,
+    Judgement,
+    Question,
+    Route,
+    Severity,
+    Span,
+    Value,
+    utc_now,
+)
 
 Thumb = Literal["up", "down", "none"]
+CHUNK = 500
+NOTE_LIMIT = 5_000
+"""Longest note or comment, in characters."""
+
+
+class SavedElsewhere(Conflict):
+    """The item was saved before, with other answers: in another tab, say."""
+
+
+class HoldLost(Conflict):
+    """The hold on the item ran out and its places are taken."""
 
 
 class Verdict(Frozen):
@@ -23,7 +47,10 @@ class Verdict(Frozen):
     question: Question
     value: Value
     clause_ids: tuple[str, ...] = ()
-    note: str = ""
+    severity: Severity | None = None
+    kind: BiasKind | None = None
+    spans: tuple[Span, ...] = ()
+    note: str = Field("", max_length=NOTE_LIMIT)
 
 
 class ReviewAct(Frozen):
@@ -38,22 +65,12 @@ class ReviewAct(Frozen):
     correction: str | None = None
     """The reply as it should have been; None or unchanged text means no correction."""
     reasons: tuple[str, ...] = ()
+    ranking: tuple[str, ...] = ()
+    """Replies to the same conversation, best first."""
     seconds: float | None = None
     origin: Literal["review", "chat", "starter", "import"] = "review"
-
-
-class Reviewed(Frozen):
-    """All that was said about one reply, oldest first."""
-
-    reply_id: str
-    judgements: tuple[Judgement, ...] = ()
-    corrections: tuple[Correction, ...] = ()
-    skipped: str | None = None
-    """Reason of the newest skip, None if it was never skipped."""
-
-    def latest(self) -> Mapping[Question, Judgement]:
-        """The newest judgement a question."""
-        return {judgement.question: judgement for judgement in self.judgements}
+    route: Route = "queue"
+    """How it came about, where no hold says so."""
 
 
 class Reviews(Part):
@@ -62,36 +79,103 @@ class Reviews(Part):
     def save(self, act: ReviewAct) -> bool:
         """Keep one act in one transaction; False if this very act was kept before.
 
-        Raises UserError for an act that says nothing, NotFound for an unknown reply.
+        Raises UserError for an act that says nothing, NotFound for an unknown reply, SavedElsewhere if another tab
+        saved this item with other answers, HoldLost if the hold on it ran out and its places are taken.
         """
         with self._writer.begin() as db:
-            reply = db.execute(sa.select(turns.c.role, turns.c.text).where(turns.c.id == act.reply_id)).first()
-            if reply is None or reply.role != "assistant":
-                raise NotFound(f"There is no reply {act.reply_id}.", do="Open the next one from the Review page.")
-            if _already_kept(db, act.act_id):
-                return False
-            corrected = act.correction is not None and act.correction.strip() not in ("", reply.text.strip())
-            if not act.verdicts and not corrected:
-                raise UserError(
-                    "Nothing is marked and the reply is unchanged.",
-                    "At least one answer, or a correction.",
-                    "Answer a question, edit the reply, or skip it.",
-                )
-            _insert_verdicts(db, act)
-            if corrected:
-                _insert_correction(db, act, reply.text)
-            _set_state(db, act.reply_id, "reviewed")
+            text = _reply_text(db, act.reply_id)
+            if (kept := _kept(db, act.act_id)) is not None:
+                return _same_again(db, act, kept)
+            corrected = act.correction is not None and act.correction.strip() not in ("", text.strip())
+            _check(act, text, corrected)
+            route = _end_hold(db, act)
+            add_act(db, _as_act(act, text if corrected else None, route))
+            refresh(db, [act.reply_id])
         return True
 
-    def skip(self, act_id: str, reply_id: str, reviewer: str, reason: str) -> bool:
-        """Set a reply aside with a reason; False if this very act was kept before."""
+    def add(self, kind: ActKind, reply_id: str, person: str, body: ActBody, act_id: str | None = None) -> str:
+        """Keep an act other than a review; returns its id. The same `act_id` again changes nothing.
+
+        A skip or a pass ends the hold of that id. Raises NotFound for an unknown reply.
+        """
+        act = Act(
+            id=act_id or new_id(),
+            reply_id=reply_id,
+            person=person,
+            kind=kind,
+            route="queue",
+            made_at=utc_now(),
+            body=body,
+        )
         with self._writer.begin() as db:
-            if _already_kept(db, act_id):
-                return False
-            row = {"id": new_id(), "act_id": act_id, "reply_id": reply_id, "reviewer": reviewer}
-            db.execute(skips.insert().values(row | {"reason": reason, "made_at": utc_now()}))
-            _set_state(db, reply_id, "skipped")
-        return True
+            _reply_text(db, reply_id)
+            if _kept(db, act.id) is None:
+                add_act(db, act)
+                if kind in ("skip", "pass"):
+                    _close_hold(db, act.id, "passed" if kind == "pass" else "done")
+                    if kind == "pass":
+                        _mark_seen(db, act)
+                refresh(db, [reply_id])
+        return act.id
+
+    def skip(self, act_id: str, reply_id: str, reviewer: str, reason: str) -> None:
+        """Set a reply aside with a reason."""
+        self.add("skip", reply_id, reviewer, ActBody(text=reason), act_id)
+
+    def undo(self, person: str) -> Act | None:
+        """Take back this person's newest review, skip or pass that still stands; returns it, None if there is none."""
+        taken_back = sa.select(acts.c.body["undoes"].as_string()).where(acts.c.person == person, acts.c.kind == "undo")
+        newest = (
+            sa.select(acts.c.id, acts.c.reply_id)
+            .where(acts.c.person == person, acts.c.kind.in_(("review", "skip", "pass")), acts.c.id.not_in(taken_back))
+            .order_by(acts.c.seq.desc())
+            .limit(1)
+        )
+        with self._writer.begin() as db:
+            row = db.execute(newest).first()
+            if row is None:
+                return None
+            undone = next(act for act in acts_of(db, [row.reply_id])[row.reply_id] if act.id == row.id)
+            add_act(
+                db,
+                Act(
+                    id=new_id(),
+                    reply_id=row.reply_id,
+                    person=person,
+                    kind="undo",
+                    route=undone.route,
+                    made_at=utc_now(),
+                    body=ActBody(undoes=row.id),
+                ),
+            )
+            # By reply, not by act: a reply that was passed on or revised may have more than one hold behind it.
+            gone = leases.c.reply_id == row.reply_id, leases.c.person == person, leases.c.state.in_(("done", "passed"))
+            db.execute(leases.update().where(*gone).values(state="released"))
+            refresh(db, [row.reply_id])
+        return undone
+
+    def requeue(self, reply_ids: Sequence[str], questions: Sequence[Question], person: str, why: str) -> None:
+        """Ask for some questions again; everybody may be dealt these replies anew."""
+        body = ActBody(text=why, questions=tuple(questions))
+        for start in range(0, len(reply_ids), CHUNK):
+            some = reply_ids[start : start + CHUNK]
+            with self._writer.begin() as db:
+                for reply_id in some:
+                    add_act(
+                        db,
+                        Act(
+                            id=new_id(),
+                            reply_id=reply_id,
+                            person=person,
+                            kind="requeue",
+                            route="queue",
+                            made_at=utc_now(),
+                            body=body,
+                        ),
+                    )
+                seen = leases.c.reply_id.in_(some), leases.c.state.in_(("done", "passed"))
+                db.execute(leases.update().where(*seen).values(state="released"))
+                refresh(db, some)
 
     def react(self, reply_id: str, value: Thumb, author: str) -> None:
         """Keep a thumb; the newest one counts."""
@@ -105,118 +189,197 @@ class Reviews(Part):
         with self._engine.connect() as db:
             return {row["reply_id"]: row["value"] for row in db.execute(query).mappings()}
 
-    def next_waiting(self, after: int = 0, exclude: str | None = None) -> str | None:
-        """Id of the oldest reply waiting for review, or None; `exclude` is the one on screen."""
-        query = sa.select(turns.c.id).where(turns.c.review_state == "waiting", turns.c.seq > after)
-        if exclude:
-            query = query.where(turns.c.id != exclude)
-        with self._engine.connect() as db:
-            return db.scalar(query.order_by(turns.c.seq).limit(1))
-
-    def bring_back_skipped(self) -> int:
+    def bring_back_skipped(self, person: str) -> int:
         """Queue every skipped reply again; returns how many."""
-        with self._writer.begin() as db:
-            change = turns.update().where(turns.c.review_state == "skipped").values(review_state="waiting")
-            return db.execute(change).rowcount
-
-    def counts(self) -> dict[str, int]:
-        """Replies by review state: `waiting`, `reviewed`, `skipped`."""
-        query = (
-            sa.select(turns.c.review_state, sa.func.count())
-            .where(turns.c.review_state.is_not(None))
-            .group_by(turns.c.review_state)
-        )
         with self._engine.connect() as db:
-            return {"waiting": 0, "reviewed": 0, "skipped": 0} | {row[0]: row[1] for row in db.execute(query)}
-
-    def of_reply(self, reply_id: str) -> Reviewed:
-        """All that was said about one reply."""
-        return self._read(reply_id).get(reply_id, Reviewed(reply_id=reply_id))
-
-    def everything(self) -> list[Reviewed]:
-        """All that was ever said, a reply each, in the order in which they were first spoken about."""
-        return list(self._read(None).values())
-
-    def last_act_of(self, reviewer: str) -> str | None:
-        """Id of the reply this person saved or skipped last, for 'back'."""
-        with self._engine.connect() as db:
-            newest = [
+            skipped = list(db.scalars(sa.select(tasks.c.reply_id).where(tasks.c.state == "skipped")))
+        for start in range(0, len(skipped), CHUNK):
+            some = skipped[start : start + CHUNK]
+            with self._writer.begin() as db:
+                for reply_id in some:
+                    add_act(
+                        db,
+                        Act(
+                            id=new_id(),
+                            reply_id=reply_id,
+                            person=person,
+                            kind="restore",
+                            route="queue",
+                            made_at=utc_now(),
+                        ),
+                    )
                 db.execute(
-                    sa.select(table.c.made_at, table.c.reply_id)
-                    .where(table.c[person] == reviewer)
-                    .order_by(table.c.seq.desc())
-                    .limit(1)
-                ).first()
-                for table, person in ((judgements, "reviewer"), (corrections, "author"), (skips, "reviewer"))
-            ]
-        acts = [row for row in newest if row]
-        return max(acts, key=lambda row: row.made_at).reply_id if acts else None
+                    leases.update()
+                    .where(leases.c.reply_id.in_(some), leases.c.state == "done")
+                    .values(state="released")
+                )
+                refresh(db, some)
+        return len(skipped)
 
-    def _read(self, reply_id: str | None) -> dict[str, Reviewed]:
-        found: dict[str, dict[str, list[sa.RowMapping]]] = {}
+    def history(self, reply_id: str) -> list[Act]:
+        """Everything anybody did about a reply, oldest first."""
         with self._engine.connect() as db:
-            for table in (judgements, corrections, skips):
-                query = sa.select(table).order_by(table.c.seq)
-                if reply_id:
-                    query = query.where(table.c.reply_id == reply_id)
-                for row in db.execute(query).mappings():
-                    found.setdefault(row["reply_id"], {}).setdefault(table.name, []).append(row)
-        return {key: _reviewed(key, rows) for key, rows in found.items()}
+            return acts_of(db, [reply_id]).get(reply_id, [])
+
+    def standing(self, reply_id: str) -> Standing:
+        """Where a reply stands."""
+        return replay(self.history(reply_id))
+
+    def standings(self) -> Iterator[dict[str, tuple[str, Standing]]]:
+        """Every reply that anybody did something about, some hundreds at a time: id → (state in the queue, standing).
+
+        In the order in which the replies came in.
+        """
+        spoken = sa.select(acts.c.reply_id).distinct()
+        query = (
+            sa.select(tasks.c.position, tasks.c.reply_id, tasks.c.state)
+            .where(tasks.c.reply_id.in_(spoken))
+            .order_by(tasks.c.position)
+            .limit(CHUNK)
+        )
+        last = 0
+        while True:
+            with self._engine.connect() as db:
+                rows = db.execute(query.where(tasks.c.position > last)).all()
+                if not rows:
+                    return
+                histories = acts_of(db, [row.reply_id for row in rows])
+            last = rows[-1].position
+            yield {row.reply_id: (row.state, replay(histories[row.reply_id])) for row in rows}
+
+    def acts_since(self, moment: datetime | None) -> int:
+        """How many reviews were kept since `moment`; all of them for None."""
+        query = sa.select(sa.func.count()).select_from(acts).where(acts.c.kind == "review")
+        if moment is not None:
+            query = query.where(acts.c.made_at > moment)
+        with self._engine.connect() as db:
+            return db.scalar(query) or 0
+
+    def last_of(self, person: str) -> str | None:
+        """Id of the reply this person reviewed or skipped last."""
+        query = sa.select(acts.c.reply_id).where(acts.c.person == person, acts.c.kind.in_(("review", "skip", "pass")))
+        with self._engine.connect() as db:
+            return db.scalar(query.order_by(acts.c.seq.desc()).limit(1))
 
 
-def _reviewed(reply_id: str, rows: dict[str, list[sa.RowMapping]]) -> Reviewed:
-    hidden = ("seq", "act_id")
-    skipped = rows.get("skips", [])
-    return Reviewed(
-        reply_id=reply_id,
-        judgements=tuple(
-            Judgement(**{key: value for key, value in row.items() if key not in hidden})
-            for row in rows.get("judgements", [])
-        ),
-        corrections=tuple(
-            Correction(**{key: value for key, value in row.items() if key not in hidden})
-            for row in rows.get("corrections", [])
-        ),
-        skipped=skipped[-1]["reason"] if skipped else None,
+def _reply_text(db: sa.Connection, reply_id: str) -> str:
+    """The reply's text; on PostgreSQL this also makes everybody else wait who would change where it stands."""
+    query = sa.select(turns.c.text).join(tasks, tasks.c.reply_id == turns.c.id).where(turns.c.id == reply_id)
+    text: str | None = db.scalar(query.with_for_update(of=tasks))
+    if text is None:
+        raise NotFound(f"There is no reply {reply_id} to judge.", do="Open the next one on the Review page.")
+    return text
+
+
+def _kept(db: sa.Connection, act_id: str) -> str | None:
+    return db.scalar(sa.select(acts.c.kind).where(acts.c.id == act_id))
+
+
+def _same_again(db: sa.Connection, act: ReviewAct, kind: str) -> bool:
+    """False if what was kept under this id says the same. Raises Conflict if it does not."""
+    before = next(one for one in acts_of(db, [act.reply_id])[act.reply_id] if one.id == act.act_id)
+    said = {one.question: (one.value, one.clause_ids, one.note) for one in before.judgements}
+    again = {one.question: (one.value, one.clause_ids, one.note) for one in act.verdicts}
+    text = before.correction.after if before.correction else None
+    unchanged = act.correction is None or text == act.correction.strip() or text is None
+    if kind == "review" and said == again and unchanged:
+        return False
+    raise SavedElsewhere(
+        f"This reply was {'saved' if kind == 'review' else 'skipped'} from another tab at {before.made_at:%H:%M} UTC, "
+        "with other answers.",
+        "One answer at a time.",
+        "What you entered is still here. Save once more to keep it as your newer answer.",
     )
 
 
-def _already_kept(db: sa.Connection, act_id: str) -> bool:
-    tables = (judgements, corrections, skips)
-    return any(db.scalar(sa.select(table.c.id).where(table.c.act_id == act_id).limit(1)) for table in tables)
-
-
-def _insert_verdicts(db: sa.Connection, act: ReviewAct) -> None:
+def _check(act: ReviewAct, text: str, corrected: bool) -> None:
+    if not act.verdicts and not corrected and not act.ranking:
+        raise UserError(
+            "Nothing is marked and the reply is unchanged.",
+            "At least one answer, or a correction.",
+            "Answer a question, edit the reply, or skip it.",
+        )
     questions = [verdict.question for verdict in act.verdicts]
     if len(set(questions)) != len(questions):
         raise Conflict("One question was answered twice in the same act.")
-    for verdict in act.verdicts:
-        row = verdict.model_dump(mode="json") | {
-            "id": new_id(),
-            "act_id": act.act_id,
-            "reply_id": act.reply_id,
-            "charter_version": act.charter_version,
-            "reviewer": act.reviewer,
-            "seconds": act.seconds,
-            "made_at": utc_now(),
-        }
-        db.execute(judgements.insert().values(row))
+    for span in (span for verdict in act.verdicts for span in verdict.spans):
+        if not span.start < span.end <= len(text):
+            raise UserError(
+                f"A mark from {span.start} to {span.end} is not inside the reply, which has {len(text)} characters.",
+                do="Mark the place again.",
+            )
 
 
-def _insert_correction(db: sa.Connection, act: ReviewAct, before: str) -> None:
-    row = {
-        "id": new_id(),
-        "act_id": act.act_id,
-        "reply_id": act.reply_id,
-        "before": before,
-        "after": (act.correction or "").strip(),
-        "reasons": list(act.reasons),
-        "author": act.reviewer,
-        "origin": act.origin,
-        "made_at": utc_now(),
-    }
-    db.execute(corrections.insert().values(row))
+def _end_hold(db: sa.Connection, act: ReviewAct) -> Route:
+    """End the hold of this act, or put one behind it that was never taken, so that nobody is dealt this reply twice.
+
+    Raises Conflict if the hold ran out and all places are taken.
+    """
+    hold = db.execute(sa.select(leases.c.state, leases.c.route).where(leases.c.id == act.act_id)).first()
+    if hold is None:
+        row = {"id": act.act_id, "reply_id": act.reply_id, "person": act.reviewer, "route": act.route}
+        db.execute(leases.insert().values(row | {"state": "done", "made_at": utc_now(), "expires_at": utc_now()}))
+        return act.route
+    if hold.state != "held" and act.route != "late":
+        task = db.execute(sa.select(tasks.c.state).where(tasks.c.reply_id == act.reply_id)).first()
+        if hold.route in ("queue", "search") and (task is None or task.state != "open"):
+            raise HoldLost(
+                "Your hold on this reply ran out while it was open, and somebody else has it now.",
+                "",
+                "What you wrote is still here. Keep it as an extra opinion, or copy it.",
+            )
+    db.execute(leases.update().where(leases.c.id == act.act_id).values(state="done"))
+    route: Route = "late" if act.route == "late" else hold.route
+    return route
 
 
-def _set_state(db: sa.Connection, reply_id: str, state: str) -> None:
-    db.execute(turns.update().where(turns.c.id == reply_id).values(review_state=state))
+def _close_hold(db: sa.Connection, hold_id: str, state: str) -> None:
+    db.execute(leases.update().where(leases.c.id == hold_id).values(state=state))
+
+
+def _mark_seen(db: sa.Connection, act: Act) -> None:
+    """A reply passed on without a hold must not be dealt to the same person again."""
+    if db.scalar(sa.select(leases.c.id).where(leases.c.id == act.id)) is None:
+        row = {"id": act.id, "reply_id": act.reply_id, "person": act.person, "route": act.route}
+        db.execute(leases.insert().values(row | {"state": "passed", "made_at": utc_now(), "expires_at": utc_now()}))
+
+
+def _as_act(act: ReviewAct, before: str | None, route: Route) -> Act:
+    """`before` is the reply as it was, None if it is not corrected."""
+    now = utc_now()
+    correction = None
+    if before is not None:
+        correction = Correction(
+            id=new_id(),
+            reply_id=act.reply_id,
+            before=before,
+            after=(act.correction or "").strip(),
+            reasons=act.reasons,
+            author=act.reviewer,
+            origin=act.origin,
+            made_at=now,
+        )
+    return Act(
+        id=act.act_id,
+        reply_id=act.reply_id,
+        person=act.reviewer,
+        kind="review",
+        route=route,
+        seconds=act.seconds,
+        made_at=now,
+        body=ActBody(ranking=act.ranking),
+        correction=correction,
+        judgements=tuple(
+            Judgement(
+                **verdict.model_dump(),
+                id=new_id(),
+                reply_id=act.reply_id,
+                charter_version=act.charter_version,
+                reviewer=act.reviewer,
+                route=route,
+                seconds=act.seconds,
+                made_at=now,
+            )
+            for verdict in act.verdicts
+        ),
+    )

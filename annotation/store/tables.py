@@ -71,11 +71,7 @@ turns = sa.Table(
     sa.Column("role", sa.String(16), nullable=False),
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("provenance", sa.JSON(none_as_null=True)),
-    # 'waiting', 'reviewed' or 'skipped' for a reply, NULL for anybody else's turn. Derived from the acts below and
-    # written in the same transaction, so that the next item is one index look-up however much is already judged.
-    sa.Column("review_state", sa.String(16)),
     sa.Column("made_at", Moment, nullable=False),
-    sa.Index("ix_turns_review_state_seq", "review_state", "seq"),
 )
 
 judgements = sa.Table(
@@ -87,8 +83,12 @@ judgements = sa.Table(
     sa.Column("question", sa.String(16), nullable=False),
     sa.Column("value", sa.String(16), nullable=False),
     sa.Column("clause_ids", sa.JSON, nullable=False),
+    sa.Column("severity", sa.String(16)),
+    sa.Column("kind", sa.String(32)),
+    sa.Column("spans", sa.JSON, nullable=False, server_default="[]"),
     sa.Column("charter_version", sa.Integer, nullable=False),
     sa.Column("reviewer", sa.String(200), nullable=False),
+    sa.Column("route", sa.String(16), nullable=False, server_default="queue"),
     sa.Column("seconds", sa.Float),
     sa.Column("note", sa.Text, nullable=False),
     sa.Column("made_at", Moment, nullable=False),
@@ -109,15 +109,181 @@ corrections = sa.Table(
     sa.Column("made_at", Moment, nullable=False),
 )
 
-skips = sa.Table(
-    "skips",
+# Everything anybody did about a reply, in order. What a reply stands at now is replayed from these (`annotation.acts`).
+acts = sa.Table(
+    "acts",
     metadata,
     *_numbered(),
-    sa.Column("act_id", sa.String(64), nullable=False, unique=True),
     sa.Column("reply_id", sa.ForeignKey("turns.id"), nullable=False, index=True),
-    sa.Column("reviewer", sa.String(200), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("person", sa.String(200), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("route", sa.String(16), nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("seconds", sa.Float),
     sa.Column("made_at", Moment, nullable=False),
+    sa.Index("ix_acts_person_seq", "person", "seq"),
+)
+
+# One row a reply that can be judged: where it stands in the queue. A projection of `acts`, written with them.
+tasks = sa.Table(
+    "tasks",
+    metadata,
+    sa.Column("reply_id", sa.ForeignKey("turns.id"), primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False, unique=True),
+    sa.Column("queue", sa.String(64), nullable=False),
+    sa.Column("assignee", sa.String(200), nullable=False),
+    sa.Column("skill", sa.String(64), nullable=False),
+    sa.Column("rank", sa.BigInteger, nullable=False),
+    sa.Column("overlap", sa.Integer, nullable=False),
+    sa.Column("done", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("outcome", sa.String(16)),
+    sa.Column("agreement", sa.Float),
+    sa.Column("flag_to", sa.String(200)),
+    sa.Column("stale", sa.Boolean, nullable=False),
+    sa.Index("ix_tasks_lane", "queue", "state", "assignee", "skill", "rank"),
+    sa.Index("ix_tasks_state_agreement", "state", "agreement"),
+    sa.Index("ix_tasks_outcome", "outcome"),
+    sa.Index("ix_tasks_flag_to", "flag_to"),
+)
+
+# Who holds a reply, or has dealt with it. The id of a hold is the id of the act that will end it.
+leases = sa.Table(
+    "leases",
+    metadata,
+    *_numbered(),
+    sa.Column("reply_id", sa.ForeignKey("turns.id"), nullable=False, index=True),
+    sa.Column("person", sa.String(200), nullable=False),
+    sa.Column("route", sa.String(16), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+    sa.Column("expires_at", Moment, nullable=False),
+    sa.Index("ix_leases_person_state", "person", "state", "seq"),
+    sa.Index("ix_leases_state_expires_at", "state", "expires_at"),
+    sa.Index(
+        "uq_leases_held",
+        "reply_id",
+        "person",
+        unique=True,
+        sqlite_where=sa.text("state = 'held'"),
+        postgresql_where=sa.text("state = 'held'"),
+    ),
+)
+
+# How far each person has come in each lane of a queue, so that the next one is found without passing the old ones.
+cursors = sa.Table(
+    "cursors",
+    metadata,
+    sa.Column("person", sa.String(200), primary_key=True),
+    sa.Column("queue", sa.String(64), primary_key=True),
+    sa.Column("assignee", sa.String(200), primary_key=True),
+    sa.Column("skill", sa.String(64), primary_key=True),
+    sa.Column("rank", sa.BigInteger, nullable=False),
+)
+
+queues = sa.Table(
+    "queues",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("name", sa.String(64), nullable=False, index=True),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+)
+
+golds = sa.Table(
+    "golds",
+    metadata,
+    sa.Column("reply_id", sa.ForeignKey("turns.id"), primary_key=True),
+    sa.Column("answers", sa.JSON, nullable=False),
+    sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+)
+
+suggestions = sa.Table(
+    "suggestions",
+    metadata,
+    *_numbered(),
+    sa.Column("reply_id", sa.ForeignKey("turns.id"), nullable=False, index=True),
+    sa.Column("question", sa.String(16), nullable=False),
+    sa.Column("value", sa.String(16), nullable=False),
+    sa.Column("clause_ids", sa.JSON, nullable=False),
+    sa.Column("spans", sa.JSON, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("score", sa.Float),
+    sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+)
+
+candidates = sa.Table(
+    "candidates",
+    metadata,
+    *_numbered(),
+    sa.Column("reply_id", sa.ForeignKey("turns.id"), nullable=False, index=True),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("provenance", sa.JSON, nullable=False),
+    sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+)
+
+saved_views = sa.Table(
+    "saved_views",
+    metadata,
+    *_numbered(),
+    sa.Column("name", sa.String(100), nullable=False),
+    sa.Column("owner", sa.String(200), nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+    sa.UniqueConstraint("owner", "name"),
+)
+
+batches = sa.Table(
+    "batches",
+    metadata,
+    *_numbered(),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+    sa.Column("undone_by", sa.String(200)),
+    sa.Column("undone_at", Moment),
+)
+
+batch_items = sa.Table(
+    "batch_items",
+    metadata,
+    sa.Column("batch_id", sa.ForeignKey("batches.id"), primary_key=True),
+    sa.Column("reply_id", sa.ForeignKey("turns.id"), primary_key=True),
+    sa.Column("queue", sa.String(64), nullable=False),
+    sa.Column("assignee", sa.String(200), nullable=False),
+    sa.Column("skill", sa.String(64), nullable=False),
+    sa.Column("rank", sa.BigInteger, nullable=False),
+    sa.Column("overlap", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+)
+
+people = sa.Table(
+    "people",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("skills", sa.JSON, nullable=False),
+    sa.Column("active", sa.Boolean, nullable=False),
+    sa.Column("password_hash", sa.String(200)),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("locked_until", Moment),
+    sa.Column("made_at", Moment, nullable=False),
+)
+
+# A session's cookie, or a sign-in link, is known here by its hash only.
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("token_sha256", sa.String(64), primary_key=True),
+    sa.Column("person", sa.ForeignKey("people.name"), nullable=False, index=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+    sa.Column("expires_at", Moment, nullable=False),
 )
 
 reactions = sa.Table(
@@ -161,5 +327,5 @@ votes = sa.Table(
     sa.Column("made_at", Moment, nullable=False),
 )
 
-APPEND_ONLY = ("judgements", "corrections", "skips", "reactions", "votes")
+APPEND_ONLY = ("acts", "judgements", "corrections", "reactions", "votes")
 """Tables whose rows the database itself refuses to change or delete."""

@@ -55,7 +55,7 @@ def charter(file: Path, home: Home = None) -> None:
     from annotation.charter import read_charter
 
     with services(home) as tonesmith:
-        kept = tonesmith.store.charters.add(read_charter(file), tonesmith.settings.person)
+        kept = tonesmith.charter.save(read_charter(file))
     out.print(f"{kept.name}: version {kept.version}.", markup=False)
 
 
@@ -126,7 +126,7 @@ def review_save(
 
     answers = {"voice": voice, "policy": policy, "bias": bias}
     with services(home) as tonesmith:
-        item = tonesmith.review.item(reply)
+        item = tonesmith.review.open(reply)
         form = ReviewForm(
             act_id=item.act_id, reply_id=reply, verdicts=_verdicts(answers), corrected=correct or item.reply.text
         )
@@ -138,7 +138,7 @@ def review_save(
 def review_skip(reply: str, home: Home = None, reason: str = "no reason given") -> None:
     """Set a reply aside."""
     with services(home) as tonesmith:
-        item = tonesmith.review.item(reply)
+        item = tonesmith.review.open(reply)
         tonesmith.review.skip(item.act_id, reply, reason)
     out.print("Skipped.")
 

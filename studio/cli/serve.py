@@ -69,7 +69,7 @@ def load(name: str, home: Home = None) -> None:
     """Load an adapter into the running engine, without a restart."""
     with services(home) as tonesmith:
         tonesmith.serving.adopt()
-        tonesmith.serving.load(name)
+        tonesmith.serving.load(name, tonesmith.who)
     out.print(f"{name} is loaded.", markup=False)
 
 
@@ -77,7 +77,7 @@ def unload(name: str, home: Home = None) -> None:
     """Take an adapter out of the running engine."""
     with services(home) as tonesmith:
         tonesmith.serving.adopt()
-        tonesmith.serving.unload(name)
+        tonesmith.serving.unload(name, tonesmith.who)
     out.print(f"{name} is unloaded.", markup=False)
 
 

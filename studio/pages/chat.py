@@ -9,13 +9,13 @@ from typing import Any
 import gradio as gr
 
 from annotation.errors import UserError
-from annotation.store.conversations import new_id
+from annotation.store.part import new_id
 from annotation.store.reviews import Thumb
 from annotation.types import Conversation, Sampling, Turn
 from studio.parts import shell
 from studio.parts.bubble import shown, typed
 from studio.parts.diff import diff_html
-from studio.parts.guard import guarded
+from studio.parts.guard import by_person
 from studio.services import Services
 from studio.services.chat import LiveReply
 
@@ -66,25 +66,25 @@ def build(services: Services) -> None:
         temperature = gr.Slider(0, 1.5, 0.7, step=0.1, label="Variety", info="0 gives the same reply every time")
         length = gr.Slider(32, 512, 200, step=8, label="Longest reply", info="in tokens, about ¾ of a word each")
 
-    talk = _Talk(services)
+    act = by_person(services, _Talk)
     drawn = [model, temperature, length]
     outputs = [chatbot, message, open_id, earlier, note, send, stop]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
     streams = [
-        gr.on([message.submit, send.click], guarded(talk.send), [open_id, message, *drawn], outputs, **quiet),
-        chatbot.retry(guarded(talk.retry), [open_id, *drawn], outputs, **quiet),
-        chatbot.edit(guarded(talk.edit), [open_id, *drawn], outputs, **quiet),
+        gr.on([message.submit, send.click], act(_Talk.send), [open_id, message, *drawn], outputs, **quiet),
+        chatbot.retry(act(_Talk.retry), [open_id, *drawn], outputs, **quiet),
+        chatbot.edit(act(_Talk.edit), [open_id, *drawn], outputs, **quiet),
     ]
-    settle = guarded(talk.show)
+    settle = act(_Talk.show)
     for stream in streams:  # also after an error: what is kept is what is shown
         stream.then(settle, open_id, [chatbot, send, stop], **quiet)
     stop.click(settle, open_id, [chatbot, send, stop], cancels=streams, **quiet)
-    chatbot.like(guarded(talk.react), open_id, None, **quiet)
+    chatbot.like(act(_Talk.react), open_id, None, **quiet)
     new.click(lambda: ("", [], "", None), None, [open_id, chatbot, note, earlier], **quiet)
-    earlier.input(guarded(talk.open), earlier, [open_id, chatbot, note], **quiet)
+    earlier.input(act(_Talk.open), earlier, [open_id, chatbot, note], **quiet)
     page = gr.context.Context.root_block
     if page is not None:
-        page.load(guarded(talk.arrive), open_id, [chatbot, earlier, model, open_id], **quiet)
+        page.load(act(_Talk.arrive), open_id, [chatbot, earlier, model, open_id], **quiet)
 
 
 class _Talk:

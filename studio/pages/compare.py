@@ -12,7 +12,7 @@ import gradio as gr
 from annotation.store.comparisons import Answer, Comparison
 from annotation.types import Outcome, Sampling
 from studio.parts import shell
-from studio.parts.guard import guarded
+from studio.parts.guard import by_person
 from studio.parts.words import badge, count, empty
 from studio.services import Services
 from studio.services.compare import LivePair
@@ -39,7 +39,7 @@ def build(services: Services) -> None:
     """Lay out the page and wire it."""
     shell.header(services, "Compare")
     shell.title("Compare", "Two replies to the same message. Judge them blind; the names come after your vote.")
-    ring = _Ring(services)
+    act = by_person(services, _Ring)
     nobody = gr.HTML(visible=False)
     with gr.Column() as stage:
         with gr.Row(equal_height=True):
@@ -73,16 +73,14 @@ def build(services: Services) -> None:
 
     stream = [left, right, problem, votes, after, shown, ask]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
-    asked = gr.on(
-        [ask.click, message.submit], guarded(ring.ask), [message, adapter, temperature, length], stream, **quiet
-    )
+    asked = gr.on([ask.click, message.submit], act(_Ring.ask), [message, adapter, temperature, length], stream, **quiet)
     asked.then(lambda: gr.Button(interactive=True), None, ask, **quiet)
     for button, outcome in buttons:
         vote = gr.State(outcome)
-        button.click(guarded(ring.vote), [shown, vote], [left, right, votes, after, tally], **quiet)
+        button.click(act(_Ring.vote), [shown, vote], [left, right, votes, after, tally], **quiet)
     page = gr.context.Context.root_block
     if page is not None:
-        page.load(guarded(ring.arrive), None, [nobody, stage, adapter, tally], **quiet)
+        page.load(act(_Ring.arrive), None, [nobody, stage, adapter, tally], **quiet)
 
 
 class _Ring:

@@ -7,13 +7,13 @@ from typing import Any
 
 import gradio as gr
 
-from annotation.curate import Rows
 from annotation.types import DatasetVersion
 from annotation.versions import reasons
 from studio.parts import shell
-from studio.parts.guard import guarded
+from studio.parts.guard import by_person
 from studio.parts.words import ago, badge, count, empty, table
 from studio.services import Services
+from studio.services.datasets import Preview
 
 ROWS_SHOWN = 25
 ORIGINS = {"approved": "approved as it was", "corrected": "corrected", "starter": "starter set"}
@@ -35,7 +35,7 @@ def build(services: Services) -> None:
     """Lay out the page and wire it."""
     shell.header(services, "Datasets")
     shell.title("Datasets", "A version freezes what was judged so far, and never changes.")
-    desk = _Shelf(services)
+    act = by_person(services, _Shelf)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
             preview = gr.HTML(elem_id="ts-preview")
@@ -54,11 +54,11 @@ def build(services: Services) -> None:
 
     inside = [card, tabs, *panes, files]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
-    make.click(guarded(desk.make), note, [said, note, preview, chosen, *inside], api_name=False)
-    chosen.input(guarded(desk.look), chosen, inside, **quiet)
+    make.click(act(_Shelf.make), note, [said, note, preview, chosen, *inside], api_name=False)
+    chosen.input(act(_Shelf.look), chosen, inside, **quiet)
     page = gr.context.Context.root_block
     if page is not None:
-        page.load(guarded(desk.arrive), None, [preview, chosen, *inside], **quiet)
+        page.load(act(_Shelf.arrive), None, [preview, chosen, *inside], **quiet)
 
 
 class _Shelf:
@@ -102,20 +102,19 @@ def _picker(versions: list[DatasetVersion], picked: str | None) -> Any:
     return gr.Dropdown(choices, value=picked, visible=bool(versions))
 
 
-def preview_html(rows: Rows) -> str:
+def preview_html(rows: Preview) -> str:
     """What a version made now would hold."""
-    counts = rows.counts()
     facts = (
-        ("Rows to learn from", counts["sft"]),
-        ("Preference pairs", counts["preference"]),
-        ("Kept back to check", counts["held_out"]),
-        ("Left out", counts["left_out"]),
+        ("Rows to learn from", rows.sft),
+        ("Preference pairs", rows.preference),
+        ("Kept back to check", rows.held_out),
+        ("Left out", rows.left_out),
     )
-    cells = "".join(f"<div><dt>{name}</dt><dd>{number:,}</dd></div>" for name, number in facts)
-    starter = sum(row.origin == "starter" for row in rows.sft)
+    about = "" if rows.exact else "about "
+    cells = "".join(f"<div><dt>{name}</dt><dd>{about}{number:,}</dd></div>" for name, number in facts)
     hint = (
-        f'<p class="ts-small ts-muted">{count(starter, "row")} from the starter set that came with the demo.</p>'
-        if starter
+        f'<p class="ts-small ts-muted">{count(rows.starter, "row")} from the starter set that came with the demo.</p>'
+        if rows.starter
         else ""
     )
     head = '<h2 class="ts-h2" style="margin-top:0">If you make one now</h2>'

@@ -9,7 +9,7 @@ import gradio as gr
 
 from annotation.importers.chat_logs import import_file
 from studio.parts import shell
-from studio.parts.guard import guarded
+from studio.parts.guard import by_person
 from studio.parts.words import ago, count
 from studio.services import Overview, Services
 
@@ -32,22 +32,32 @@ def build(services: Services) -> None:
         file = gr.File(label="Chat log", file_types=[".jsonl", ".ndjson", ".csv"], height=120)
         report = gr.HTML()
 
-    @guarded
-    def bring_in(path: str | None, progress: gr.Progress = gr.Progress()) -> tuple[str, str]:  # noqa: B008 -- Gradio's way
+    act = by_person(services, _Hall)
+    file.upload(act(_Hall.bring_in), file, [report, overview], api_name=False)
+    gr.Timer(5).tick(act(_Hall.look), outputs=overview, show_progress="hidden", queue=False, api_name=False)
+
+
+class _Hall:
+    """The page's handlers."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def look(self) -> str:
+        return overview_html(self._services.overview())
+
+    def bring_in(self, path: str | None, progress: gr.Progress = gr.Progress()) -> tuple[str, str]:  # noqa: B008 -- Gradio's way
         if not path:
-            return "", overview_html(services.overview())
-        done = import_file(services.store, Path(path), report=lambda share: progress(share, desc="Reading"))
+            return "", self.look()
+        self._services.who.must("judge")
+        done = import_file(self._services.store, Path(path), report=lambda share: progress(share, desc="Reading"))
         lines = "".join(
             f"<li>Line {refused.line}: {escape(refused.reason)}</li>" for refused in done.refused[:REFUSED_SHOWN]
         )
         more = len(done.refused) - REFUSED_SHOWN
         tail = f"<li>… and {more} more.</li>" if more > 0 else ""
         text = f'<div class="ts-notice" role="status"><b>{escape(done.sentence())}</b><ul>{lines}{tail}</ul></div>'
-        return text, overview_html(services.overview())
-
-    file.upload(bring_in, file, [report, overview], api_name=False)
-    refresh = guarded(lambda: overview_html(services.overview()))
-    gr.Timer(5).tick(refresh, outputs=overview, show_progress="hidden", queue=False, api_name=False)
+        return text, self.look()
 
 
 def overview_html(now: Overview) -> str:

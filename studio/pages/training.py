@@ -9,7 +9,7 @@ import gradio as gr
 import pandas as pd
 
 from studio.parts import shell
-from studio.parts.guard import guarded
+from studio.parts.guard import by_person
 from studio.parts.words import ago, badge, count, duration, empty, table
 from studio.services import Services
 from studio.services.serving import AdapterView
@@ -27,6 +27,7 @@ def build(services: Services) -> None:
     shell.header(services, "Training")
     shell.title("Training", "Teach the model what the reviewers decided. A run goes on when you close this page.")
     gym = _Gym(services)
+    act = by_person(services, _Gym)
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
             version = gr.Dropdown([], label="Learn from", elem_id="ts-train-version")
@@ -67,17 +68,17 @@ def build(services: Services) -> None:
     live = [state, loss, cancel, resume, adapters, seen]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
     preset.change(gym.about, preset, about, queue=False, **quiet)
-    start.click(guarded(gym.start), [version, preset], [run, *live], api_name=False)
-    cancel.click(guarded(gym.cancel), run, live, **quiet)
-    resume.click(guarded(gym.resume), run, live, **quiet)
-    run.input(guarded(gym.watch), run, live, **quiet)
-    load.click(guarded(gym.load), adapter, [adapters], api_name=False)
-    unload.click(guarded(gym.unload), adapter, [adapters], api_name=False)
-    adapters.change(guarded(gym.shelf), adapter, [adapter, shelf], **quiet)
-    gr.Timer(POLL_SECONDS).tick(guarded(gym.follow), [run, seen], live, queue=False, **quiet)
+    start.click(act(_Gym.start), [version, preset], [run, *live], api_name=False)
+    cancel.click(act(_Gym.cancel), run, live, **quiet)
+    resume.click(act(_Gym.resume), run, live, **quiet)
+    run.input(act(_Gym.watch), run, live, **quiet)
+    load.click(act(_Gym.load), adapter, [adapters], api_name=False)
+    unload.click(act(_Gym.unload), adapter, [adapters], api_name=False)
+    adapters.change(act(_Gym.shelf), adapter, [adapter, shelf], **quiet)
+    gr.Timer(POLL_SECONDS).tick(act(_Gym.follow), [run, seen], live, queue=False, **quiet)
     page = gr.context.Context.root_block
     if page is not None:
-        page.load(guarded(gym.arrive), None, [version, run, *live], **quiet)
+        page.load(act(_Gym.arrive), None, [version, run, *live], **quiet)
 
 
 class _Gym:
@@ -86,6 +87,7 @@ class _Gym:
     def __init__(self, services: Services) -> None:
         self._training = services.training
         self._serving = services.serving
+        self._who = services.who
         self._datasets = services.datasets
 
     def presets(self) -> list[tuple[str, str]]:
@@ -124,11 +126,11 @@ class _Gym:
         return self.watch(run_id)
 
     def load(self, name: str | None) -> str:
-        self._serving.load(name or "")
+        self._serving.load(name or "", self._who)
         return adapters_html(self._serving.adapters())
 
     def unload(self, name: str | None) -> str:
-        self._serving.unload(name or "")
+        self._serving.unload(name or "", self._who)
         return adapters_html(self._serving.adapters())
 
     def shelf(self, chosen: str | None) -> list[Any]:

@@ -14,10 +14,14 @@ PAGES = (
     ("Home", "/"),
     ("Chat", "/chat"),
     ("Review", "/review"),
+    ("Charter", "/charter"),
     ("Datasets", "/datasets"),
     ("Training", "/training"),
     ("Compare", "/compare"),
+    ("Team", "/team"),
 )
+REVIEW = (("Judge", "/review"), ("Find", "/find"), ("Settle", "/settle"), ("Agreement", "/agreement"))
+"""Pages that stand together under Review."""
 LOGO = (
     '<svg viewBox="0 0 24 24" width="22" height="22" aria-hidden="true"><path d="M12 2.5v11" stroke="currentColor" '
     'stroke-width="2.2" stroke-linecap="round"/><path d="M7 2.5v5a5 5 0 0 0 10 0v-5" fill="none" '
@@ -41,6 +45,9 @@ def header(services: Services, here: str) -> None:
             elem_id="ts-nav",
             js_on_load=(STYLE / "drafts.js").read_text(encoding="utf-8"),
         )
+        gr.HTML(
+            '<form method="post" action="/logout"><button class="ts-out">Sign out</button></form>', elem_id="ts-out"
+        )
         pill = gr.HTML(engine_pill(services.serving.view()), elem_id="ts-engine")
     shown = gr.State("")
 
@@ -51,9 +58,11 @@ def header(services: Services, here: str) -> None:
     gr.Timer(POLL_SECONDS).tick(refresh, shown, [pill, shown], show_progress="hidden", queue=False, api_name=False)
 
 
-def title(text: str, lead: str) -> None:
-    """The page's heading and the one sentence under it."""
-    gr.HTML(f'<h1 id="ts-main" tabindex="-1">{escape(text)}</h1><p class="ts-lead">{escape(lead)}</p>')
+def title(text: str, lead: str, tab: str = "") -> None:
+    """The page's heading and the one sentence under it; `tab` is its place among the Review pages, if it is one."""
+    tabs = "".join(f'<a href="{path}"{" aria-current=page" if name == tab else ""}>{name}</a>' for name, path in REVIEW)
+    nav = f'<nav class="ts-tabs" aria-label="Review pages">{tabs}</nav>' if tab else ""
+    gr.HTML(f'<h1 id="ts-main" tabindex="-1">{escape(text)}</h1><p class="ts-lead">{escape(lead)}</p>{nav}')
 
 
 def engine_pill(view: EngineView) -> str:

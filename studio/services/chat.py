@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from annotation.errors import UserError
+from annotation.people import Person
 from annotation.store import Store
 from annotation.store.reviews import ReviewAct, Thumb
 from annotation.types import ChatModel, Conversation, Finish, Frozen, Provenance, Sampling, Turn
@@ -34,21 +35,23 @@ class ChatService:
         store: Store,
         model: Callable[[], ChatModel],
         identify: Callable[[str], Provenance],
-        person: str,
+        who: Person,
         charter_version: Callable[[], int],
     ) -> None:
         self._store = store
         self._model = model
         self._identify = identify
-        self._person = person
+        self._who = who
         self._charter_version = charter_version
 
     def recent(self) -> list[tuple[str, str]]:
         """(id, title) of the latest chats, newest first."""
+        self._who.must("look")
         return self._store.conversations.recent("chat")
 
     def open(self, conversation_id: str) -> Conversation:
         """A chat along its current path. Raises NotFound."""
+        self._who.must("look")
         return self._store.conversations.get(conversation_id)
 
     async def send(
@@ -58,6 +61,7 @@ class ChatService:
 
         Raises UserError for an empty or overlong message.
         """
+        self._who.must("judge")
         text = _checked(text)
         if conversation_id is None:
             conversation_id = self._store.conversations.start("chat")
@@ -73,6 +77,7 @@ class ChatService:
         self, conversation_id: str, reply_index: int, model: str, sampling: Sampling
     ) -> AsyncIterator[LiveReply]:
         """Answer again at `reply_index` (place in the path, a user's or a reply's); the old reply is kept beside."""
+        self._who.must("judge")
         path = self._store.conversations.get(conversation_id).turns[: reply_index + 1]
         asked = next((turn for turn in reversed(path) if turn.role == "user"), None)
         if asked is None:
@@ -85,6 +90,7 @@ class ChatService:
         self, conversation_id: str, index: int, text: str, model: str, sampling: Sampling
     ) -> AsyncIterator[LiveReply]:
         """Say something else at place `index` and go on from there; what was said before is kept beside."""
+        self._who.must("judge")
         text = _checked(text)
         edited = self._store.conversations.get(conversation_id).turns[index]
         self._store.conversations.add_turn(conversation_id, edited.parent_id, "user", text)
@@ -93,6 +99,7 @@ class ChatService:
 
     async def answer(self, conversation_id: str, model: str, sampling: Sampling) -> AsyncIterator[LiveReply]:
         """Stream a reply to the conversation as it stands and keep it, whole, stopped or broken."""
+        self._who.must("judge")
         turns = self._store.conversations.get(conversation_id).turns
         messages = [turn.as_message() for turn in turns]
         provenance = self._identify(model)
@@ -131,6 +138,7 @@ class ChatService:
 
         Raises UserError if nothing changed.
         """
+        self._who.must("judge")
         shown = self._store.conversations.turn(reply_id)
         made = shown.provenance
         # A correction of a correction is still about what the model said.
@@ -143,20 +151,22 @@ class ChatService:
             ReviewAct(
                 act_id=act_id,
                 reply_id=model_said,
-                reviewer=self._person,
+                reviewer=self._who.name,
                 charter_version=self._charter_version(),
                 correction=after,
                 origin="chat",
+                route="search",
             )
         )
-        provenance = Provenance(model=f"person:{self._person}", corrects=model_said)
+        provenance = Provenance(model=f"person:{self._who.name}", corrects=model_said)
         return self._store.conversations.add_turn(
             shown.conversation_id, shown.parent_id, "assistant", after.strip(), provenance
         )
 
     def react(self, reply_id: str, thumb: Thumb) -> None:
         """Keep a thumb."""
-        self._store.reviews.react(reply_id, thumb, self._person)
+        self._who.must("judge")
+        self._store.reviews.react(reply_id, thumb, self._who.name)
 
 
 def _checked(text: str) -> str:

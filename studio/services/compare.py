@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 from annotation.errors import UserError
+from annotation.people import Person
 from annotation.store import Store
 from annotation.store.comparisons import Answer, Comparison
 from annotation.types import ChatModel, Finish, Frozen, Message, Outcome, Provenance, Sampling
@@ -33,13 +34,13 @@ class CompareService:
         store: Store,
         model: Callable[[], ChatModel],
         identify: Callable[[str], Provenance],
-        person: str,
+        who: Person,
         coin: random.Random | None = None,
     ) -> None:
         self._store = store
         self._model = model
         self._identify = identify
-        self._person = person
+        self._who = who
         self._coin = coin or random.SystemRandom()
 
     async def ask(self, text: str, adapter: str, sampling: Sampling) -> AsyncIterator[LivePair]:
@@ -47,6 +48,7 @@ class CompareService:
 
         Raises UserError for an empty message.
         """
+        self._who.must("judge")
         if not text.strip():
             raise UserError("There is no message to compare on.", do="Write what a customer might ask.")
         prompt = [Message(role="user", text=text.strip())]
@@ -75,11 +77,11 @@ class CompareService:
             Answer(text=texts[side], provenance=_drawn(identity, sampling, finishes.get(side), seconds))
             for side, identity in zip(SIDES, identities, strict=True)
         )
-        yield LivePair(**texts, comparison_id=self._store.comparisons.add(prompt, left, right, self._person))
+        yield LivePair(**texts, comparison_id=self._store.comparisons.add(prompt, left, right, self._who.name))
 
     def vote(self, comparison_id: str, outcome: Outcome, seconds: float | None = None) -> Comparison:
         """Take the one vote and reveal the sides. Raises Conflict for a second vote."""
-        return self._store.comparisons.vote(comparison_id, outcome, self._person, seconds)
+        return self._store.comparisons.vote(comparison_id, outcome, self._who.name, seconds)
 
     def tally(self) -> dict[str, int]:
         """Votes so far: `tuned`, `base`, `tie`, `both_bad`."""

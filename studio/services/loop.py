@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+from annotation.people import Person
 from annotation.store import Store, open_store
 from annotation.store.comparisons import Comparison
 from annotation.types import Frozen
 from studio.services.chat import ChatService
 from studio.services.compare import CompareService
 from studio.services.datasets import DatasetService
+from studio.services.find import FindService
+from studio.services.quality import QualityService
 from studio.services.review import ReviewService
+from studio.services.rules import CharterService
 from studio.services.serving import ServingService
+from studio.services.settle import SettleService
+from studio.services.team import TeamService
 from studio.services.training import TrainingService
 from studio.settings import Settings
 
 ENOUGH_TO_TRAIN = 20
-"""Rows from which a first run is worth starting."""
+"""Judged replies from which a first run is worth starting."""
 
 
 class NextStep(Frozen):
@@ -35,8 +42,9 @@ class Overview(Frozen):
     waiting: int
     reviewed: int
     datasets: int
-    rows_not_in_a_version: int
-    """Rows a version made now would have beyond the newest one."""
+    disputed: int
+    judged_since: int
+    """Reviews and decided votes since the newest version was made."""
     newest_trained: bool
     """Whether a run has learned from the newest version."""
     runs: int
@@ -79,10 +87,10 @@ class Overview(Frozen):
                 action="Compare",
                 link="/compare",
             )
-        if self.rows_not_in_a_version >= ENOUGH_TO_TRAIN:
+        if self.judged_since >= ENOUGH_TO_TRAIN:
             return NextStep(
                 title="Make a dataset version",
-                why=f"{self.rows_not_in_a_version:,} rows are ready that no version holds yet.",
+                why=f"{self.judged_since:,} replies and comparisons were judged that no version holds yet.",
                 action="Go to Datasets",
                 link="/datasets",
             )
@@ -103,31 +111,41 @@ class Overview(Frozen):
 
 @dataclass(frozen=True)
 class Services:
-    """What pages and commands receive."""
+    """What pages and commands receive: everything in the name of one person."""
 
     settings: Settings
     store: Store
     serving: ServingService
+    who: Person
     chat: ChatService
     review: ReviewService
+    find: FindService
+    settle: SettleService
+    quality: QualityService
+    charter: CharterService
+    team: TeamService
     datasets: DatasetService
     training: TrainingService
     compare: CompareService
 
+    def of(self, who: Person) -> Services:
+        """The same in somebody else's name."""
+        return replace(self, who=who, **_named(self.settings, self.store, self.serving, who))
+
     def overview(self) -> Overview:
-        """Where the loop stands, read anew."""
+        """Where the loop stands, read anew. Counts only: it is asked for every few seconds."""
         counts = self.review.counts()
         versions = self.datasets.all()
         runs = self.training.all()
         tally = self.compare.tally()
-        rows = self.datasets.preview().counts()
-        kept = versions[0].rows if versions else {}
+        since = versions[0].made_at if versions else None
         return Overview(
             conversations=self.store.conversations.count(),
             waiting=counts["waiting"],
             reviewed=counts["reviewed"],
+            disputed=counts["disputed"],
             datasets=len(versions),
-            rows_not_in_a_version=sum(max(0, rows[name] - kept.get(name, 0)) for name in ("sft", "preference")),
+            judged_since=self.store.reviews.acts_since(since) + self.store.comparisons.decided(since),
             newest_trained=bool(versions)
             and any(run.dataset_id == versions[0].id and run.state.status == "succeeded" for run in runs),
             runs=len(runs),
@@ -146,24 +164,33 @@ class Services:
 
 
 def open_services(settings: Settings) -> Services:
-    """Open the store and lay out the services; starts nothing."""
+    """Open the store and lay out the services in the name of the person at this machine, who may do everything here
+    since the files are theirs; starts nothing.
+    """
     store = open_store(settings.database)
     serving = ServingService(settings)
-    person = settings.person
+    who = Person(name=settings.person, role="admin")
+    services = Services(
+        settings=settings, store=store, serving=serving, who=who, **_named(settings, store, serving, who)
+    )
+    services.datasets.recover()
+    return services
 
+
+def _named(settings: Settings, store: Store, serving: ServingService, who: Person) -> dict[str, Any]:
     def charter_version() -> int:
         charter = store.charters.current()
         return charter.version if charter else 0
 
-    datasets = DatasetService(store, settings.datasets, person)
-    datasets.recover()
-    return Services(
-        settings=settings,
-        store=store,
-        serving=serving,
-        chat=ChatService(store, serving.model, serving.identify, person, charter_version),
-        review=ReviewService(store, person),
-        datasets=datasets,
-        training=TrainingService(store, settings, serving),
-        compare=CompareService(store, serving.model, serving.identify, person),
-    )
+    return {
+        "chat": ChatService(store, serving.model, serving.identify, who, charter_version),
+        "review": ReviewService(store, who, serving.model, serving.identify),
+        "find": FindService(store, who),
+        "settle": SettleService(store, who),
+        "quality": QualityService(store, who),
+        "charter": CharterService(store, who),
+        "team": TeamService(store, who),
+        "datasets": DatasetService(store, settings.datasets, who),
+        "training": TrainingService(store, settings, serving, who),
+        "compare": CompareService(store, serving.model, serving.identify, who),
+    }

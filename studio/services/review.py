@@ -1,31 +1,89 @@
-"""The review desk: what is next, and what was said about it."""
+"""The review desk: what is next for somebody, and what they say about it."""
 
 from __future__ import annotations
 
-from annotation.errors import UserError
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+
+from pydantic import AwareDatetime, Field
+
+from annotation.acts import Act, ActBody
+from annotation.charter import suggest, system_prompt
+from annotation.errors import Conflict, UserError
+from annotation.people import Person
+from annotation.queue import MAIN
 from annotation.store import Store
-from annotation.store.conversations import new_id
-from annotation.store.reviews import ReviewAct, Reviewed, Verdict
-from annotation.types import Charter, Conversation, Frozen, Turn
+from annotation.store.helpers import Candidate, Suggestion
+from annotation.store.reviews import NOTE_LIMIT, ReviewAct, Verdict
+from annotation.store.tasks import Hold
+from annotation.types import (
+    Charter,
+    ChatModel,
+    Conversation,
+    Frozen,
+    Judgement,
+    Message,
+    Provenance,
+    Question,
+    Sampling,
+    Turn,
+)
+
+REASONS = {
+    "tone": "Tone",
+    "too-long": "Too long",
+    "unclear": "Unclear",
+    "wrong": "Wrong or made up",
+    "missing": "Something missing",
+    "against-rules": "Against the rules",
+    "unfair": "Unfair",
+    "language": "Language mistake",
+}
+"""Why a reply was rewritten, beside the rules it broke."""
+SKIP_REASONS = {
+    "unclear": "I can't tell what was asked",
+    "broken": "The conversation is broken or empty",
+    "sensitive": "It holds something private",
+    "other": "Another reason",
+}
+CORRECTION_LIMIT = 200_000
+"""Longest correction, in characters."""
+
+
+class RulesChanged(Conflict):
+    """A new charter version came into force while the item was open."""
+
+
+class Said(Frozen):
+    """A line of an item's history, for people."""
+
+    who: str
+    when: AwareDatetime
+    kind: str
+    text: str
 
 
 class ReviewItem(Frozen):
-    """One reply to judge, with its conversation up to it."""
+    """One reply to judge, with its whole conversation. Nothing here tells a hidden check or a repeat from the rest."""
 
     act_id: str
-    """Goes back with the save, so that one press counts once."""
+    """Id of the hold; goes back with the save, so that one press counts once."""
     conversation: Conversation
-    said: Reviewed
-    """What was said about it before, if it is looked at again."""
+    """Up to the reply, which comes last."""
+    after: tuple[Turn, ...] = ()
+    """What was said after it."""
+    mine: dict[Question, Judgement] = Field(default_factory=dict)
+    """What this person answered before, where they look at their own answer again."""
+    text_now: str
+    """This person's newest correction, or else the reply itself."""
+    suggestions: tuple[Suggestion, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    said: tuple[Said, ...] = ()
+    """Comments and flags."""
+    expires_at: AwareDatetime
 
     @property
     def reply(self) -> Turn:
         return self.conversation.turns[-1]
-
-    @property
-    def text_now(self) -> str:
-        """The newest correction, or else the reply itself."""
-        return self.said.corrections[-1].after if self.said.corrections else self.reply.text
 
 
 class ReviewForm(Frozen):
@@ -34,75 +92,277 @@ class ReviewForm(Frozen):
     act_id: str
     reply_id: str
     verdicts: tuple[Verdict, ...] = ()
-    corrected: str = ""
-    seconds: float | None = None
+    corrected: str = Field("", max_length=CORRECTION_LIMIT)
+    reasons: tuple[str, ...] = ()
+    ranking: tuple[str, ...] = ()
+    """Replies to the same conversation, best first."""
+    seconds: float | None = Field(None, ge=0)
+    charter_version: int | None = None
+    """The charter on screen; None for the newest."""
+    extra: bool = False
+    """Keep it as an extra opinion, after the hold ran out and somebody else has the reply."""
 
 
 class ReviewService:
-    """What the Review page and `tonesmith review` call."""
+    """What the Review page and `tonesmith review` call, for one person."""
 
-    def __init__(self, store: Store, person: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        who: Person,
+        model: Callable[[], ChatModel],
+        identify: Callable[[str], Provenance],
+    ) -> None:
         self._store = store
-        self._person = person
+        self._who = who
+        self._model = model
+        self._identify = identify
 
     @property
     def charter(self) -> Charter:
         """The newest charter. Raises UserError if there is none."""
+        self._who.must("look")
         charter = self._store.charters.current()
         if charter is None:
             raise UserError(
                 "There is no charter yet.",
                 "House rules to judge by.",
-                "Bring one in with `tonesmith charter FILE.toml`.",
+                "Write one, or take an example, on the Charter page.",
             )
         return charter
 
     def counts(self) -> dict[str, int]:
-        """Replies waiting, reviewed and skipped."""
-        return self._store.reviews.counts()
+        """Replies waiting, reviewed, skipped and in dispute."""
+        self._who.must("look")
+        return self._store.tasks.counts()
 
-    def next(self, exclude: str | None = None) -> ReviewItem | None:
-        """The next reply waiting, other than `exclude`; None when all is done."""
-        reply_id = self._store.reviews.next_waiting(exclude=exclude)
-        return self.item(reply_id) if reply_id else None
+    # What to look at
 
-    def item(self, reply_id: str) -> ReviewItem:
-        """One reply by its id. Raises NotFound."""
-        return ReviewItem(
-            act_id=new_id(),
-            conversation=self._store.conversations.of_reply(reply_id),
-            said=self._store.reviews.of_reply(reply_id),
-        )
+    def next(self, queue: str = MAIN, exclude: Collection[str] = ()) -> ReviewItem | None:
+        """The next reply for this person, held for them; None when nothing is left. `exclude`: what they have open."""
+        self._who.must("judge")
+        settings = self._store.tasks.settings(queue)
+        hold = self._store.tasks.claim(self._who, settings, exclude)
+        return self._item(hold) if hold else None
+
+    def open(self, reply_id: str) -> ReviewItem:
+        """One reply that was found, held for this person. Raises NotFound, Conflict."""
+        self._who.must("judge")
+        return self._item(self._store.tasks.claim_one(self._who, reply_id))
 
     def back(self) -> ReviewItem | None:
         """The reply this person saved or skipped last, to look at it again."""
-        reply_id = self._store.reviews.last_act_of(self._person)
-        return self.item(reply_id) if reply_id else None
+        self._who.must("judge")
+        reply_id = self._store.reviews.last_of(self._who.name)
+        return self.open(reply_id) if reply_id else None
+
+    def _item(self, hold: Hold) -> ReviewItem:
+        conversation, after = self._store.conversations.around(hold.reply_id)
+        history = self._store.reviews.history(hold.reply_id)
+        mine = [act for act in _standing(history) if act.person == self._who.name and hold.route == "search"]
+        corrections = [act.correction.after for act in mine if act.correction]
+        shown = self._store.tasks.settings().suggestions
+        return ReviewItem(
+            act_id=hold.id,
+            conversation=conversation,
+            after=after,
+            mine={one.question: one for act in mine for one in act.judgements},
+            text_now=corrections[-1] if corrections else conversation.turns[-1].text,
+            suggestions=self._suggestions(hold.reply_id, conversation.turns[-1].text) if shown else (),
+            candidates=tuple(self._store.helpers.candidates(hold.reply_id)),
+            said=tuple(_said(act) for act in _standing(history) if act.kind in ("comment", "flag")),
+            expires_at=hold.expires_at,
+        )
+
+    def _suggestions(self, reply_id: str, text: str) -> tuple[Suggestion, ...]:
+        """What the charter's patterns find in the reply, and what was kept before."""
+        charter = self._store.charters.current()
+        found = suggest(charter, text) if charter else []
+        checks = [
+            Suggestion(
+                question=one.question,
+                value="fail",
+                clause_ids=(one.rule_id,),
+                spans=one.spans,
+                why=one.why,
+                author="check:patterns",
+            )
+            for one in found
+        ]
+        return (*checks, *self._store.helpers.suggestions(reply_id))
+
+    def history(self, reply_id: str) -> list[Said]:
+        """Who did what about a reply. A reviewer sees what they did themselves, and what was said to everybody: what
+        others answered stays unseen until a curator settles it.
+        """
+        self._who.must("look")
+        acts = self._store.reviews.history(reply_id)
+        whole = self._who.may("curate")
+        return [
+            _said(act)
+            for act in acts
+            if whole or act.person == self._who.name or act.kind in ("comment", "flag", "unflag")
+        ]
+
+    # What to say
 
     def save(self, form: ReviewForm) -> bool:
         """Keep the answers and the correction; False if this form was saved before.
 
-        A corrected text that equals the newest correction is not a new one. Raises UserError if the form says nothing.
+        A corrected text that equals the newest correction is not a new one. Raises UserError if the form says nothing,
+        Conflict if the rules changed meanwhile, another tab was quicker, or the hold ran out.
         """
-        corrections = self._store.reviews.of_reply(form.reply_id).corrections
-        unchanged = bool(corrections) and corrections[-1].after.strip() == form.corrected.strip()
-        clauses = tuple(clause for verdict in form.verdicts for clause in verdict.clause_ids)
+        self._who.must("judge")
+        charter = self.charter
+        made_under = form.charter_version or charter.version
+        if made_under != charter.version and self._store.charters.get(made_under) != charter:
+            raise RulesChanged(
+                f"The house rules changed while this was open: version {charter.version} is in force now.",
+                "",
+                "Your answers are still here. Look at the rules once more, then save again.",
+            )
+        standing = self._store.reviews.standing(form.reply_id)
+        mine = [correction.after for correction in standing.corrections if correction.author == self._who.name]
+        unchanged = bool(mine) and mine[-1].strip() == form.corrected.strip()
         act = ReviewAct(
             act_id=form.act_id,
             reply_id=form.reply_id,
-            reviewer=self._person,
-            charter_version=self.charter.version,
+            reviewer=self._who.name,
+            charter_version=charter.version,
             verdicts=form.verdicts,
             correction=None if unchanged else form.corrected,
-            reasons=clauses,
+            reasons=form.reasons + tuple(clause for verdict in form.verdicts for clause in verdict.clause_ids),
+            ranking=form.ranking,
             seconds=form.seconds,
+            route="late" if form.extra else "search",
         )
         return self._store.reviews.save(act)
 
-    def skip(self, act_id: str, reply_id: str, reason: str = "no reason given") -> bool:
+    def skip(self, act_id: str, reply_id: str, reason: str = "no reason given") -> None:
         """Set a reply aside; it can be brought back."""
-        return self._store.reviews.skip(act_id, reply_id, self._person, reason)
+        self._who.must("judge")
+        self._store.reviews.skip(act_id, reply_id, self._who.name, SKIP_REASONS.get(reason, reason))
+
+    def pass_on(self, act_id: str, reply_id: str) -> None:
+        """Leave a reply to a colleague; it does not come to this person again."""
+        self._who.must("judge")
+        self._store.reviews.add("pass", reply_id, self._who.name, ActBody(), act_id)
+
+    def undo(self) -> ReviewItem | None:
+        """Take back this person's last save, skip or pass and show that reply again; None if there is none."""
+        self._who.must("judge")
+        undone = self._store.reviews.undo(self._who.name)
+        if undone is None:
+            return None
+        item = self.open(undone.reply_id)
+        answers = {one.question: one for one in undone.judgements}
+        text = undone.correction.after if undone.correction else item.text_now
+        return item.model_copy(update={"mine": answers, "text_now": text})
+
+    def release(self, act_id: str) -> None:
+        """Give a reply back untouched."""
+        self._store.tasks.release(self._who.name, act_id)
+
+    def renew(self, act_id: str) -> bool:
+        """Keep a hold while somebody works on it; False if it ran out."""
+        return self._store.tasks.renew(self._who.name, act_id)
+
+    def flag(self, reply_id: str, to: str | None, text: str) -> None:
+        """Ask a colleague, or any curator, to look at a reply. Raises NotFound for a name nobody has."""
+        self._who.must("judge")
+        if to:
+            self._store.people.get(to)
+        self._store.reviews.add("flag", reply_id, self._who.name, ActBody(text=_note(text, empty=True), to=to or None))
+
+    def unflag(self, reply_id: str) -> None:
+        """Take the flags of a reply down."""
+        self._who.must("judge")
+        self._store.reviews.add("unflag", reply_id, self._who.name, ActBody())
+
+    def comment(self, reply_id: str, text: str) -> Said:
+        """Say something about a reply to everybody who looks at it."""
+        self._who.must("judge")
+        self._store.reviews.add("comment", reply_id, self._who.name, ActBody(text=_note(text)))
+        return _said(self._store.reviews.history(reply_id)[-1])
+
+    def flagged(self) -> list[str]:
+        """Replies flagged for this person."""
+        return self._store.tasks.flagged_for(self._who)
 
     def bring_back_skipped(self) -> int:
         """Queue every skipped reply again; returns how many."""
-        return self._store.reviews.bring_back_skipped()
+        self._who.must("judge")
+        return self._store.reviews.bring_back_skipped(self._who.name)
+
+    # Drafts
+
+    async def draft(self, reply_id: str, models: Sequence[str], with_rules: bool) -> AsyncIterator[Candidate]:
+        """Let each of `models` (`base` or a loaded adapter) write another reply, with the charter as its instructions
+        or without, and keep what they wrote. Raises UserError if the engine can't answer.
+        """
+        self._who.must("judge")
+        conversation = self._store.conversations.of_reply(reply_id)
+        prompt = [turn.as_message() for turn in conversation.turns[:-1]]
+        if with_rules:
+            prompt = [Message(role="system", text=system_prompt(self.charter)), *prompt]
+        sampling = Sampling(temperature=0.8, max_tokens=300)
+        for name in models:
+            text = ""
+            async for chunk in self._model().stream(prompt, model=name, sampling=sampling):
+                text += chunk.text
+            if text.strip():
+                provenance = self._identify(name).model_copy(update={"sampling": sampling})
+                yield self._store.helpers.add_candidate(reply_id, text.strip(), provenance, self._who.name)
+
+
+def _standing(history: Sequence[Act]) -> list[Act]:
+    undone = {act.body.undoes for act in history}
+    return [act for act in history if act.id not in undone and act.kind != "undo"]
+
+
+def _note(text: str, empty: bool = False) -> str:
+    text = text.strip()
+    if not text and not empty:
+        raise UserError("There is nothing to keep.", do="Write something first.")
+    if len(text) > NOTE_LIMIT:
+        raise UserError(f"The note has {len(text):,} characters.", f"At most {NOTE_LIMIT:,}.", "Shorten it.")
+    return text
+
+
+ANSWERS = {
+    ("voice", "pass"): "on brand",
+    ("voice", "fail"): "off brand",
+    ("policy", "pass"): "within policy",
+    ("policy", "fail"): "breaks policy",
+    ("bias", "pass"): "fair",
+    ("bias", "fail"): "biased",
+}
+
+
+def in_words(judgement: Judgement) -> str:
+    """An answer for people: `breaks policy (no-promises)`."""
+    plain = {"unsure": "not sure", "not_applicable": "does not apply"}
+    word = ANSWERS.get((judgement.question, judgement.value)) or f"{judgement.question}: {plain[judgement.value]}"
+    cited = f" ({', '.join(judgement.clause_ids)})" if judgement.clause_ids else ""
+    return f"{word}{cited}" + (f", “{judgement.note}”" if judgement.note else "")
+
+
+def _said(act: Act) -> Said:
+    words = {
+        "skip": "set it aside",
+        "pass": "left it to a colleague",
+        "flag": f"flagged it for {act.body.to or 'a curator'}",
+        "unflag": "took the flag down",
+        "comment": "said",
+        "undo": "took their last answer back",
+        "requeue": "asked for it again",
+        "restore": "brought it back",
+    }
+    if act.kind != "review":
+        said = f"{words[act.kind]}: {act.body.text}" if act.body.text else words[act.kind]
+        return Said(who=act.person, when=act.made_at, kind=act.kind, text=said)
+    parts = [in_words(judgement) for judgement in act.judgements]
+    parts += ["rewrote it"] if act.correction else []
+    parts += ["ranked the drafts"] if act.body.ranking else []
+    settled = "settled: " if act.route == "adjudication" else ""
+    return Said(who=act.person, when=act.made_at, kind="review", text=settled + ", ".join(parts))

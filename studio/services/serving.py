@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 from annotation.errors import UserError
+from annotation.people import Person
 from annotation.types import ChatModel, Frozen, Provenance
 from serving.adapters import AdapterServer, Base
 from serving.client import Client
@@ -233,16 +234,18 @@ class ServingService:
             for adapter in registry.all_adapters(self._settings.adapters)
         ]
 
-    def load(self, name: str) -> None:
+    def load(self, name: str, by: Person) -> None:
         """Load an adapter now. Raises UserError that says why it can't be."""
+        by.must("curate")
         self.model()
         server = self._server()
         server.load(name)
         self._problems.pop(name, None)
         self._loaded = tuple(server.loaded())
 
-    def unload(self, name: str) -> None:
+    def unload(self, name: str, by: Person) -> None:
         """Take an adapter out."""
+        by.must("curate")
         self.model()
         server = self._server()
         server.unload(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from annotation.errors import NotFound, UserError
+from annotation.people import Person
 from annotation.store import Store
 from annotation.types import DatasetVersion, Frozen, utc_now
 from studio.services.serving import ServingService
@@ -32,7 +33,8 @@ class RunView(Frozen):
 class TrainingService:
     """What the Training page and `tonesmith train` call."""
 
-    def __init__(self, store: Store, settings: Settings, serving: ServingService) -> None:
+    def __init__(self, store: Store, settings: Settings, serving: ServingService, who: Person) -> None:
+        self._who = who
         self._store = store
         self._settings = settings
         self._serving = serving
@@ -64,6 +66,7 @@ class TrainingService:
         Raises UserError for whatever would go wrong: no version, no rows, changed files, no model, no disk space,
         another run under way.
         """
+        self._who.must("curate")
         if not version_id:
             raise UserError("There is no dataset version to learn from.", do="Make one on the Datasets page first.")
         busy = [view.id for view in self.all() if view.state.status in ("queued", "running")]
@@ -83,12 +86,14 @@ class TrainingService:
 
     def cancel(self, run_id: str) -> RunState:
         """Stop a run and all it started; what it saved so far stays."""
+        self._who.must("curate")
         run = self._run(run_id)
         launch.cancel(run)
         return run.read_state()
 
     def resume(self, run_id: str) -> None:
         """Go on from the last checkpoint. Raises UserError if there is none, or the run is going."""
+        self._who.must("curate")
         launch.resume(self._run(run_id))
 
     def _run(self, run_id: str) -> RunDir:

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotation.curate import HOLD_OUT_FROM, Rows, curate
+from annotation.curate import HOLD_OUT_FROM, Rows, joined
 from annotation.errors import NotFound, UserError
 from annotation.store import Store, open_store
 from annotation.store.comparisons import Answer
 from annotation.store.reviews import ReviewAct, Verdict
 from annotation.types import Message, Preference, Provenance, Question, Turn, Value
-from annotation.versions import MANIFEST, freeze, read_rows, reasons, recover, verify
+from annotation.versions import MANIFEST, freeze, read_rows, reasons, recover, rows_in, verify
 
 BASE = Provenance(model="m")
 QUESTIONS: tuple[Question, ...] = ("voice", "policy", "bias")
@@ -38,8 +38,7 @@ def judge(store: Store, turn: Turn, correction: str | None = None, **values: Val
 
 
 def rows_of(store: Store) -> Rows:
-    said = store.reviews.everything()
-    return curate(said, store.conversations.of_replies([item.reply_id for item in said]), store.comparisons.voted())
+    return joined(rows_in(store))
 
 
 def test_a_correction_gives_a_row_and_a_pair(store: Store) -> None:
@@ -142,24 +141,24 @@ def test_swapping_a_pair_twice_changes_nothing(chosen: str, rejected: str) -> No
 
 def test_a_version_is_frozen_checked_and_never_made_twice(store: Store, tmp_path: Path) -> None:
     judge(store, reply(store), "Hi there!")
-    version = freeze(store, tmp_path / "datasets", rows_of(store), 1, "ana", "first")
+    version = freeze(store, tmp_path / "datasets", [rows_of(store)], 1, "ana", "first")
     folder = tmp_path / "datasets" / version.id
     assert verify(folder) == store.datasets.get(version.id) == store.datasets.get("1") == version
     assert read_rows(folder, "sft")[0]["messages"][-1] == {"role": "assistant", "content": "Hi there!"}
     with pytest.raises(UserError, match="already holds exactly these rows"):
-        freeze(store, tmp_path / "datasets", rows_of(store), 1, "ana")
+        freeze(store, tmp_path / "datasets", [rows_of(store)], 1, "ana")
     judge(store, reply(store, "More?"), "Sure!")
-    assert freeze(store, tmp_path / "datasets", rows_of(store), 1, "ana").parent_id == version.id
+    assert freeze(store, tmp_path / "datasets", [rows_of(store)], 1, "ana").parent_id == version.id
 
 
 def test_an_empty_version_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to put into a dataset"):
-        freeze(store, tmp_path, Rows(), 1, "ana")
+        freeze(store, tmp_path, [Rows()], 1, "ana")
 
 
 def test_a_changed_version_is_noticed(store: Store, tmp_path: Path) -> None:
     judge(store, reply(store), "Hi there!")
-    version = freeze(store, tmp_path, rows_of(store), 1, "ana")
+    version = freeze(store, tmp_path, [rows_of(store)], 1, "ana")
     rows = tmp_path / version.id / "sft.jsonl"
     rows.write_text(rows.read_text().replace("Hi there!", "Ho there!"))
     with pytest.raises(UserError, match="changed after it was made"):
@@ -170,7 +169,7 @@ def test_a_changed_version_is_noticed(store: Store, tmp_path: Path) -> None:
 
 def test_a_version_whose_card_a_crash_lost_is_taken_up_again(store: Store, tmp_path: Path) -> None:
     judge(store, reply(store), "Hi there!")
-    version = freeze(store, tmp_path / "datasets", rows_of(store), 1, "ana")
+    version = freeze(store, tmp_path / "datasets", [rows_of(store)], 1, "ana")
     other = open_store(f"sqlite:///{tmp_path / 'other.db'}")  # as after a kill between the rename and the row
     assert recover(other, tmp_path / "datasets") == [version]
     assert other.datasets.all() == [version]
@@ -179,7 +178,7 @@ def test_a_version_whose_card_a_crash_lost_is_taken_up_again(store: Store, tmp_p
 
 def test_a_half_written_version_is_not_taken_up(store: Store, tmp_path: Path) -> None:
     judge(store, reply(store), "Hi there!")
-    version = freeze(store, tmp_path / "datasets", rows_of(store), 1, "ana")
+    version = freeze(store, tmp_path / "datasets", [rows_of(store)], 1, "ana")
     aside = tmp_path / "datasets" / ".making-x"
     (tmp_path / "datasets" / version.id).rename(aside)
     assert (aside / MANIFEST).is_file()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from annotation.errors import UserError
 from annotation.importers.chat_logs import import_file
 from annotation.store import Store, open_store
+from annotation.store.search import Filter
 
 GOOD = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
 
@@ -32,7 +33,7 @@ def test_openai_and_sharegpt_lines_go_in_and_a_second_time_adds_nothing(store: S
     assert import_file(store, file).added == 2
     again = import_file(store, file)
     assert (again.added, again.already_there) == (0, 2)
-    assert store.reviews.counts()["waiting"] == 2
+    assert store.tasks.counts()["waiting"] == 2
 
 
 @pytest.mark.parametrize(
@@ -65,9 +66,8 @@ def test_csv_by_its_column_names_with_quoted_line_breaks(store: Store, tmp_path:
     report = import_file(store, file)
     assert report.added == 1
     assert report.refused[0].line == 4
-    reply = store.reviews.next_waiting()
-    assert reply is not None
-    assert store.conversations.of_reply(reply).turns[0].text == "Two\nlines"
+    (hit,) = store.search.find(Filter())
+    assert store.conversations.of_reply(hit.reply_id).turns[0].text == "Two\nlines"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,11 @@ def an_act(reply: Turn, **fields: object) -> ReviewAct:
 
 def test_migrations_make_exactly_the_tables_the_code_uses(store: Store) -> None:
     with store.engine.connect() as db:
-        assert compare_metadata(MigrationContext.configure(db), metadata) == []
+        # The full-text index is SQL of each database's own, outside what SQLAlchemy describes.
+        ours = {"include_name": lambda name, *_: not (name or "").startswith(("turns_text", "ix_turns_text"))}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Skipped unsupported reflection of expression-based index")
+            assert compare_metadata(MigrationContext.configure(db, opts=ours), metadata) == []
 
 
 def test_a_turn_comes_back_as_it_went_in(store: Store) -> None:
@@ -63,9 +68,9 @@ def test_a_retry_keeps_the_old_reply_beside_the_new_one(store: Store) -> None:
 def test_one_act_is_kept_once_however_often_it_is_saved(store: Store) -> None:
     act = an_act(a_reply(store), verdicts=(Verdict(question="voice", value="fail", clause_ids=("warm",)),))
     assert [store.reviews.save(act) for _ in range(3)] == [True, False, False]
-    said = store.reviews.of_reply(act.reply_id)
-    assert len(said.judgements) == len(said.corrections) == 1
-    assert said.judgements[0].clause_ids == ("warm",)
+    (kept,) = store.reviews.history(act.reply_id)
+    assert kept.correction is not None
+    assert [one.clause_ids for one in kept.judgements] == [("warm",)]
 
 
 def test_twenty_writers_at_once_lose_nothing(store: Store) -> None:
@@ -85,7 +90,7 @@ def test_twenty_writers_at_once_lose_nothing(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
-    assert sum(len(said.corrections) for said in store.reviews.everything()) == 100
+    assert sum(len(store.reviews.history(reply.id)) for reply in replies) == 100
 
 
 @pytest.mark.parametrize("table", APPEND_ONLY)
@@ -105,7 +110,7 @@ def test_an_act_that_says_nothing_is_refused(store: Store) -> None:
     reply = a_reply(store)
     with pytest.raises(UserError, match="Nothing is marked"):
         store.reviews.save(an_act(reply, correction=" Dunno. "))
-    assert store.reviews.counts()["waiting"] == 1
+    assert store.tasks.counts()["waiting"] == 1
 
 
 def test_judging_an_unknown_reply_or_a_customers_turn_is_refused(store: Store) -> None:
@@ -113,24 +118,6 @@ def test_judging_an_unknown_reply_or_a_customers_turn_is_refused(store: Store) -
     for wrong in ("nowhere", reply.parent_id):
         with pytest.raises(NotFound):
             store.reviews.save(an_act(reply, reply_id=wrong))
-
-
-def test_the_queue_goes_oldest_first_and_skipped_ones_come_back(store: Store) -> None:
-    first, second = a_reply(store), a_reply(store)
-    assert store.reviews.next_waiting() == first.id
-    assert store.reviews.next_waiting(exclude=first.id) == second.id
-    store.reviews.skip("s1", first.id, "ana", "tired")
-    assert store.reviews.next_waiting() == second.id
-    store.reviews.save(an_act(second))
-    assert store.reviews.next_waiting() is None
-    assert store.reviews.counts() == {"waiting": 0, "reviewed": 1, "skipped": 1}
-    assert store.reviews.bring_back_skipped() == 1
-    assert store.reviews.next_waiting() == first.id
-
-
-def test_an_empty_reply_is_kept_but_never_queued(store: Store) -> None:
-    a_reply(store, said="  ")
-    assert store.reviews.next_waiting() is None
 
 
 def test_a_comparison_takes_one_vote(store: Store) -> None:

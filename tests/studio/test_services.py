@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from annotation.errors import UserError
+from annotation.people import Person
 from annotation.store import Store, open_store
 from annotation.store.reviews import Verdict
 from annotation.types import Charter, Conversation, Provenance, Sampling
@@ -22,6 +23,7 @@ from studio.services.review import ReviewForm, ReviewService
 from studio.settings import Settings, read_settings
 
 SAMPLING = Sampling(temperature=0)
+ANA = Person(name="ana")
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def identify(model: str) -> Provenance:
 
 
 def chat_with(store: Store, model: ScriptedModel) -> ChatService:
-    return ChatService(store, lambda: model, identify, "ana", lambda: 1)
+    return ChatService(store, lambda: model, identify, ANA, lambda: 1)
 
 
 def quick(**faults: int | None) -> ScriptedModel:
@@ -115,12 +117,12 @@ def test_a_correction_takes_the_replys_place_and_the_model_goes_on_from_it(store
     again = chat.correct("act-2", shown.id, "Hi there, friend!")
     assert again.provenance is not None
     assert again.provenance.corrects == reply.id
-    said = store.reviews.of_reply(reply.id).corrections
+    said = store.reviews.standing(reply.id).corrections
     assert [(one.before, one.after) for one in said] == [
         (reply.text, "Hi there!"),
         (reply.text, "Hi there, friend!"),
     ]
-    assert store.reviews.next_waiting() is None
+    assert store.tasks.counts()["waiting"] == 0
     for after, says in (("", "empty"), ("Hi there, friend!", "unchanged")):
         with pytest.raises(UserError, match=says):
             chat.correct("act-3", again.id, after)
@@ -128,7 +130,7 @@ def test_a_correction_takes_the_replys_place_and_the_model_goes_on_from_it(store
 
 def test_the_same_form_saved_twice_counts_once(store: Store) -> None:
     collect(chat_with(store, quick()).send(None, "Hello", "base", SAMPLING))
-    desk = ReviewService(store, "ana")
+    desk = ReviewService(store, ANA, quick, identify)
     item = desk.next()
     assert item is not None
     form = ReviewForm(
@@ -144,7 +146,7 @@ def test_the_same_form_saved_twice_counts_once(store: Store) -> None:
     # Looking at it again and only adding a judgement makes no second correction.
     again = form.model_copy(update={"act_id": back.act_id, "verdicts": (Verdict(question="bias", value="pass"),)})
     assert desk.save(again)
-    assert len(store.reviews.of_reply(item.reply.id).corrections) == 1
+    assert len(store.reviews.standing(item.reply.id).corrections) == 1
 
 
 def pairs(compare: CompareService, adapter: str = "a-1") -> list[LivePair]:
@@ -166,7 +168,7 @@ class TwoVoices:
 
 
 def comparing(store: Store, model: object, seed_: int = 0) -> CompareService:
-    return CompareService(store, lambda: model, identify, "ana", random.Random(seed_))  # type: ignore[arg-type, return-value]
+    return CompareService(store, lambda: model, identify, ANA, random.Random(seed_))  # type: ignore[arg-type, return-value]
 
 
 def test_sides_are_drawn_at_random_and_named_only_after_the_vote(store: Store) -> None:
@@ -205,10 +207,10 @@ def test_a_second_vote_is_refused(store: Store) -> None:
 def test_the_demo_is_seeded_once_and_nothing_is_judged(tmp_path: Path) -> None:
     opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     assert (seed(opened), seed(opened)) == (300, 0)
-    said = opened.reviews.everything()
+    said = {key: standing for some in opened.reviews.standings() for key, (_, standing) in some.items()}
     assert len(said) == len(lines("corrections.jsonl"))
-    assert all(not item.judgements for item in said)
-    assert all(correction.origin == "starter" for item in said for correction in item.corrections)
+    assert all(not standing.answers for standing in said.values())
+    assert all(one.origin == "starter" for standing in said.values() for one in standing.corrections)
 
 
 def test_the_next_step_follows_the_loop(tmp_path: Path) -> None:

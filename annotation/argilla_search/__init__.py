@@ -1,0 +1,7 @@
+"""A search engine for the Argilla server that answers from Argilla's own SQL database, so no index can drift.
+
+It runs inside Argilla's environment, not ours, so it imports nothing of this house and nothing here imports it.
+Start it by putting a folder that holds only a copy of this package on PYTHONPATH:
+`uvicorn argilla_search.server:app` is the server, `python -m argilla_search worker` is Argilla's command line.
+Both need ARGILLA_SEARCH_ENGINE=sql.
+"""

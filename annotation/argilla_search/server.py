@@ -1,0 +1,7 @@
+"""What uvicorn serves: Argilla's own application, which at its start asks for the engine registered here."""
+
+from argilla_server import app
+
+from . import engine  # noqa: F401 -- registers itself
+
+__all__ = ["app"]

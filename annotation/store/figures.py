@@ -1,0 +1,133 @@
+"""Judgements as rows for the figures: who answered what about which reply, and in what time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from annotation.acts import COUNTED
+from annotation.store.part import Part
+from annotation.store.tables import acts, corrections, golds, judgements, turns
+from annotation.types import Question
+
+FETCHED = 20_000
+
+
+class Figures(Part):
+    """Read what agreement, competence and pace are worked out from. Everything comes in pieces, never all at once."""
+
+    def answers(
+        self, question: Question, routes: frozenset[str] = COUNTED
+    ) -> Iterator[tuple[str, str, str, list[str]]]:
+        """(reply, reviewer, value, clauses cited) of the newest answer of each reviewer about each reply.
+
+        Only what stands: nothing that was taken back, and nothing that was asked anew since.
+        """
+        query = (
+            _standing(judgements.c.reply_id, judgements.c.reviewer, judgements.c.value, judgements.c.clause_ids)
+            .where(judgements.c.question == question, judgements.c.route.in_(routes))
+            .order_by(judgements.c.seq)
+        )
+        newest: dict[tuple[str, str], tuple[str, str, str, list[str]]] = {}
+        for row in self._rows(query):
+            newest[row[0], row[1]] = (row[0], row[1], row[2], row[3])
+        yield from newest.values()
+
+    def repeats(self, question: Question) -> Iterator[tuple[str, str, str]]:
+        """(reviewer, first answer, answer at the repeat) of replies that came to somebody a second time."""
+        again = judgements.alias()
+        query = (
+            sa.select(judgements.c.reviewer, judgements.c.value, again.c.value)
+            .join(
+                again,
+                sa.and_(
+                    again.c.reply_id == judgements.c.reply_id,
+                    again.c.reviewer == judgements.c.reviewer,
+                    again.c.question == judgements.c.question,
+                ),
+            )
+            .where(judgements.c.question == question, judgements.c.route == "queue", again.c.route == "repeat")
+        )
+        for row in self._rows(query):
+            yield row[0], row[1], row[2]
+
+    def checks(self, question: Question) -> Iterator[tuple[str, str, str]]:
+        """(reviewer, their answer, the right answer) of hidden checks."""
+        query = (
+            sa.select(judgements.c.reviewer, judgements.c.value, golds.c.answers)
+            .join(golds, golds.c.reply_id == judgements.c.reply_id)
+            .where(judgements.c.question == question, judgements.c.route == "gold")
+        )
+        for row in self._rows(query):
+            if question in row[2]:
+                yield row[0], row[1], row[2][question]
+
+    def paces(self) -> Iterator[tuple[str, str, float | None, int]]:
+        """(reviewer, reply, seconds it was open, characters of the reply) of every review that stands."""
+        query = (
+            sa.select(acts.c.person, acts.c.reply_id, acts.c.seconds, sa.func.length(turns.c.text))
+            .join(turns, turns.c.id == acts.c.reply_id)
+            .where(acts.c.kind == "review", acts.c.route.in_(COUNTED - {"import"}), acts.c.id.not_in(_undone()))
+        )
+        for row in self._rows(query):
+            yield row[0], row[1], row[2], row[3]
+
+    def edits(self) -> Iterator[tuple[str, str, str]]:
+        """(author, before, after) of every correction that stands."""
+        query = sa.select(corrections.c.author, corrections.c.before, corrections.c.after).where(
+            corrections.c.act_id.not_in(_undone())
+        )
+        for row in self._rows(query):
+            yield row[0], row[1], row[2]
+
+    def cited(self) -> list[tuple[Question, str, tuple[str, ...], int, int]]:
+        """(question, value, clauses, charter version, how many) of the different answers that stand."""
+        clauses = sa.cast(judgements.c.clause_ids, sa.Text)
+        columns = (judgements.c.question, judgements.c.value, clauses, judgements.c.charter_version)
+        query = _standing(*columns, sa.func.count()).group_by(*columns)
+        with self._engine.connect() as db:
+            return [(row[0], row[1], tuple(json.loads(row[2])), row[3], row[4]) for row in db.execute(query)]
+
+    def replies_with(self, question: Question, value: str, clause_ids: tuple[str, ...], version: int) -> list[str]:
+        """The replies about which somebody's standing answer is exactly this."""
+        query = _standing(judgements.c.reply_id).where(
+            judgements.c.question == question,
+            judgements.c.value == value,
+            judgements.c.charter_version == version,
+            sa.cast(judgements.c.clause_ids, sa.Text) == json.dumps(list(clause_ids)),
+        )
+        with self._engine.connect() as db:
+            return list(db.scalars(query.distinct()))
+
+    def _rows(self, query: sa.Select[Any]) -> Iterator[Any]:
+        with self._engine.connect().execution_options(yield_per=FETCHED) as db:
+            for part in db.execute(query).partitions():
+                yield from part
+
+
+def _undone() -> sa.Select[Any]:
+    return sa.select(acts.c.body["undoes"].as_string()).where(acts.c.kind == "undo")
+
+
+def _standing(*columns: Any) -> sa.Select[Any]:
+    """Answers that were not taken back, and whose question was not asked anew after them."""
+    asked = acts.alias()
+    given = acts.alias()
+    anew = (
+        sa.exists()
+        .where(
+            asked.c.reply_id == judgements.c.reply_id,
+            asked.c.kind == "requeue",
+            asked.c.seq > given.c.seq,
+            sa.cast(asked.c.body, sa.Text).like(sa.literal('%"') + judgements.c.question + '"%'),
+        )
+        .correlate(judgements, given)
+    )
+    return (
+        sa.select(*columns)
+        .join(given, given.c.id == judgements.c.act_id)
+        .where(judgements.c.act_id.not_in(_undone()), ~anew)
+    )

@@ -1,0 +1,73 @@
+"""What machines offer a reviewer: suggestions of checks and models, and drafts of better replies. Never judgements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from annotation.store.part import Part, new_id
+from annotation.store.tables import candidates, suggestions
+from annotation.types import Frozen, Provenance, Question, Span, Value, utc_now
+
+
+class Suggestion(Frozen):
+    """What a check or a model would say about a reply. Shown or hidden; it never counts as anybody's answer."""
+
+    question: Question
+    value: Value
+    clause_ids: tuple[str, ...] = ()
+    spans: tuple[Span, ...] = ()
+    why: str = ""
+    score: float | None = None
+    """How sure its author is, 0 to 1; None where it can't say."""
+    author: str
+    """`check:<what>` or `model:<name>`."""
+
+
+class Candidate(Frozen):
+    """A reply that a model drafted to stand in for another one."""
+
+    id: str
+    text: str
+    provenance: Provenance
+
+
+class Helpers(Part):
+    """Keep suggestions and drafts, and read them back."""
+
+    def suggest(self, reply_id: str, author: str, given: Sequence[Suggestion]) -> None:
+        """Replace what `author` suggested about a reply."""
+        rows = [
+            one.model_dump(mode="json") | {"id": new_id(), "reply_id": reply_id, "author": author, "made_at": utc_now()}
+            for one in given
+        ]
+        with self._writer.begin() as db:
+            db.execute(suggestions.delete().where(suggestions.c.reply_id == reply_id, suggestions.c.author == author))
+            if rows:
+                db.execute(suggestions.insert(), rows)
+
+    def suggestions(self, reply_id: str) -> list[Suggestion]:
+        """What is suggested about a reply."""
+        query = sa.select(suggestions).where(suggestions.c.reply_id == reply_id).order_by(suggestions.c.seq)
+        with self._engine.connect() as db:
+            return [
+                Suggestion(**{key: row[key] for key in Suggestion.model_fields}) for row in db.execute(query).mappings()
+            ]
+
+    def add_candidate(self, reply_id: str, text: str, provenance: Provenance, author: str) -> Candidate:
+        """Keep a draft; `author` is who asked for it."""
+        candidate = Candidate(id=new_id(), text=text, provenance=provenance)
+        row = candidate.model_dump(mode="json") | {"reply_id": reply_id, "author": author, "made_at": utc_now()}
+        with self._writer.begin() as db:
+            db.execute(candidates.insert().values(row))
+        return candidate
+
+    def candidates(self, reply_id: str) -> list[Candidate]:
+        """The drafts for a reply, oldest first."""
+        query = sa.select(candidates).where(candidates.c.reply_id == reply_id).order_by(candidates.c.seq)
+        with self._engine.connect() as db:
+            return [
+                Candidate(id=row["id"], text=row["text"], provenance=row["provenance"])
+                for row in db.execute(query).mappings()
+            ]

@@ -1,0 +1,244 @@
+"""Find replies: filters, full-text search (SQLite FTS5 or PostgreSQL), and views that are kept under a name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import sqlalchemy as sa
+from pydantic import Field
+
+from annotation.acts import Outcome, TaskState
+from annotation.errors import Conflict, NotFound, UserError
+from annotation.store.part import Part, new_id
+from annotation.store.tables import conversations, judgements, saved_views, tasks, turns
+from annotation.types import Frozen, Question, Value, utc_now
+
+PAGE = 50
+INDEXED_CHARACTERS = 200_000
+"""Longer texts are searchable by their first so many characters on PostgreSQL."""
+
+
+class Filter(Frozen):
+    """Which replies. What is None or empty does not narrow; what is given must all be true."""
+
+    text: Annotated[str, Field(max_length=200)] = ""
+    """Words that the conversation must have, in any order; "in quotes" as a phrase, a trailing * for a beginning."""
+    state: TaskState | Literal["waiting", "reviewed", "flagged", "stale"] | None = None
+    outcome: Outcome | None = None
+    question: Question | None = None
+    value: Value | None = None
+    """Any answer to `question` (or to any question) that anybody gave."""
+    clause: str | None = None
+    """A rule that somebody found broken."""
+    reviewer: str | None = None
+    source: str | None = None
+    language: str | None = None
+    model: str | None = None
+    """Base model or adapter that wrote the reply."""
+    assignee: str | None = None
+    queue: str | None = None
+
+
+class Hit(Frozen):
+    """One reply that was found."""
+
+    reply_id: str
+    position: int
+    """Place in the order in which replies came in; the next page starts after the last one's."""
+    text: str
+    title: str
+    source: str
+    language: str | None
+    state: str
+    outcome: str | None
+    agreement: float | None
+    assignee: str
+    skill: str
+    queue: str
+    overlap: int
+    done: int
+    flagged: bool
+
+
+class View(Frozen):
+    """A filter under a name."""
+
+    id: str
+    name: str
+    owner: str
+    filter: Filter
+
+
+class Search(Part):
+    """Find replies, and keep views."""
+
+    def find(self, wanted: Filter, after: int = 0, limit: int = PAGE) -> list[Hit]:
+        """The replies after place `after`, in the order in which they came in. Raises UserError for odd words."""
+        columns = (
+            tasks.c.reply_id,
+            tasks.c.position,
+            sa.func.substr(turns.c.text, 1, 400).label("text"),
+            conversations.c.title,
+            conversations.c.source,
+            conversations.c.language,
+            *(
+                tasks.c[name]
+                for name in ("state", "outcome", "agreement", "assignee", "skill", "queue", "overlap", "done")
+            ),
+            tasks.c.flag_to.is_not(None).label("flagged"),
+        )
+        query = (
+            sa.select(*columns)
+            .join(turns, turns.c.id == tasks.c.reply_id)
+            .join(conversations, conversations.c.id == turns.c.conversation_id)
+            .where(*self._conditions(wanted), tasks.c.position > after)
+            .order_by(tasks.c.position)
+            .limit(limit)
+        )
+        with self._engine.connect() as db:
+            return [Hit.model_validate(dict(row)) for row in db.execute(query).mappings()]
+
+    def count(self, wanted: Filter) -> int:
+        """How many replies there are like that."""
+        query = sa.select(sa.func.count()).select_from(self.matching(wanted).subquery())
+        with self._engine.connect() as db:
+            return db.scalar(query) or 0
+
+    def matching(self, wanted: Filter) -> sa.Select[Any]:
+        """A query for the ids of the replies, to build others on."""
+        query = sa.select(tasks.c.reply_id)
+        if wanted.source or wanted.language or wanted.text or wanted.model:
+            query = query.join(turns, turns.c.id == tasks.c.reply_id)
+            query = query.join(conversations, conversations.c.id == turns.c.conversation_id)
+        return query.where(*self._conditions(wanted))
+
+    def choices(self) -> dict[str, list[str]]:
+        """What there is to filter by: sources, languages, models, reviewers, assignees."""
+        columns = {
+            "source": conversations.c.source,
+            "language": conversations.c.language,
+            "reviewer": judgements.c.reviewer,
+            "assignee": tasks.c.assignee,
+            "queue": tasks.c.queue,
+        }
+        with self._engine.connect() as db:
+            return {
+                name: [value for value in db.scalars(sa.select(column).distinct().order_by(column)) if value]
+                for name, column in columns.items()
+            }
+
+    def _conditions(self, wanted: Filter) -> list[sa.ColumnElement[bool]]:
+        found = [
+            tasks.c[name] == getattr(wanted, name) for name in ("outcome", "assignee", "queue") if getattr(wanted, name)
+        ]
+        found += [
+            conversations.c[name] == getattr(wanted, name) for name in ("source", "language") if getattr(wanted, name)
+        ]
+        if wanted.state:
+            found.append(_in_state(wanted.state))
+        if wanted.model:
+            found.append(
+                sa.or_(
+                    turns.c.provenance["adapter"].as_string() == wanted.model,
+                    turns.c.provenance["model"].as_string() == wanted.model,
+                )
+            )
+        if wanted.question or wanted.value or wanted.clause or wanted.reviewer:
+            found.append(tasks.c.reply_id.in_(_judged(wanted)))
+        if wanted.text.strip():
+            found.append(turns.c.conversation_id.in_(self._with_words(wanted.text)))
+        return found
+
+    def _with_words(self, text: str) -> sa.Select[Any]:
+        words = words_of(text)
+        if self._engine.dialect.name == "sqlite":
+            match = " ".join(_fts5(word) for word in words)
+            hits = sa.text("SELECT rowid FROM turns_text WHERE turns_text MATCH :match").bindparams(match=match)
+            return sa.select(turns.c.conversation_id).where(
+                turns.c.seq.in_(hits.columns(sa.column("rowid", sa.Integer)))
+            )
+        vector = sa.func.to_tsvector(
+            sa.literal_column("'simple'"),
+            sa.func.left(turns.c.text, sa.literal_column(str(INDEXED_CHARACTERS))),
+        )
+        query = " & ".join(_tsquery(word) for word in words)
+        return sa.select(turns.c.conversation_id).where(
+            vector.op("@@")(sa.func.to_tsquery(sa.literal_column("'simple'"), query))
+        )
+
+    # Views
+
+    def views(self) -> list[View]:
+        """Everybody's views, by name."""
+        with self._engine.connect() as db:
+            rows = db.execute(sa.select(saved_views).order_by(saved_views.c.name)).mappings()
+            return [View(id=row["id"], name=row["name"], owner=row["owner"], filter=row["body"]) for row in rows]
+
+    def keep_view(self, name: str, owner: str, wanted: Filter) -> View:
+        """Keep a filter under a name. Raises UserError without a name, Conflict for one that is taken."""
+        if not name.strip():
+            raise UserError("The view has no name.", do="Give it one, then save it.")
+        view = View(id=new_id(), name=name.strip()[:100], owner=owner, filter=wanted)
+        row = {"id": view.id, "name": view.name, "owner": owner, "made_at": utc_now()}
+        try:
+            with self._writer.begin() as db:
+                db.execute(saved_views.insert().values(row | {"body": wanted.model_dump(exclude_defaults=True)}))
+        except sa.exc.IntegrityError as error:
+            raise Conflict(f"You have a view called '{view.name}' already.", do="Choose another name.") from error
+        return view
+
+    def drop_view(self, view_id: str, owner: str) -> None:
+        """Remove one of one's own views. Raises NotFound."""
+        with self._writer.begin() as db:
+            mine = saved_views.c.id == view_id, saved_views.c.owner == owner
+            if not db.execute(saved_views.delete().where(*mine)).rowcount:
+                raise NotFound("That view is not yours, or is gone.")
+
+
+def words_of(text: str) -> list[str]:
+    """The words and "phrases in quotes" to look for; a trailing * stays with its word. Raises UserError for none."""
+    found = [
+        (phrase or word).strip() + ("*" if word.endswith("*") else "")
+        for phrase, word in re.findall(r'"([^"]*)"|([^\s"]+)', text)
+    ]
+    kept = [word for word in (re.sub(r"\*{2,}$", "*", one) for one in found) if re.search(r"\w", word)]
+    if not kept:
+        raise UserError(f"There is no word to look for in '{text}'.", do="Type a word that the conversation has.")
+    return kept
+
+
+def _fts5(word: str) -> str:
+    """Quoted, so that nothing in it is an operator; the star stays outside the quotes."""
+    star = "*" if word.endswith("*") else ""
+    return '"' + word.rstrip("*").replace('"', '""') + '"' + star
+
+
+def _tsquery(word: str) -> str:
+    star = ":*" if word.endswith("*") else ""
+    parts = re.findall(r"\w+", word)
+    return (
+        "("
+        + " <-> ".join(f"'{part}'{star if number == len(parts) - 1 else ''}" for number, part in enumerate(parts))
+        + ")"
+    )
+
+
+def _in_state(state: str) -> sa.ColumnElement[bool]:
+    groups: dict[str, Sequence[str]] = {"waiting": ("open", "full"), "reviewed": ("done", "disputed")}
+    if state == "flagged":
+        return tasks.c.flag_to.is_not(None)
+    if state == "stale":
+        return tasks.c.stale
+    return tasks.c.state.in_(groups.get(state, (state,)))
+
+
+def _judged(wanted: Filter) -> sa.Select[Any]:
+    query = sa.select(judgements.c.reply_id)
+    for name in ("question", "value", "reviewer"):
+        if given := getattr(wanted, name):
+            query = query.where(judgements.c[name] == given)
+    if wanted.clause:
+        query = query.where(sa.cast(judgements.c.clause_ids, sa.Text).like(f'%"{wanted.clause}"%'))
+    return query

@@ -1,0 +1,238 @@
+"""Charter: the house rules as people read them, changed as a text, with what a change would mean before it is kept."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from annotation.charter import Change, system_prompt, write_markdown, write_toml
+from annotation.types import Axis, Charter, Clause, Trait
+from studio.charter_examples import shipped
+from studio.parts import shell
+from studio.parts.diff import diff_html
+from studio.parts.guard import by_person
+from studio.parts.words import ago, badge, count, empty
+from studio.services import Services
+
+FORMS = (("Text (Markdown)", "md"), ("TOML", "toml"))
+SEVERE = {"minor": "quiet", "major": "warn", "critical": "bad"}
+
+
+def build(services: Services) -> None:
+    """Lay out the page and wire it."""
+    shell.header(services, "Charter")
+    shell.title("Charter", "The house rules that every reply is judged by. Each change is a new version.")
+    act = by_person(services, _Chamber)
+    with gr.Tabs() as tabs:
+        with gr.Tab("Rules", id="rules"):
+            rules = gr.HTML(elem_id="ts-rules")
+        with gr.Tab("Change them", id="edit"):
+            with gr.Row(equal_height=True):
+                form = gr.Radio(FORMS, value="md", label="Written as", scale=2, elem_id="ts-form")
+                example = gr.Dropdown(
+                    [("–", None), *((_title(name), name) for name in shipped())],
+                    value=None,
+                    label="Start from an example",
+                    scale=2,
+                    elem_id="ts-example",
+                )
+                file = gr.UploadButton("Open a file (.md, .toml)", file_types=[".md", ".toml"], scale=1, min_width=180)
+            text = gr.Code(
+                language="markdown",
+                label="The rules as text",
+                lines=24,
+                max_lines=34,
+                elem_id="ts-charter-text",
+                wrap_lines=True,
+            )
+            with gr.Row():
+                check = gr.Button("See what it would change", elem_id="ts-check")
+                keep = gr.Button("Keep it as the new version", variant="primary", visible=False, elem_id="ts-keep")
+            again = gr.Checkbox(True, label="Ask again for every reply whose judgement no longer holds", visible=False)
+            consequence = gr.HTML(elem_id="ts-consequence")
+        with gr.Tab("Versions", id="versions"):
+            with gr.Row():
+                old = gr.Dropdown([], label="From version", elem_id="ts-old")
+                new = gr.Dropdown([], label="To version", elem_id="ts-new")
+            difference = gr.HTML(elem_id="ts-charter-difference")
+            files = gr.Files(label="The newest version as files", height=110)
+        with gr.Tab("As instructions", id="prompt"):
+            gr.HTML(
+                '<p class="ts-muted">What a model is told, where it is given the rules instead of trained on them: the '
+                "drafts on the review desk are written under it.</p>"
+            )
+            prompt = gr.HTML(elem_id="ts-prompt")
+
+    screen = [rules, text, old, new, difference, files, prompt]
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
+    form.input(act(_Chamber.as_form), [text, form], text, **quiet)
+    example.input(act(_Chamber.example), [example, form], [text, consequence, keep, again], **quiet)
+    file.upload(act(_Chamber.opened), file, [text, form, consequence, keep, again], **quiet)
+    check.click(act(_Chamber.check), [text, form], [consequence, keep, again], **quiet)
+    text.change(
+        lambda: (gr.Button(visible=False), gr.Checkbox(visible=False)), None, [keep, again], queue=False, **quiet
+    )
+    keep.click(act(_Chamber.keep), [text, form, again], [consequence, keep, again, *screen, tabs], api_name=False)
+    gr.on([old.input, new.input], act(_Chamber.between), [old, new], difference, **quiet)
+    page = gr.context.Context.root_block
+    if page is not None:
+        page.load(act(_Chamber.arrive), form, screen, **quiet)
+
+
+class _Chamber:
+    """The page's handlers."""
+
+    def __init__(self, services: Services) -> None:
+        self._charter = services.charter
+
+    def arrive(self, form: str) -> list[Any]:
+        now = self._charter.current()
+        if now is None:
+            why = "Start from an example under ‘Change them’, or open a file of your own."
+            nothing = empty("No rules yet", why)
+            return [nothing, "", gr.Dropdown([]), gr.Dropdown([]), "", gr.Files(visible=False), ""]
+        cards = self._charter.versions()
+        choices = [(f"Version {card.version}, {card.author}, {ago(card.made_at)}", card.version) for card in cards]
+        before = cards[1].version if len(cards) > 1 else now.version
+        return [
+            charter_html(now),
+            self._charter.as_text(now.version, form),
+            gr.Dropdown(choices, value=before),
+            gr.Dropdown(choices, value=now.version),
+            self.between(before, now.version),
+            gr.Files(self._files(now), visible=True),
+            f'<div class="ts-diff">{escape(system_prompt(now))}</div>',
+        ]
+
+    def as_form(self, text: str, form: str) -> Any:
+        """The same rules, written the other way. What can't be read stays as it is, with the reason."""
+        other = "md" if form == "toml" else "toml"
+        return gr.Code(write_as(self._charter.read(text, other), form), language=_language(form))
+
+    def example(self, name: str | None, form: str) -> list[Any]:
+        if not name:
+            return [gr.skip()] * 4
+        charter = self._charter.read(shipped()[name].read_text(encoding="utf-8"), "toml")
+        return [write_as(charter, form), *_not_checked()]
+
+    def opened(self, path: str) -> list[Any]:
+        form = "toml" if path.endswith(".toml") else "md"
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        return [gr.Code(text, language=_language(form)), form, *_not_checked()]
+
+    def check(self, text: str, form: str) -> list[Any]:
+        found = self._charter.consequence(self._charter.read(text, form))
+        if self._charter.current() is not None and not found.changes:
+            return [
+                '<div class="ts-notice" role="status">That says the same as the version in force.</div>',
+                gr.Button(visible=False),
+                gr.Checkbox(visible=False),
+            ]
+        stale = (
+            f"{count(found.answers, 'answer')} about {count(found.replies, 'reply', 'replies')} would no longer hold."
+            if found.answers
+            else "Every earlier answer would still hold."
+        )
+        said = f'<div class="ts-notice" role="status"><b>{escape(stale)}</b></div>{changes_html(found.changes)}'
+        return [said, gr.Button(visible=True), gr.Checkbox(visible=found.answers > 0)]
+
+    def keep(self, text: str, form: str, again: bool) -> list[Any]:
+        kept = self._charter.save(self._charter.read(text, form), again)
+        said = f'<div class="ts-notice ts-good" role="status">Version {kept.version} is in force.</div>'
+        return [
+            said,
+            gr.Button(visible=False),
+            gr.Checkbox(visible=False),
+            *self.arrive(form),
+            gr.Tabs(selected="rules"),
+        ]
+
+    def between(self, old: int | None, new: int | None) -> str:
+        if old is None or new is None:
+            return ""
+        changes = self._charter.between(old, new)
+        return changes_html(changes) if changes else '<p class="ts-muted">No difference.</p>'
+
+    def _files(self, charter: Charter) -> list[str]:
+        folder = Path(tempfile.mkdtemp(prefix="tonesmith-charter-"))
+        paths = [folder / f"charter-{charter.version}.{form}" for form in ("md", "toml")]
+        for path in paths:
+            path.write_text(self._charter.as_text(charter.version, path.suffix[1:]), encoding="utf-8")
+        return [str(path) for path in paths]
+
+
+def write_as(charter: Charter, form: str) -> str:
+    """A charter as `md` or `toml`."""
+    return write_toml(charter) if form == "toml" else write_markdown(charter)
+
+
+def _language(form: str) -> Any:
+    return "markdown" if form == "md" else None
+
+
+def _title(name: str) -> str:
+    return name.replace("-", " ").capitalize()
+
+
+def _not_checked() -> list[Any]:
+    return ["", gr.Button(visible=False), gr.Checkbox(visible=False)]
+
+
+def charter_html(charter: Charter) -> str:
+    """The rules as people read them."""
+    languages = f" · replies in {', '.join(charter.languages)}" if charter.languages else ""
+    head = (
+        f'<p class="ts-small ts-muted">{badge(f"version {charter.version}")}{escape(languages)}</p>'
+        f'<h2 class="ts-h2">{escape(charter.name)}</h2><p class="ts-purpose">{escape(charter.purpose)}</p>'
+    )
+    parts = (
+        ("Voice", "".join(_trait(rule) for rule in charter.voice)),
+        ("Policy", "".join(_clause(rule) for rule in charter.policy)),
+        ("Fairness", "".join(_axis(rule) for rule in charter.bias)),
+    )
+    body = "".join(f'<section><h2 class="ts-h2">{name}</h2>{rules}</section>' for name, rules in parts if rules)
+    return f'<div class="ts-charter">{head}{body}</div>'
+
+
+def _rule(rule: Trait | Clause | Axis, more: str, mark: str = "") -> str:
+    return f"<article><h3><code>{escape(rule.id)}</code>{mark}</h3><p>{escape(rule.text)}</p>{more}</article>"
+
+
+def _trait(rule: Trait) -> str:
+    return _rule(
+        rule,
+        _quoted("Do", rule.dos, "good") + _quoted("Don’t", rule.donts, "bad") + _quoted("For example", rule.examples),
+    )
+
+
+def _clause(rule: Clause) -> str:
+    return _rule(rule, _quoted("Breaks it", rule.violations, "bad"), badge(rule.severity, SEVERE[rule.severity]))
+
+
+def _axis(rule: Axis) -> str:
+    groups = f'<p class="ts-small ts-muted">Compares {escape(", ".join(rule.groups))}.</p>' if rule.groups else ""
+    return _rule(rule, groups)
+
+
+def _quoted(label: str, texts: Sequence[str], tone: str = "quiet") -> str:
+    lines = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return f'<div class="ts-quoted"><b class="ts-{tone}">{label}</b><ul>{lines}</ul></div>' if texts else ""
+
+
+def changes_html(changes: Sequence[Change]) -> str:
+    """What changed, a sentence each, with the words that differ."""
+    lines = []
+    for change in changes:
+        before, after = (_text(value) for value in (change.before, change.after))
+        detail = f'<div class="ts-diff" dir="auto">{diff_html(before, after)}</div>' if before != after else ""
+        lines.append(f"<li><p>{escape(change.sentence())}</p>{detail}</li>")
+    return f'<ul class="ts-changes">{"".join(lines)}</ul>'
+
+
+def _text(value: object) -> str:
+    return "\n".join(str(part) for part in value) if isinstance(value, tuple | list) else str(value or "")

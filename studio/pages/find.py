@@ -1,0 +1,264 @@
+"""Find: search and filter replies, keep views, and change many at once with a look before and an undo after."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any, get_args
+
+import gradio as gr
+
+from annotation.acts import Outcome
+from annotation.store.batches import Batch, Change
+from annotation.store.search import Filter, Hit
+from studio.pages.settle import NAMES
+from studio.parts import shell
+from studio.parts.guard import by_person
+from studio.parts.words import ago, badge, count, empty, table
+from studio.services import Services
+
+STATES = (
+    ("Waiting", "waiting"), ("Reviewed", "reviewed"), ("Set aside", "skipped"), ("Reviewers differ", "disputed"),
+    ("Flagged", "flagged"), ("Asked again", "stale"), ("Hidden check", "gold"),
+)  # fmt: skip
+SAID = {
+    "open": "waiting",
+    "full": "being judged",
+    "done": "reviewed",
+    "disputed": "reviewers differ",
+    "skipped": "set aside",
+    "gold": "hidden check",
+}
+VALUES = (("Fine", "pass"), ("At fault", "fail"), ("Not sure", "unsure"), ("Does not apply", "not_applicable"))
+FIELDS = (
+    "text",
+    "state",
+    "outcome",
+    "question",
+    "value",
+    "clause",
+    "reviewer",
+    "source",
+    "language",
+    "model",
+    "assignee",
+    "queue",
+)
+PAGE = 25
+
+
+def build(services: Services) -> None:
+    """Lay out the page and wire it."""
+    shell.header(services, "Review")
+    shell.title("Find", "Search the conversations, open a reply, or change many at once.", "Find")
+    act = by_person(services, _Shelf)
+    with gr.Row(equal_height=True):
+        text = gr.Textbox(
+            label="Words",
+            info='All of them; "in quotes" as a phrase, refund* for a beginning',
+            scale=5,
+            elem_id="ts-words",
+        )
+        state = gr.Dropdown(
+            [("Any", None), *STATES], value=None, label="Where it stands", scale=2, min_width=160, elem_id="ts-state"
+        )
+        view = gr.Dropdown([], label="Your views", scale=2, min_width=160, elem_id="ts-view")
+        look = gr.Button("Find", variant="primary", scale=1, min_width=100, elem_id="ts-find")
+    with gr.Accordion("More filters", open=False):
+        with gr.Row():
+            outcome = gr.Dropdown(
+                [("Any", None), *((name.capitalize(), name) for name in get_args(Outcome))], value=None, label="Came to"
+            )
+            question = gr.Dropdown(
+                [("Any", None), *((name, key) for key, name in NAMES.items())], value=None, label="Question"
+            )
+            value = gr.Dropdown([("Any", None), *VALUES], value=None, label="Answer")
+            clause = gr.Dropdown([("Any", None)], value=None, label="Rule at fault")
+        with gr.Row():
+            reviewer = gr.Dropdown([("Anybody", None)], value=None, label="Judged by")
+            source = gr.Dropdown([("Any", None)], value=None, label="Came from")
+            language = gr.Dropdown([("Any", None)], value=None, label="Language")
+            model = gr.Textbox(label="Written by", info="A model or an adapter", max_length=200)
+            assignee = gr.Dropdown([("Anybody", None)], value=None, label="Kept for")
+            queue = gr.Dropdown([("Any", None)], value=None, label="Queue")
+        with gr.Row(equal_height=True):
+            name = gr.Textbox(label="Keep this as a view called", max_length=100, scale=4, elem_id="ts-view-name")
+            keep = gr.Button("Keep the view", scale=1, min_width=130, elem_id="ts-keep-view")
+            drop = gr.Button("Remove the chosen view", scale=1, min_width=130)
+    found = gr.HTML(elem_id="ts-found")
+    with gr.Row():
+        first = gr.Button("From the start", size="sm", visible=False, min_width=120)
+        more = gr.Button("Next page", size="sm", visible=False, min_width=120, elem_id="ts-more")
+    after = gr.State(0)
+    with gr.Accordion("Change all of them at once", open=False, visible=services.who.may("curate"), elem_id="ts-batch"):
+        with gr.Row():
+            give = gr.Dropdown([("As it is", None), ("Everybody", "")], value=None, label="Keep for", elem_id="ts-give")
+            skill = gr.Textbox(label="Ask for the skill", info="For example a language tag; a single - asks for none")
+            priority = gr.Dropdown(
+                [("As it is", None), ("First", 2), ("Earlier", 1), ("Ordinary", 0), ("Later", -1)],
+                value=None,
+                label="When",
+                elem_id="ts-priority",
+            )
+            overlap = gr.Dropdown(
+                [("As it is", None), *((str(number), number) for number in range(1, 6))],
+                value=None,
+                label="Reviewers each",
+            )
+            move = gr.Textbox(label="Move to the queue", max_length=64)
+            aside = gr.Checkbox(label="Set them aside", elem_id="ts-aside")
+        with gr.Row(equal_height=True):
+            preview = gr.Button("See what it would change", elem_id="ts-preview-change")
+            make = gr.Button("Change them", variant="primary", visible=False, elem_id="ts-make-change")
+        said = gr.HTML(elem_id="ts-change-said")
+        with gr.Row(equal_height=True):
+            past = gr.Dropdown([], label="Earlier changes", scale=4, elem_id="ts-past")
+            undo = gr.Button("Take it back", scale=1, min_width=130, elem_id="ts-take-back")
+
+    form = [text, state, outcome, question, value, clause, reviewer, source, language, model, assignee, queue]
+    change = [give, skill, priority, overlap, move, aside]
+    page_of = [found, first, more, after]
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
+    gr.on([look.click, text.submit, first.click], act(_Shelf.look), form, page_of, **quiet)
+    more.click(act(_Shelf.more), [after, *form], page_of, **quiet)
+    view.input(act(_Shelf.use_view), view, [*form, *page_of], **quiet)
+    keep.click(act(_Shelf.keep_view), [name, *form], [view, name], **quiet)
+    drop.click(act(_Shelf.drop_view), view, view, **quiet)
+    preview.click(act(_Shelf.preview), [*form, *change], [said, make], **quiet)
+    make.click(act(_Shelf.make), [*form, *change], [said, make, past, *page_of], **quiet)
+    undo.click(act(_Shelf.undo), [past, *form], [said, past, *page_of], **quiet)
+    page = gr.context.Context.root_block
+    if page is not None:
+        choices = [view, clause, reviewer, source, language, assignee, queue, give, past]
+        page.load(act(_Shelf.arrive), None, [*choices, *page_of], **quiet)
+
+
+class _Shelf:
+    """The page's handlers."""
+
+    def __init__(self, services: Services) -> None:
+        self._find = services.find
+        self._charter = services.charter
+        self._team = services.team
+        self._may_curate = services.who.may("curate")
+
+    def arrive(self) -> list[Any]:
+        there = self._find.choices()
+        charter = self._charter.current()
+        rules = [rule for part in (charter.voice, charter.policy, charter.bias) for rule in part] if charter else []
+        anything = [("Any", None)]
+        people = [(person.name, person.name) for person in self._team.people() if person.active]
+        dropdowns = [
+            self._views(None),
+            gr.Dropdown([*anything, *((rule.id, rule.id) for rule in rules)]),
+            *(
+                gr.Dropdown([*anything, *((value, value) for value in there[name])])
+                for name in ("reviewer", "source", "language", "assignee", "queue")
+            ),
+            gr.Dropdown([("As it is", None), ("Everybody", ""), *people]),
+            self._past(),
+        ]
+        return [*dropdowns, *self._page(Filter(), 0)]
+
+    def look(self, *form: Any) -> list[Any]:
+        return self._page(_filter(form), 0)
+
+    def more(self, after: int, *form: Any) -> list[Any]:
+        return self._page(_filter(form), after)
+
+    def use_view(self, view_id: str | None) -> list[Any]:
+        view = next((view for view in self._find.views() if view.id == view_id), None)
+        wanted = view.filter if view else Filter()
+        return [*(getattr(wanted, name) for name in FIELDS), *self._page(wanted, 0)]
+
+    def keep_view(self, name: str, *form: Any) -> list[Any]:
+        view = self._find.keep_view(name, _filter(form))
+        return [self._views(view.id), ""]
+
+    def drop_view(self, view_id: str | None) -> Any:
+        self._find.drop_view(view_id or "")
+        return self._views(None)
+
+    def preview(self, *values: Any) -> list[Any]:
+        wanted, change = _filter(values[: len(FIELDS)]), _change(values[len(FIELDS) :])
+        number = self._find.preview(wanted)
+        if not change.sentence():
+            return ['<p class="ts-muted">Choose what to do with them.</p>', gr.Button(visible=False)]
+        text = f"This would touch {count(number, 'waiting reply', 'waiting replies')}: {change.sentence()}."
+        return [f'<div class="ts-notice" role="status">{escape(text)}</div>', gr.Button(visible=number > 0)]
+
+    def make(self, *values: Any) -> list[Any]:
+        wanted = _filter(values[: len(FIELDS)])
+        batch = self._find.change(wanted, _change(values[len(FIELDS) :]))
+        text = f"Done for {count(batch.size, 'reply', 'replies')}. It can be taken back below."
+        said = f'<div class="ts-notice ts-good" role="status">{text}</div>'
+        return [said, gr.Button(visible=False), self._past(), *self._page(wanted, 0)]
+
+    def undo(self, batch_id: str | None, *form: Any) -> list[Any]:
+        number = self._find.take_back(batch_id or "")
+        said = f'<div class="ts-notice ts-good" role="status">Taken back for {count(number, "reply", "replies")}.</div>'
+        return [said, self._past(), *self._page(_filter(form), 0)]
+
+    def _views(self, chosen: str | None) -> Any:
+        views = [(f"{view.name} ({view.owner})", view.id) for view in self._find.views()]
+        return gr.Dropdown([("All replies", None), *views], value=chosen)
+
+    def _past(self) -> Any:
+        undone = [batch for batch in self._find.changes() if batch.undone_at is None] if self._may_curate else []
+        return gr.Dropdown([(_in_words(batch), batch.id) for batch in undone], value=undone[0].id if undone else None)
+
+    def _page(self, wanted: Filter, after: int) -> list[Any]:
+        hits = self._find.find(wanted, after, PAGE + 1)
+        shown, rest = hits[:PAGE], hits[PAGE:]
+        number = count(self._find.count(wanted), "reply", "replies")
+        return [
+            hits_html(shown, number),
+            gr.Button(visible=after > 0),
+            gr.Button(visible=bool(rest)),
+            shown[-1].position if shown else 0,
+        ]
+
+
+def _filter(form: Any) -> Filter:
+    given = {name: value for name, value in zip(FIELDS, form, strict=True) if value not in (None, "")}
+    return Filter.model_validate(given)
+
+
+def _change(values: Any) -> Change:
+    assignee, skill, priority, overlap, queue, aside = values
+    return Change(
+        assignee=assignee,
+        skill={"": None, "-": ""}.get(skill.strip(), skill.strip()),
+        priority=priority,
+        overlap=overlap,
+        queue=queue.strip() or None,
+        set_aside=True if aside else None,
+    )
+
+
+def _in_words(batch: Batch) -> str:
+    return f"{ago(batch.made_at)}, {batch.author}: {batch.change.sentence()} ({count(batch.size, 'reply', 'replies')})"
+
+
+def hits_html(hits: list[Hit], number: str) -> str:
+    """The replies that were found, each with a link to the desk."""
+    if not hits:
+        return empty("Nothing is like that", "Take a filter away, or look for fewer words.")
+    rows = [
+        [
+            f'<a href="/review?reply={escape(hit.reply_id)}">{escape(_short(hit.text))}</a>'
+            f'<div class="ts-small ts-muted">{escape(hit.title)}</div>',
+            badge(SAID[hit.state], {"disputed": "warn", "done": "good"}.get(hit.state, "quiet"))
+            + (badge("flagged", "warn") if hit.flagged else ""),
+            escape(hit.outcome or "–"),
+            f"{hit.done} of {hit.overlap}",
+            escape(hit.assignee or "everybody") + (f" · {escape(hit.skill)}" if hit.skill else ""),
+            escape(hit.source) + (f" · {escape(hit.language)}" if hit.language else ""),
+        ]
+        for hit in hits
+    ]
+    return table(("Reply", "Stands", "Came to", "Judged", "For", "From"), rows, number)
+
+
+def _short(text: str, limit: int = 140) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"

@@ -1,0 +1,127 @@
+"""The charter: read it, change it, see what a change makes stale, and ask for that again."""
+
+from __future__ import annotations
+
+from pydantic import AwareDatetime
+
+from annotation.charter import (
+    Change,
+    compare,
+    parse_markdown,
+    parse_toml,
+    stale_combinations,
+    write_markdown,
+    write_toml,
+)
+from annotation.errors import UserError
+from annotation.people import Person
+from annotation.store import Store
+from annotation.types import Charter, Frozen, Question
+
+
+class VersionCard(Frozen):
+    """One version, in a line."""
+
+    version: int
+    name: str
+    author: str
+    made_at: AwareDatetime
+
+
+class Consequence(Frozen):
+    """What a new version would change, and which earlier answers it would make stale."""
+
+    charter: Charter
+    changes: tuple[Change, ...]
+    replies: int
+    """Replies with an answer that no longer holds."""
+    answers: int
+
+
+class CharterService:
+    """What the Charter page and `tonesmith charter` call, for one person."""
+
+    def __init__(self, store: Store, who: Person) -> None:
+        self._store = store
+        self._who = who
+
+    def current(self) -> Charter | None:
+        """The newest version, None if there is none yet."""
+        self._who.must("look")
+        return self._store.charters.current()
+
+    def versions(self) -> list[VersionCard]:
+        """All versions, newest first."""
+        self._who.must("look")
+        return [VersionCard(**row) for row in self._store.charters.cards()]
+
+    def get(self, version: int) -> Charter:
+        """One version. Raises NotFound."""
+        self._who.must("look")
+        return self._store.charters.get(version)
+
+    def between(self, old: int, new: int) -> tuple[Change, ...]:
+        """What changed from one version to another. Raises NotFound."""
+        return compare(self.get(old), self.get(new))
+
+    def as_text(self, version: int, form: str) -> str:
+        """A version as a file people can edit: `toml` or `md`."""
+        charter = self.get(version)
+        return write_toml(charter) if form == "toml" else write_markdown(charter)
+
+    def read(self, text: str, form: str) -> Charter:
+        """A charter out of an edited text. Raises UserError that lists what is wrong, with lines."""
+        self._who.must("look")
+        if not text.strip():
+            raise UserError("There is no text.", "A charter.", "Write one, or load an example.")
+        return parse_toml(text, "The text") if form == "toml" else parse_markdown(text, "The text")
+
+    def consequence(self, charter: Charter) -> Consequence:
+        """What keeping `charter` as the next version would mean. Nothing is kept yet."""
+        self._who.must("look")
+        newest = self._store.charters.current()
+        if newest is None:
+            return Consequence(charter=charter, changes=(), replies=0, answers=0)
+        stale = self._stale([*self._store.charters.all(), charter.model_copy(update={"version": newest.version + 1})])
+        replies = {reply_id for key in stale for reply_id in self._store.figures.replies_with(*key)}
+        return Consequence(
+            charter=charter, changes=compare(newest, charter), replies=len(replies), answers=sum(stale.values())
+        )
+
+    def save(self, charter: Charter, ask_again: bool = True) -> Charter:
+        """Keep `charter` as the next version, and queue again every reply with an answer it makes stale.
+
+        The same charter again makes no new version; what a crash left unqueued is queued then.
+        """
+        self._who.must("curate")
+        kept = self._store.charters.add(charter, self._who.name)
+        if ask_again:
+            self.ask_stale_again()
+        return kept
+
+    def ask_stale_again(self) -> int:
+        """Queue every reply with a stale answer; returns how many. Those queued already are not stale any more."""
+        self._who.must("curate")
+        history = self._store.charters.all()
+        if not history:
+            return 0
+        by_questions: dict[str, set[Question]] = {}
+        for key in self._stale(history):
+            for reply_id in self._store.figures.replies_with(*key):
+                by_questions.setdefault(reply_id, set()).add(key[0])
+        groups: dict[tuple[Question, ...], list[str]] = {}
+        for reply_id, questions in by_questions.items():
+            groups.setdefault(tuple(sorted(questions)), []).append(reply_id)
+        for asked, reply_ids in groups.items():
+            why = f"the house rules changed (version {history[-1].version})"
+            self._store.reviews.requeue(reply_ids, asked, self._who.name, why)
+        return len(by_questions)
+
+    def _stale(self, history: list[Charter]) -> dict[tuple[Question, str, tuple[str, ...], int], int]:
+        """Each different answer that no longer holds, and how many there are of it."""
+        counts = {
+            (question, value, clauses, version): number
+            for question, value, clauses, version, number in self._store.figures.cited()
+        }
+        stale = stale_combinations(counts, history)  # type: ignore[arg-type]
+        return {key: counts[key] for key in stale}

@@ -1,0 +1,87 @@
+"""Settle what reviewers differ about: all their answers side by side, lowest agreement first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from annotation.acts import Resolved, Standing
+from annotation.errors import Conflict, UserError
+from annotation.people import Person
+from annotation.store import Store
+from annotation.store.reviews import ReviewAct, Verdict
+from annotation.types import Conversation, Question
+
+
+@dataclass(frozen=True)
+class Dispute:
+    """A reply over which reviewers differ."""
+
+    reply_id: str
+    conversation: Conversation
+    standing: Standing
+    """Who said what; `resolved()` gives what is agreed and what is open."""
+
+    def resolved(self) -> dict[Question, Resolved]:
+        """One answer a question, with how it came about."""
+        return self.standing.resolved()
+
+
+class SettleService:
+    """What the Settle page calls, for one curator."""
+
+    def __init__(self, store: Store, who: Person) -> None:
+        self._store = store
+        self._who = who
+
+    def waiting(self) -> list[tuple[str, float]]:
+        """(reply, agreement 0 to 1), lowest agreement first."""
+        self._who.must("curate")
+        return self._store.tasks.disputed()
+
+    def count(self) -> int:
+        """How many there are."""
+        self._who.must("look")
+        return self._store.tasks.counts()["disputed"]
+
+    def open(self, reply_id: str) -> Dispute:
+        """One of them, with everybody's answers. Raises NotFound."""
+        self._who.must("curate")
+        return Dispute(
+            reply_id=reply_id,
+            conversation=self._store.conversations.of_reply(reply_id),
+            standing=self._store.reviews.standing(reply_id),
+        )
+
+    def settle(
+        self, reply_id: str, verdicts: tuple[Verdict, ...], correction: str | None = None, seconds: float | None = None
+    ) -> None:
+        """Decide. Every question that was open must be answered. Raises UserError if one is not, Conflict if somebody
+        else settled it meanwhile.
+        """
+        self._who.must("curate")
+        if self._store.tasks.state_of(reply_id)["state"] != "disputed":
+            raise Conflict("There is no open difference on this reply any more.", do="Take the next one.")
+        open_questions = {
+            question for question, found in self._store.reviews.standing(reply_id).resolved().items() if not found.value
+        }
+        missing = open_questions - {verdict.question for verdict in verdicts}
+        if missing:
+            raise UserError(
+                f"The difference on {' and '.join(sorted(missing))} is still open.",
+                "An answer to each question that reviewers differ on.",
+                "Choose one, then settle.",
+            )
+        hold = self._store.tasks.claim_one(self._who, reply_id, adjudicate=True)
+        charter = self._store.charters.current()
+        self._store.reviews.save(
+            ReviewAct(
+                act_id=hold.id,
+                reply_id=reply_id,
+                reviewer=self._who.name,
+                charter_version=charter.version if charter else 0,
+                verdicts=verdicts,
+                correction=correction,
+                seconds=seconds,
+                route="adjudication",
+            )
+        )
