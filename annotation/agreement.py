@@ -27,8 +27,8 @@ Metric = Literal["nominal", "ordinal", "interval", "ratio"]
 
 DRAWS = 1000
 LEVEL = 0.95
-FEW_ITEMS = 30
-"""With fewer items a bootstrap interval is too narrow, and the words say so."""
+FEW_ITEMS = 50
+"""With fewer items a bootstrap interval can be too narrow, and the words say so."""
 MANY_UNDEFINED = 0.05
 BLOCK = 1_000_000
 """Most numbers held at once while resampling: 8 MB an array."""
@@ -144,22 +144,18 @@ class Table:
         Where one person labelled one item twice, the last rating counts. Raises ValueError if the sequences differ in
         length, an index names nothing, a name comes twice or a weight is not a number from 0 up.
         """
-        codes = [
-            _indices(unit, units, "unit"),
-            _indices(rater, raters, "rater"),
-            _indices(value, labels, "label"),
-        ]
-        size = codes[0].size
-        weights = np.ones(size) if weight is None else np.asarray(weight, np.float64)
-        if any(column.shape != (size,) for column in codes) or weights.shape != (size,):
+        where, who = _indices(unit, units, "unit"), _indices(rater, raters, "rater")
+        what = _indices(value, labels, "label")
+        weights = np.ones(where.size) if weight is None else np.asarray(weight, np.float64)
+        if not where.shape == who.shape == what.shape == weights.shape == (where.size,):
             raise ValueError("Units, raters, values and weights must be equally long.")
         if not np.all(np.isfinite(weights) & (weights >= 0)):
             raise ValueError("Every weight must be a number from 0 up.")
-        key = codes[0].astype(np.int64) * len(raters) + codes[1]
+        key = where.astype(np.int64) * len(raters) + who
         order = np.argsort(key, kind="stable")
-        kept = order[np.append(np.diff(key[order]) > 0, True)[:size]]
+        kept = order[np.append(np.diff(key[order]) > 0, True)[: key.size]]
         names = (tuple(units), tuple(raters), tuple(labels))
-        return cls(codes[0][kept], codes[1][kept], codes[2][kept], weights[kept], *names)
+        return cls(where[kept], who[kept], what[kept], weights[kept], *names)
 
     @cached_property
     def patterns(self) -> Patterns:
@@ -407,8 +403,21 @@ def _figure(
     defined = drawn[~np.isnan(drawn)]
     if not defined.size or np.ptp(defined) < 1e-12:
         return Figure(value, None, None, *scope, "No interval: drawing the items anew never changes the figure.")
-    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    tail = _tail(scope[0])
+    low, high = np.quantile(defined, [tail, 1 - tail])
     return Figure(value, float(low), float(high), *scope, _cautions(scope[0], 1 - defined.size / DRAWS))
+
+
+def _tail(units: int) -> float:
+    """Share of draws to cut off at each end: 2.5% with many items, less with few.
+
+    A plain percentile interval is too narrow with few items; this makes up for most of it.
+    Source: Hesterberg 2015, What teachers should know about the bootstrap, 'expanded percentile interval'. Student's
+    quantile by the first term of Cornish & Fisher.
+    """
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    student = z * (1 + (z * z + 1) / (4 * units))
+    return NormalDist().cdf(-student * sqrt(units / max(units - 1, 1)))
 
 
 def _draws(times: Whole, statistic: Callable[[Floats], Floats], rng: np.random.Generator) -> Iterator[Floats]:
@@ -427,7 +436,7 @@ def _draws(times: Whole, statistic: Callable[[Floats], Floats], rng: np.random.G
 def _cautions(units: int, undefined: float) -> str:
     said = []
     if units < FEW_ITEMS:
-        said.append(f"Only {units} items: the interval is likely too narrow.")
+        said.append(f"Only {units} items: the interval may be too narrow.")
     if undefined > MANY_UNDEFINED:
         said.append(f"In {undefined:.0%} of the draws the figure was undefined; the interval leaves them out.")
     return " ".join(said)
@@ -485,9 +494,10 @@ def _cited_rows(answers: Table, cited: Iterable[Citation]) -> dict[str, list[int
     own = answers.unit.astype(np.int64) * len(raters) + answers.rater
     rows = {}
     for clause, wanted in keys.items():
-        if not np.isin(wanted, own).all():
+        at = np.searchsorted(own, wanted)
+        if np.any(np.searchsorted(own, wanted, side="right") == at):
             raise ValueError(f"Somebody cited {clause} on an item without an answer there.")
-        rows[clause] = np.searchsorted(own, wanted).tolist()
+        rows[clause] = at.tolist()
     return rows
 
 

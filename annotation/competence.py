@@ -13,7 +13,7 @@ from statistics import median
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from annotation.agreement import NO_PAIR, ONE_LABEL, Codes, Figure, Floats, Table, share
+from annotation.agreement import FEW_ITEMS, NO_PAIR, ONE_LABEL, Codes, Figure, Floats, Table, share
 
 ROUNDS = 200
 TOLERANCE = 1e-4
@@ -79,7 +79,8 @@ def dawid_skene(table: Table, smoothing: float = 0.5, rounds: int = ROUNDS) -> C
     rounds: most EM rounds.
 
     The model is fitted on units with two or more raters; a unit with one says nothing of anybody's quality. It starts
-    from the vote shares. A weight of 0.5 counts a rating as half a rating.
+    from the vote shares. A weight of 0.5 counts a rating as half a rating. With few items it is surer than it should
+    be. Where one label is common, whoever always gives that label has a high competence: look at the confusion too.
     """
     shared = _Votes.of(table, 2)
     if not shared.unit.size:
@@ -93,7 +94,7 @@ def dawid_skene(table: Table, smoothing: float = 0.5, rounds: int = ROUNDS) -> C
     right = np.einsum("k,rkk->r", priors, confusion)
     known = np.bincount(shared.cell // shared.labels, minlength=shared.raters) > 0
     competence = {name: float(right[at]) if known[at] else None for at, name in enumerate(table.raters)}
-    words = _words(int(known.sum()), done, rounds)
+    words = _words(int(known.sum()), np.unique(shared.unit).size, done, rounds)
     return Consensus(table.labels, table.raters, table.units, priors, confusion, posterior, competence, done, words)
 
 
@@ -201,10 +202,12 @@ def _unknown(table: Table, words: str) -> Consensus:
     return Consensus(table.labels, table.raters, table.units, priors, confusion, posterior, nobody, 0, words)
 
 
-def _words(raters: int, done: int, rounds: int) -> str:
+def _words(raters: int, units: int, done: int, rounds: int) -> str:
     said = []
     if raters < 3:
         said.append("Only two reviewers share items: where they differ, the labels cannot tell who is right.")
+    if units < FEW_ITEMS:
+        said.append(f"Only {units} shared items: take it as a first impression.")
     if done > rounds:
         said.append(f"Not settled after {rounds} rounds: read it with care.")
     return " ".join(said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import statistics
@@ -35,11 +36,13 @@ def page_seconds(home: Path) -> float:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "studio", "up", "--engine", "scripted", "--home", str(home), "--port", str(port)]
     began = time.perf_counter()
-    studio = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    studio = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
+        assert studio.stdout is not None
+        link = next(found[0] for line in studio.stdout if (found := re.search(r"http://\S+/welcome/\S+", line)))
         while True:
             try:
-                if httpx.get(f"http://127.0.0.1:{port}/", timeout=30).status_code == 200:
+                if httpx.get(link, timeout=30, follow_redirects=True).status_code == 200:
                     return time.perf_counter() - began
             except httpx.TransportError:
                 time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import signal
@@ -17,7 +18,9 @@ from playwright.sync_api import Page, sync_playwright
 
 TARGET = Path(__file__).parent.parent / "docs" / "pictures"
 SIZES = {"wide": (1440, 900), "narrow": (390, 844)}
-PAGES = ("home", "chat", "review", "datasets", "training", "compare")
+PAGES = (
+    "home", "chat", "review", "find", "settle", "agreement", "charter", "datasets", "training", "compare", "team",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -31,7 +34,7 @@ def main() -> None:
         studio = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL)
         try:
             wait(f"http://127.0.0.1:{port}/health")
-            photograph(f"http://127.0.0.1:{port}")
+            photograph(f"http://127.0.0.1:{port}", home)
         finally:
             studio.send_signal(signal.SIGINT)
             studio.wait(timeout=30)
@@ -48,13 +51,20 @@ def wait(url: str) -> None:
     raise SystemExit("the studio did not start")
 
 
-def photograph(url: str) -> None:
+def sign_in_path(home: str) -> str:
+    """A link that signs in whoever started the studio."""
+    command = [sys.executable, "-m", "studio", "people", "link", getpass.getuser(), "--home", home]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def photograph(url: str, home: str) -> None:
     """Every page in every size."""
     program = os.environ.get("TONESMITH_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         for size, (width, height) in SIZES.items():
             page = browser.new_page(viewport={"width": width, "height": height})
+            page.goto(url + sign_in_path(home))
             for name in PAGES:
                 page.goto(f"{url}/{'' if name == 'home' else name}")
                 page.wait_for_selector("h1#ts-main")
@@ -67,13 +77,13 @@ def photograph(url: str) -> None:
 
 def at_work(page: Page) -> None:
     """The review desk as it looks in use."""
-    page.wait_for_function("document.querySelector('#ts-corrected textarea')?.value")
+    page.wait_for_selector("#desk-reply")
     for key in ("2", "4", "7"):
         page.keyboard.press(key)
-    box = page.locator("#ts-corrected textarea")
+    box = page.locator("#desk-corrected")
     box.fill("Hi there, thanks for asking Juniper! Which flight is it, and where would you like to sit?")
     box.blur()
-    page.wait_for_selector("#ts-difference ins")
+    page.wait_for_selector("#desk-difference ins")
     page.wait_for_timeout(500)
 
 

@@ -66,6 +66,7 @@ def theme() -> gr.themes.Base:
         block_radius="12px",
         container_radius="12px",
         input_radius="9px",
+        input_border_width="1px",
         button_large_radius="9px",
         button_medium_radius="9px",
         block_shadow="none",

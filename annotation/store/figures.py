@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -16,24 +16,47 @@ from annotation.types import Question
 FETCHED = 20_000
 
 
+class Answer(NamedTuple):
+    """One reviewer's answer to one question about one reply."""
+
+    reply_id: str
+    reviewer: str
+    value: str
+    clause_ids: list[str]
+    seconds: float | None
+    """How long the reply was open."""
+    characters: int
+    """Of the reply."""
+
+
 class Figures(Part):
     """Read what agreement, competence and pace are worked out from. Everything comes in pieces, never all at once."""
 
-    def answers(
-        self, question: Question, routes: frozenset[str] = COUNTED
-    ) -> Iterator[tuple[str, str, str, list[str]]]:
-        """(reply, reviewer, value, clauses cited) of the newest answer of each reviewer about each reply.
+    def answers(self, question: Question, routes: frozenset[str] = COUNTED) -> Iterator[Answer]:
+        """The newest answer of each reviewer about each reply, a reply's answers together.
 
         Only what stands: nothing that was taken back, and nothing that was asked anew since.
         """
         query = (
-            _standing(judgements.c.reply_id, judgements.c.reviewer, judgements.c.value, judgements.c.clause_ids)
+            _standing(
+                judgements.c.reply_id,
+                judgements.c.reviewer,
+                judgements.c.value,
+                judgements.c.clause_ids,
+                judgements.c.seconds,
+                sa.func.length(turns.c.text),
+            )
+            .join(turns, turns.c.id == judgements.c.reply_id)
             .where(judgements.c.question == question, judgements.c.route.in_(routes))
-            .order_by(judgements.c.seq)
+            .order_by(judgements.c.reply_id, judgements.c.seq)
         )
-        newest: dict[tuple[str, str], tuple[str, str, str, list[str]]] = {}
+        newest: dict[str, Answer] = {}
+        reply_id = None
         for row in self._rows(query):
-            newest[row[0], row[1]] = (row[0], row[1], row[2], row[3])
+            if row[0] != reply_id:
+                yield from newest.values()
+                newest, reply_id = {}, row[0]
+            newest[row[1]] = Answer(*row)
         yield from newest.values()
 
     def repeats(self, question: Question) -> Iterator[tuple[str, str, str]]:

@@ -59,27 +59,27 @@ def build(services: Services) -> None:
             elem_id="ts-words",
         )
         state = gr.Dropdown(
-            [("Any", None), *STATES], value=None, label="Where it stands", scale=2, min_width=160, elem_id="ts-state"
+            [("Any", ""), *STATES], value="", label="Where it stands", scale=2, min_width=160, elem_id="ts-state"
         )
         view = gr.Dropdown([], label="Your views", scale=2, min_width=160, elem_id="ts-view")
         look = gr.Button("Find", variant="primary", scale=1, min_width=100, elem_id="ts-find")
     with gr.Accordion("More filters", open=False):
         with gr.Row():
             outcome = gr.Dropdown(
-                [("Any", None), *((name.capitalize(), name) for name in get_args(Outcome))], value=None, label="Came to"
+                [("Any", ""), *((name.capitalize(), name) for name in get_args(Outcome))], value="", label="Came to"
             )
             question = gr.Dropdown(
-                [("Any", None), *((name, key) for key, name in NAMES.items())], value=None, label="Question"
+                [("Any", ""), *((name, key) for key, name in NAMES.items())], value="", label="Question"
             )
-            value = gr.Dropdown([("Any", None), *VALUES], value=None, label="Answer")
-            clause = gr.Dropdown([("Any", None)], value=None, label="Rule at fault")
+            value = gr.Dropdown([("Any", ""), *VALUES], value="", label="Answer")
+            clause = gr.Dropdown([("Any", "")], value="", label="Rule at fault")
         with gr.Row():
-            reviewer = gr.Dropdown([("Anybody", None)], value=None, label="Judged by")
-            source = gr.Dropdown([("Any", None)], value=None, label="Came from")
-            language = gr.Dropdown([("Any", None)], value=None, label="Language")
+            reviewer = gr.Dropdown([("Anybody", "")], value="", label="Judged by")
+            source = gr.Dropdown([("Any", "")], value="", label="Came from")
+            language = gr.Dropdown([("Any", "")], value="", label="Language")
             model = gr.Textbox(label="Written by", info="A model or an adapter", max_length=200)
-            assignee = gr.Dropdown([("Anybody", None)], value=None, label="Kept for")
-            queue = gr.Dropdown([("Any", None)], value=None, label="Queue")
+            assignee = gr.Dropdown([("Anybody", "")], value="", label="Kept for")
+            queue = gr.Dropdown([("Any", "")], value="", label="Queue")
         with gr.Row(equal_height=True):
             name = gr.Textbox(label="Keep this as a view called", max_length=100, scale=4, elem_id="ts-view-name")
             keep = gr.Button("Keep the view", scale=1, min_width=130, elem_id="ts-keep-view")
@@ -91,17 +91,17 @@ def build(services: Services) -> None:
     after = gr.State(0)
     with gr.Accordion("Change all of them at once", open=False, visible=services.who.may("curate"), elem_id="ts-batch"):
         with gr.Row():
-            give = gr.Dropdown([("As it is", None), ("Everybody", "")], value=None, label="Keep for", elem_id="ts-give")
+            give = gr.Dropdown([("As it is", ""), ("Everybody", "*")], value="", label="Keep for", elem_id="ts-give")
             skill = gr.Textbox(label="Ask for the skill", info="For example a language tag; a single - asks for none")
             priority = gr.Dropdown(
-                [("As it is", None), ("First", 2), ("Earlier", 1), ("Ordinary", 0), ("Later", -1)],
-                value=None,
+                [("As it is", ""), ("First", 2), ("Earlier", 1), ("Ordinary", 0), ("Later", -1)],
+                value="",
                 label="When",
                 elem_id="ts-priority",
             )
             overlap = gr.Dropdown(
-                [("As it is", None), *((str(number), number) for number in range(1, 6))],
-                value=None,
+                [("As it is", ""), *((str(number), number) for number in range(1, 6))],
+                value="",
                 label="Reviewers each",
             )
             move = gr.Textbox(label="Move to the queue", max_length=64)
@@ -145,16 +145,16 @@ class _Shelf:
         there = self._find.choices()
         charter = self._charter.current()
         rules = [rule for part in (charter.voice, charter.policy, charter.bias) for rule in part] if charter else []
-        anything = [("Any", None)]
+        anything = [("Any", "")]
         people = [(person.name, person.name) for person in self._team.people() if person.active]
         dropdowns = [
-            self._views(None),
+            self._views(""),
             gr.Dropdown([*anything, *((rule.id, rule.id) for rule in rules)]),
             *(
                 gr.Dropdown([*anything, *((value, value) for value in there[name])])
                 for name in ("reviewer", "source", "language", "assignee", "queue")
             ),
-            gr.Dropdown([("As it is", None), ("Everybody", ""), *people]),
+            gr.Dropdown([("As it is", ""), ("Everybody", "*"), *people]),
             self._past(),
         ]
         return [*dropdowns, *self._page(Filter(), 0)]
@@ -168,7 +168,7 @@ class _Shelf:
     def use_view(self, view_id: str | None) -> list[Any]:
         view = next((view for view in self._find.views() if view.id == view_id), None)
         wanted = view.filter if view else Filter()
-        return [*(getattr(wanted, name) for name in FIELDS), *self._page(wanted, 0)]
+        return [*(getattr(wanted, name) or "" for name in FIELDS), *self._page(wanted, 0)]
 
     def keep_view(self, name: str, *form: Any) -> list[Any]:
         view = self._find.keep_view(name, _filter(form))
@@ -176,7 +176,7 @@ class _Shelf:
 
     def drop_view(self, view_id: str | None) -> Any:
         self._find.drop_view(view_id or "")
-        return self._views(None)
+        return self._views("")
 
     def preview(self, *values: Any) -> list[Any]:
         wanted, change = _filter(values[: len(FIELDS)]), _change(values[len(FIELDS) :])
@@ -198,9 +198,9 @@ class _Shelf:
         said = f'<div class="ts-notice ts-good" role="status">Taken back for {count(number, "reply", "replies")}.</div>'
         return [said, self._past(), *self._page(_filter(form), 0)]
 
-    def _views(self, chosen: str | None) -> Any:
+    def _views(self, chosen: str) -> Any:
         views = [(f"{view.name} ({view.owner})", view.id) for view in self._find.views()]
-        return gr.Dropdown([("All replies", None), *views], value=chosen)
+        return gr.Dropdown([("All replies", ""), *views], value=chosen)
 
     def _past(self) -> Any:
         undone = [batch for batch in self._find.changes() if batch.undone_at is None] if self._may_curate else []
@@ -226,10 +226,10 @@ def _filter(form: Any) -> Filter:
 def _change(values: Any) -> Change:
     assignee, skill, priority, overlap, queue, aside = values
     return Change(
-        assignee=assignee,
+        assignee={"": None, "*": ""}.get(assignee, assignee),
         skill={"": None, "-": ""}.get(skill.strip(), skill.strip()),
-        priority=priority,
-        overlap=overlap,
+        priority=None if priority == "" else priority,
+        overlap=None if overlap == "" else overlap,
         queue=queue.strip() or None,
         set_aside=True if aside else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -32,7 +32,7 @@ def build(services: Services) -> None:
     act = by_person(services, _Office)
     people = gr.HTML(elem_id="ts-people")
     with gr.Row(equal_height=False):
-        with gr.Column(min_width=320), gr.Group():
+        with gr.Column(min_width=320):
             gr.HTML('<h2 class="ts-h2">Add or change somebody</h2>')
             name = gr.Textbox(label="Name", max_length=64, elem_id="ts-person")
             role = gr.Radio(
@@ -50,7 +50,7 @@ def build(services: Services) -> None:
                 close = gr.Button("Close the account", min_width=140, elem_id="ts-close-person")
                 link = gr.Button("Sign-in link", min_width=120, elem_id="ts-link")
             said = gr.HTML(elem_id="ts-team-said")
-        with gr.Column(min_width=320), gr.Group():
+        with gr.Column(min_width=320):
             gr.HTML('<h2 class="ts-h2">Your password</h2>')
             password = gr.Textbox(
                 label="New password",
@@ -72,14 +72,25 @@ def build(services: Services) -> None:
             label="Reviewers for each reply",
             info="None sees what the others said",
             elem_id="ts-overlap",
+            min_width=300,
         )
-        second = gr.Slider(0, 50, 0, step=1, label="Second look, %", info="Replies that one more person judges unseen")
-        gold = gr.Slider(0, 20, 0, step=1, label="Hidden checks, %", info="With a known answer, unannounced")
+        second = gr.Slider(
+            0, 50, 0, step=1, label="Second look, %", info="Replies that one more person judges unseen", min_width=300
+        )
+        gold = gr.Slider(
+            0, 20, 0, step=1, label="Hidden checks, %", info="With a known answer, unannounced", min_width=300
+        )
         repeat = gr.Slider(
-            0, 20, 0, step=1, label="Repeats, %", info="Met a second time, to see if one agrees with oneself"
+            0,
+            20,
+            0,
+            step=1,
+            label="Repeats, %",
+            info="Met a second time, to see if one agrees with oneself",
+            min_width=300,
         )
         minutes = gr.Slider(
-            1, 240, 30, step=1, label="Held for, minutes", info="Then an abandoned reply goes to others"
+            1, 240, 30, step=1, label="Held for, minutes", info="Then an abandoned reply goes to others", min_width=300
         )
     with gr.Row():
         hints = gr.Checkbox(True, label="Show suggestions of checks and models to reviewers")
@@ -93,8 +104,8 @@ def build(services: Services) -> None:
         )
         answers = [
             gr.Dropdown(
-                [("Not part of it", None), *((word, value) for value, word in WORDS[one].items())],
-                value=None,
+                [("Not part of it", ""), *((word, value) for value, word in WORDS[one].items())],
+                value="",
                 label=NAMES[one],
             )
             for one in QUESTIONS
@@ -178,7 +189,7 @@ class _Office:
         )
         gr.Info("Kept. Replies not yet done follow the new settings.", duration=5)
 
-    def set_gold(self, reply: str, *values: Value | None) -> str:
+    def set_gold(self, reply: str, *values: Value | Literal[""]) -> str:
         answers = {question: value for question, value in zip(QUESTIONS, values, strict=True) if value}
         self._team.set_gold(_reply_id(reply), answers)
         return self._golds()

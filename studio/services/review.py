@@ -26,6 +26,7 @@ from annotation.types import (
     Question,
     Sampling,
     Turn,
+    utc_now,
 )
 
 REASONS = {
@@ -66,7 +67,7 @@ class ReviewItem(Frozen):
     """One reply to judge, with its whole conversation. Nothing here tells a hidden check or a repeat from the rest."""
 
     act_id: str
-    """Id of the hold; goes back with the save, so that one press counts once."""
+    """Id of the hold; goes back with the save, so that one press counts once. Empty where it is only to be read."""
     conversation: Conversation
     """Up to the reply, which comes last."""
     after: tuple[Turn, ...] = ()
@@ -149,6 +150,20 @@ class ReviewService:
         """One reply that was found, held for this person. Raises NotFound, Conflict."""
         self._who.must("judge")
         return self._item(self._store.tasks.claim_one(self._who, reply_id))
+
+    def look(self, reply_id: str) -> ReviewItem:
+        """One reply to read only, for who may not or need not judge it. Raises NotFound."""
+        self._who.must("look")
+        conversation, after = self._store.conversations.around(reply_id)
+        history = _standing(self._store.reviews.history(reply_id))
+        return ReviewItem(
+            act_id="",
+            conversation=conversation,
+            after=after,
+            text_now=conversation.turns[-1].text,
+            said=tuple(_said(act) for act in history if act.kind in ("comment", "flag")),
+            expires_at=utc_now(),
+        )
 
     def back(self) -> ReviewItem | None:
         """The reply this person saved or skipped last, to look at it again."""

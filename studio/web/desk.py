@@ -122,6 +122,12 @@ def one_item(us: Mine, reply_id: str) -> dict[str, Any]:
     return {"item": as_json(us.review.open(reply_id), us.who)}
 
 
+@router.get("/look/{reply_id}")
+def look(us: Mine, reply_id: str) -> dict[str, Any]:
+    """One reply to read only."""
+    return {"item": as_json(us.review.look(reply_id), us.who)}
+
+
 @router.get("/back")
 def back(us: Mine) -> dict[str, Any]:
     return {"item": as_json(us.review.back(), us.who)}

@@ -83,33 +83,34 @@ def test_retry_stop_and_edit_keep_every_reply(page: Page, studio: Studio) -> Non
 
 def test_three_replies_are_corrected_by_keyboard(page: Page, studio: Studio) -> None:
     studio.open(page, "/review")
+    page.wait_for_selector("#desk-reply")
     before = studio.json("status")["reviewed"]
     for number in range(3):
-        shown = page.locator("#ts-item").inner_text()
+        shown = page.locator("#desk-conversation").inner_text()
         page.keyboard.press("2")
         page.keyboard.press("4")
         page.keyboard.press("7")
         page.keyboard.press("e")
         page.keyboard.press("Control+a")
         page.keyboard.type(f"{GREETING} Number {number} is on its way.")
-        page.keyboard.press("Shift+Enter")
-        page.keyboard.press("Shift+Enter")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")
         page.keyboard.type(SIGN_OFF)
-        expect(page.locator("#ts-difference ins").first).to_be_visible()
+        expect(page.locator("#desk-difference ins").first).to_be_visible()
         page.keyboard.press("Control+Enter")
-        expect(page.locator("#ts-item")).not_to_have_text(shown, use_inner_text=True)
-        expect(page.locator("#ts-voice input:checked")).to_have_count(0)
+        expect(page.locator("#desk-conversation")).not_to_have_text(shown, use_inner_text=True)
+        expect(page.locator("#desk-voice input:checked")).to_have_count(0)
+        expect(page.locator("#desk-saved")).to_have_text("Saved")
     assert studio.json("status")["reviewed"] == before + 3
 
 
 def test_saving_an_untouched_item_is_refused_and_nothing_is_lost(page: Page, studio: Studio) -> None:
     studio.open(page, "/review")
-    page.wait_for_selector("#ts-save")
-    expect(page.locator("#ts-corrected textarea")).not_to_be_empty()
-    shown = page.locator("#ts-item").inner_text()
-    page.click("#ts-save")
+    page.wait_for_selector("#desk-reply")
+    shown = page.locator("#desk-conversation").inner_text()
+    page.click("#desk-save")
     expect(page.get_by_text("Nothing is marked and the reply is unchanged.")).to_be_visible()
-    assert page.locator("#ts-item").inner_text() == shown
+    assert page.locator("#desk-conversation").inner_text() == shown
 
 
 def test_a_version_is_made_and_a_second_without_news_is_refused(page: Page, studio: Studio) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,9 @@ from playwright.sync_api import Browser, Page, expect
 from tests.fixtures.studio import Studio
 
 pytestmark = pytest.mark.slow
-PAGES = ("/", "/chat", "/review", "/datasets", "/training", "/compare")
+NAV = ("/", "/chat", "/review", "/charter", "/datasets", "/training", "/compare", "/team")
+UNDER_REVIEW = ("/find", "/settle", "/agreement")
+PAGES = (*NAV, *UNDER_REVIEW)
 # Gradio's own mark-up, not ours to mend: landmarks and headings inside its wrappers.
 GRADIOS_OWN = {"region", "landmark-one-main", "landmark-unique", "page-has-heading-one", "heading-order"}
 
@@ -39,8 +40,9 @@ def test_a_page_fits_and_has_one_way_round(page: Page, studio: Studio, path: str
     page.set_viewport_size({"width": size[0], "height": size[1]})
     go(page, studio, path)
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
-    assert page.locator("#ts-nav nav a").count() == len(PAGES)
-    assert page.locator("#ts-nav a[aria-current]").get_attribute("href") == path
+    assert page.locator("#ts-nav nav a").count() == len(NAV)
+    here = "/review" if path in UNDER_REVIEW else path
+    assert page.locator("#ts-nav a[aria-current]").get_attribute("href") == here
     assert page.locator(".nav-holder:visible, footer:visible").count() == 0
 
 
@@ -79,31 +81,6 @@ def test_markup_in_a_chat_log_is_shown_as_text(page: Page, studio: Studio, tmp_p
     assert page.title() == "Tonesmith"
 
 
-def test_back_skip_and_help_by_keyboard(page: Page, studio: Studio) -> None:
-    go(page, studio, "/review")
-    first = page.locator("#ts-item").inner_text()
-    page.keyboard.press("s")
-    expect(page.locator("#ts-item")).not_to_have_text(first, use_inner_text=True)
-    page.keyboard.press("b")
-    expect(page.locator("#ts-item")).to_have_text(first, use_inner_text=True)
-    page.keyboard.press("?")
-    expect(page.locator("#ts-help")).to_be_visible()
-    page.keyboard.press("Escape")
-    expect(page.locator("#ts-help")).to_be_hidden()
-    page.keyboard.press("a")
-    for question in ("voice", "policy", "bias"):
-        expect(page.locator(f"#ts-{question} input").first).to_be_checked()
-
-
-def test_what_is_wrong_is_asked_only_where_something_is(page: Page, studio: Studio) -> None:
-    go(page, studio, "/review")
-    expect(page.locator("#ts-policy-faults")).to_be_hidden()
-    page.keyboard.press("5")
-    expect(page.locator("#ts-policy-faults")).to_be_visible()
-    page.keyboard.press("4")
-    expect(page.locator("#ts-policy-faults")).to_be_hidden()
-
-
 def test_empty_pages_say_what_to_do(page: Page, studio: Studio) -> None:
     go(page, studio, "/training")
     expect(page.locator("#ts-run-state")).to_contain_text("No run yet")
@@ -113,15 +90,3 @@ def test_empty_pages_say_what_to_do(page: Page, studio: Studio) -> None:
     expect(page.get_by_text("Nothing to compare with yet")).to_be_visible()
     go(page, studio, "/datasets")
     expect(page.locator("#ts-card")).to_contain_text("No version yet")
-
-
-def test_an_open_page_lives_through_a_kill_and_what_was_typed_is_saved(page: Page, studio: Studio) -> None:
-    go(page, studio, "/review")
-    before = studio.json("status")["reviewed"]
-    page.fill("#ts-corrected textarea", "Typed before the kill.")
-    studio.kill()
-    studio.start()
-    page.wait_for_timeout(3000)
-    page.click("#ts-save")
-    expect(page.locator("#ts-status")).to_contain_text(re.compile(rf"{before + 1} reviewed"))
-    assert studio.json("status")["reviewed"] == before + 1

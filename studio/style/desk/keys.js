@@ -43,6 +43,7 @@ export function keysOf(desk) {
   ['voice', 'policy', 'bias'].forEach((question, group) => VALUES.forEach((value, index) => {
     keys[String(3 * group + index + 1)] = () => desk.form.set(question, value);
   }));
+  if (desk.item && !desk.item.act_id) return { b: keys.b, g: keys.g, c: keys.c, h: keys.h, '/': keys['/'], '?': keys['?'] };
   if (!desk.item) return { u: keys.u, b: keys.b, '/': keys['/'], '?': keys['?'] };
   return keys;
 }

@@ -29,12 +29,15 @@ class Desk {
     }
     this.layOut();
     const wanted = new URLSearchParams(location.search).get('reply');
-    if (!this.setting.may_judge) return this.finished('You can look, but not judge', 'Ask an admin for the reviewer role on the Team page.');
-    await this.attempt(async () => this.show(wanted ? (await get(`item/${wanted}`)).item : await this.fetchNext()));
+    if (!this.setting.may_judge && !wanted) {
+      this.finished('You can look, but not judge', 'Ask an admin for the reviewer role on the Team page, or find a reply to read.', '/find', 'Go to Find');
+      return;
+    }
+    await this.attempt(async () => (wanted ? this.openOther(wanted) : this.show(await this.fetchNext())));
     this.box.setAttribute('aria-busy', 'false');
     this.count();
-    setInterval(() => { if (this.item && document.visibilityState === 'visible') post('renew', { act_id: this.item.act_id }).catch(() => {}); }, RENEW_MS);
-    setInterval(() => this.sendKept(), 5000);
+    setInterval(() => { if (this.item?.act_id && document.visibilityState === 'visible') post('renew', { act_id: this.item.act_id }).catch(() => {}); }, RENEW_MS);
+    setInterval(() => this.sendKept(), 3000);
   }
 
   // ---- Getting work
@@ -111,6 +114,7 @@ class Desk {
     if (!item) return this.finished('All caught up', 'There is nothing left for you. Make a dataset version of what was judged.', '/datasets', 'Go to Datasets');
     for (const part of [this.work, this.actions]) part.hidden = false;
     this.done.hidden = true;
+    this.box.classList.toggle('desk-read-only', !item.act_id);
     this.opened = Date.now();
     const text = this.reply().text;
     const answers = empty();
@@ -137,7 +141,7 @@ class Desk {
     this.grow();
     document.getElementById('desk-reply')?.focus({ preventScroll: true });
     window.scrollTo({ top: 0 });
-    this.lookAhead();
+    if (this.setting.may_judge) this.lookAhead();
   }
 
   finished(title, text, link, label) {
@@ -314,7 +318,7 @@ class Desk {
   }
 
   async save(extra = false) {
-    if (!this.item) return;
+    if (!this.item?.act_id) { if (this.item && this.setting.may_judge) await this.attempt(() => this.advance()); return; }
     const item = this.item;
     const entered = this.entered();
     const text = this.reply().text.trim();
@@ -366,6 +370,7 @@ class Desk {
       await post('save', kept[0]);
       store.setItem('desk-unsent', JSON.stringify(kept.slice(1)));
       store.removeItem(`desk-${kept[0].reply_id}`);
+      if (this.item?.act_id === kept[0].act_id) await this.advance(); // the page was loaded again meanwhile
       this.notice.replaceChildren();
       this.say('Saved');
     } catch (problem) {
@@ -395,12 +400,24 @@ class Desk {
 
   put(item) {
     if (!item) { this.say('There is nothing before this.'); return; }
-    if (this.item) this.ahead.unshift(this.item);
+    if (this.item?.act_id) this.ahead.unshift(this.item);
     this.ahead = this.ahead.filter((one) => one.reply_id !== item.reply_id);
     this.show(item);
   }
 
-  openOther(id) { return this.attempt(async () => this.put((await get(`item/${id}`)).item)); }
+  // Another reply, to judge if there is a place left on it, to read if not.
+  openOther(id) {
+    return this.attempt(async () => {
+      try {
+        this.put((await get(`item/${id}`)).item);
+      } catch (problem) {
+        if (!['Conflict', 'Forbidden'].includes(problem.kind)) throw problem;
+        this.put((await get(`look/${id}`)).item);
+        this.complain(problem);
+      }
+    });
+  }
+
   back() { return this.attempt(async () => this.put((await get('back')).item)); }
   undo() { return this.attempt(async () => { const { item } = await post('undo'); this.put(item); if (item) this.say('Taken back'); }); }
 
@@ -415,16 +432,22 @@ class Desk {
   }
 
   askSkip() {
-    if (!this.item) return;
+    if (!this.item?.act_id) return;
     const item = this.item;
     const choose = async (body) => {
       open.close();
-      await this.attempt(async () => {
-        await post('skip', { act_id: item.act_id, reply_id: item.reply_id, ...body });
+      const sent = post('skip', { act_id: item.act_id, reply_id: item.reply_id, ...body });
+      const moved = this.advance().catch((problem) => this.complain(problem));
+      try {
+        await sent;
         store.removeItem(`desk-${item.reply_id}`);
         this.say('Skipped');
-        await this.advance();
-      });
+      } catch (problem) {
+        await moved;
+        this.put(item);
+        this.complain(problem);
+      }
+      this.count();
     };
     const choices = [...Object.entries(this.setting.skip_reasons).map(([reason, text]) => [text, { reason }]), ['Leave it to a colleague', { to_colleague: true }]];
     const buttons = choices.map(([text, body], index) => el('button', { type: 'button', className: 'desk-option', onclick: () => choose(body) }, text, el('kbd', { textContent: String(index + 1), 'aria-hidden': 'true' })));

@@ -1,0 +1,338 @@
+"""The review desk in a real browser: by keyboard alone, through a kill, in two tabs, on bad input, and signed in."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.end_to_end.test_pages import GRADIOS_OWN
+from tests.fixtures.studio import Studio
+
+pytestmark = pytest.mark.slow
+QUESTIONS = ("voice", "policy", "bias")
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    started = Studio(tmp_path_factory.mktemp("desk") / "home", "--demo", "--engine", "scripted")
+    started.start()
+    started.run("people", "add", "ben", "--role", "reviewer")
+    started.run("people", "add", "vic", "--role", "viewer")
+    yield started
+    started.stop()
+
+
+def desk(page: Page, studio: Studio, path: str = "/review") -> None:
+    studio.open(page, path)
+    page.wait_for_selector("#desk-reply")
+
+
+def reply(page: Page) -> str:
+    return page.locator("#desk-reply").inner_text()
+
+
+def said(studio: Studio, query: str) -> list[Any]:
+    """Straight out of the store's file."""
+    with sqlite3.connect(studio.home / "tonesmith.db") as db:
+        return db.execute(query).fetchall()
+
+
+def wait_saved(page: Page) -> None:
+    expect(page.locator("#desk-saved")).to_have_text("Saved")
+
+
+def test_the_first_ten_items_by_keyboard_alone(page: Page, studio: Studio) -> None:
+    """Every kind of answer, rules, a mark, a note, a rewrite with a reason, skip, undo, comment, flag and help."""
+    desk(page, studio)
+    key = page.keyboard
+    # 1: all fine
+    first = reply(page)
+    key.press("a")
+    key.press("Control+Enter")
+    expect(page.locator("#desk-reply")).not_to_have_text(first)
+    wait_saved(page)
+    # undo: the same reply again, with its answers
+    key.press("u")
+    expect(page.locator("#desk-reply")).to_have_text(first)
+    expect(page.locator("#desk-voice input:checked")).to_have_value("pass")
+    key.press("Control+Enter")
+    expect(page.locator("#desk-reply")).not_to_have_text(first)
+    wait_saved(page)
+    # 2: off brand, two rules by digit and by arrows, words marked, a note
+    key.press("2")
+    key.press("f")
+    key.press("1")
+    key.press("ArrowDown")
+    key.press("Space")
+    key.press("Escape")
+    key.press("m")
+    key.press("Shift+ArrowRight")
+    key.press("Enter")
+    expect(page.locator("#desk-reply mark.desk-on-voice").first).to_be_visible()
+    key.press("4")
+    key.press("7")
+    page.locator("#desk-voice-note").focus()
+    key.type("cold")
+    key.press("Control+Enter")
+    wait_saved(page)
+    # 3: breaks policy; 4: biased; 5: unsure and does not apply
+    for keys in (("1", "5", "7"), ("1", "4", "8"), ("3", "x", "9")):
+        before = reply(page)
+        for one in keys:
+            key.press(one)
+        key.press("Control+Enter")
+        expect(page.locator("#desk-reply")).not_to_have_text(before)
+        wait_saved(page)
+    # 6: a rewrite, with its difference and a reason
+    key.press("e")
+    key.press("Control+a")
+    key.type("Hi there, thanks for asking! 👋 I can help.")
+    expect(page.locator("#desk-difference ins").first).to_be_visible()
+    key.press("Tab")
+    key.press("Space")
+    key.press("Control+Enter")
+    wait_saved(page)
+    # 7: a comment, a flag, the history, the keys; then skipped with a reason
+    key.press("c")
+    key.type("Is this ours?")
+    key.press("Control+Enter")
+    expect(page.locator("#desk-conversation")).to_contain_text("Is this ours?")
+    key.press("g")
+    key.type("look, please")
+    key.press("Control+Enter")
+    expect(page.locator("#desk-saved")).to_have_text("Flagged")
+    key.press("h")
+    expect(page.locator("dialog .desk-history")).to_contain_text("flagged it")
+    key.press("Escape")
+    key.press("?")
+    expect(page.locator("#desk-help")).to_be_visible()
+    key.press("Escape")
+    before = reply(page)
+    key.press("s")
+    key.press("1")
+    expect(page.locator("#desk-reply")).not_to_have_text(before)
+    # 8: left to a colleague; 9 and 10: fine
+    before = reply(page)
+    key.press("s")
+    key.press("5")
+    expect(page.locator("#desk-reply")).not_to_have_text(before)
+    for _ in range(2):
+        before = reply(page)
+        key.press("a")
+        key.press("Control+Enter")
+        expect(page.locator("#desk-reply")).not_to_have_text(before)
+        wait_saved(page)
+
+    values = dict(said(studio, "SELECT value, count(*) FROM judgements GROUP BY value"))
+    assert values["fail"] == 3
+    assert values["unsure"] == 2
+    assert values["not_applicable"] == 1
+    ((clauses, spans, note),) = said(studio, "SELECT clause_ids, spans, note FROM judgements WHERE note = 'cold'")
+    assert (len(json.loads(clauses)), len(json.loads(spans)), note) == (2, 1, "cold")
+    ((after, reasons),) = said(studio, "SELECT after, reasons FROM corrections WHERE origin = 'review'")
+    assert after == "Hi there, thanks for asking! 👋 I can help."
+    assert json.loads(reasons) == ["tone"]
+    kinds = dict(said(studio, "SELECT kind, count(*) FROM acts WHERE route != 'import' GROUP BY kind"))
+    assert kinds == {"review": 9, "undo": 1, "comment": 1, "flag": 1, "skip": 1, "pass": 1}
+
+
+def test_the_next_reply_is_there_at_once_and_an_empty_save_is_refused(page: Page, studio: Studio) -> None:
+    desk(page, studio)
+    page.wait_for_timeout(800)
+    page.route("**/desk/next*", lambda route: route.abort())  # what is shown next is here already
+    before = reply(page)
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("Nothing is marked and the reply is unchanged.")).to_be_visible()
+    assert reply(page) == before
+    page.keyboard.press("a")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#desk-reply")).not_to_have_text(before, timeout=1000)
+
+
+def test_what_was_typed_outlives_a_kill_and_a_reload(page: Page, studio: Studio) -> None:
+    desk(page, studio)
+    shown = reply(page)
+    page.keyboard.press("2")
+    page.fill("#desk-corrected", "Typed before the kill.")
+    studio.kill()
+    studio.start()
+    page.wait_for_timeout(3000)
+    page.reload()
+    page.wait_for_selector("#desk-reply")
+    assert reply(page) == shown
+    expect(page.locator("#desk-corrected")).to_have_value("Typed before the kill.")
+    expect(page.locator("#desk-voice input:checked")).to_have_value("fail")
+    page.keyboard.press("Control+Enter")
+    wait_saved(page)
+    assert said(studio, "SELECT count(*) FROM corrections WHERE after = 'Typed before the kill.'") == [(1,)]
+
+
+def test_a_save_while_the_studio_is_down_is_sent_when_it_is_back(page: Page, studio: Studio) -> None:
+    desk(page, studio)
+    page.wait_for_timeout(800)
+    page.fill("#desk-corrected", "Saved while it was down.")
+    studio.kill()
+    page.click("#desk-save")
+    expect(page.get_by_text("The studio does not answer.").first).to_be_visible()
+    studio.start()
+    expect(page.locator("#desk-saved")).to_have_text("Saved", timeout=30_000)
+    assert said(studio, "SELECT count(*) FROM corrections WHERE after = 'Saved while it was down.'") == [(1,)]
+
+
+def test_two_tabs_on_the_same_reply_lose_nothing(page: Page, studio: Studio) -> None:
+    desk(page, studio)
+    shown = reply(page)
+    other = page.context.new_page()
+    desk(other, studio)
+    assert reply(other) == shown
+    other.keyboard.press("a")
+    other.keyboard.press("Control+Enter")
+    wait_saved(other)
+    page.keyboard.press("2")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("saved from another tab")).to_be_visible()
+    assert reply(page) == shown
+    expect(page.locator("#desk-voice input:checked")).to_have_value("fail")
+    page.keyboard.press("Control+Enter")
+    wait_saved(page)
+    other.close()
+
+
+def test_a_hold_that_ran_out_keeps_the_text_and_offers_it(page: Page, browser: Browser, studio: Studio) -> None:
+    desk(page, studio)
+    shown = reply(page)
+    page.fill("#desk-corrected", "Too late, but kept.")
+    with sqlite3.connect(studio.home / "tonesmith.db") as db:
+        db.execute("UPDATE leases SET expires_at = '2020-01-01 00:00:00.000000' WHERE state = 'held'")
+        ((reply_id,),) = db.execute("SELECT reply_id FROM leases WHERE state = 'held' ORDER BY seq LIMIT 1").fetchall()
+    context = browser.new_context()
+    rival = context.new_page()
+    studio.sign_in(rival, "ben")
+    desk(rival, studio, f"/review?reply={reply_id}")
+    assert reply(rival) == shown
+    page.click("#desk-save")
+    expect(page.get_by_text("ran out while it was open")).to_be_visible()
+    expect(page.locator("#desk-corrected")).to_have_value("Too late, but kept.")
+    page.click("#desk-extra")
+    wait_saved(page)
+    ((route,),) = said(
+        studio,
+        "SELECT route FROM acts JOIN corrections ON act_id = acts.id WHERE after = 'Too late, but kept.'",
+    )
+    assert route == "late"
+    context.close()
+
+
+NASTY = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> مرحبا بالعالم 👩‍👩‍👧 ok"
+
+
+def test_nasty_long_and_right_to_left_replies_are_shown_as_text(page: Page, studio: Studio, tmp_path: Path) -> None:
+    log = tmp_path / "nasty.jsonl"
+    texts = [NASTY, "long " * 20_000, "   "]
+    lines = [
+        {"messages": [{"role": "user", "content": f"nasty {n}"}, {"role": "assistant", "content": text}]}
+        for n, text in enumerate(texts)
+    ]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    studio.run("import", str(log), ok=False)  # the empty reply is refused by its line, or kept without a task
+    ids = dict(said(studio, "SELECT substr(text, 1, 4), id FROM turns WHERE role = 'assistant'"))
+    desk(page, studio, f"/review?reply={ids['<img']}")
+    assert reply(page) == NASTY
+    assert page.title() == "Tonesmith"
+    page.keyboard.press("2")
+    page.keyboard.press("m")
+    for _ in range(40):
+        page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Enter")
+    page.fill("#desk-corrected", NASTY.replace("ok", "fine <b>"))
+    expect(page.locator("#desk-difference ins").first).to_be_visible()
+    page.keyboard.press("Control+Enter")
+    wait_saved(page)
+    ((spans,),) = said(studio, "SELECT spans FROM judgements ORDER BY seq DESC LIMIT 1")
+    (span,) = json.loads(spans)
+    assert NASTY[span["start"] : span["end"]] == NASTY  # counted in code points, emoji and all
+    desk(page, studio, f"/review?reply={ids['long']}")
+    assert len(page.locator("#desk-corrected").input_value()) == 100_000
+    page.keyboard.press("1")
+    page.keyboard.press("Control+Enter")
+    wait_saved(page)
+
+
+def test_a_viewer_can_read_and_not_judge(browser: Browser, studio: Studio) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    studio.sign_in(page, "vic")
+    studio.open(page, "/review")
+    expect(page.get_by_text("You can look, but not judge")).to_be_visible()
+    refused = page.request.post(f"{studio.url}/desk/undo", data={})
+    assert refused.status == 403
+    assert "a viewer, who can't judge replies" in refused.json()["found"]
+    context.close()
+
+
+def test_nobody_gets_in_without_signing_in(browser: Browser, studio: Studio) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{studio.url}/review")
+    assert page.url == f"{studio.url}/login?to=/review"
+    page.fill("#name", "ben")
+    page.fill("#password", "not the password")
+    page.click("button")
+    expect(page.get_by_text("Name and password don't match.")).to_be_visible()
+    for path in ("/desk/next", "/desk/start", "/gradio_api/info", "/config"):
+        assert page.request.get(f"{studio.url}{path}").status == 401, path
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1440, 900), (390, 844)])
+def test_the_desk_at_work_can_be_read_by_everybody(
+    browser: Browser, studio: Studio, scheme: str, size: tuple[int, int]
+) -> None:
+    width, height = size
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+    page = context.new_page()
+    desk(page, studio)
+    for key in ("2", "5", "8"):
+        page.keyboard.press(key)
+    page.fill("#desk-corrected", "Something else.")
+    expect(page.locator("#desk-difference ins").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = [
+        f"{violation['id']}: {node['html'][:160]} {node['any'][0]['message'] if node['any'] else ''}"
+        for violation in Axe().run(page).response["violations"]
+        if violation["impact"] in ("serious", "critical") and violation["id"] not in GRADIOS_OWN
+        for node in violation["nodes"]
+    ]
+    context.close()
+    assert found == []
+
+
+def test_drafts_are_asked_for_used_and_ranked(page: Page, studio: Studio) -> None:
+    desk(page, studio)
+    page.keyboard.press("d")
+    expect(page.locator(".desk-draft")).to_have_count(1)
+    page.get_by_label("Rank draft 1 next").click()
+    page.get_by_label("Rank the reply as it was next").click()
+    page.get_by_label("Use draft 1").click()
+    page.keyboard.press("Control+Enter")
+    wait_saved(page)
+    ((body,),) = said(studio, "SELECT body FROM acts WHERE body LIKE '%ranking%'")
+    assert len(json.loads(body)["ranking"]) == 2
+
+
+def test_counts_and_flags_follow(page: Page, studio: Studio) -> None:
+    desk(page, studio)
+    expect(page.locator("#desk-counts")).to_contain_text(re.compile(r"\d+ replies waiting · \d+ reviewed"))
+    expect(page.get_by_text("1 flagged for you")).to_be_visible()
+    page.get_by_text("1 flagged for you").click()
+    page.get_by_text("Take the flag down").click()
+    expect(page.get_by_text("1 flagged for you")).to_be_hidden()
