@@ -11,13 +11,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import judgement, start, to_first_token, trainer
+from benchmarks import desk_page, judgement, start, to_first_token, trainer
 from benchmarks.row import Row
 from training.hardware import detect
 
 MEASURES: dict[str, Callable[[Path], list[Row]]] = {
     "start": start.measure,
     "judgement": judgement.measure,
+    "desk": desk_page.measure,
     "trainer": trainer.measure,
     "first-token": to_first_token.measure,
 }

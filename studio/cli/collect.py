@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("charter")(charter)
     app.command("demo-data")(demo_data)
     app.command("chat")(chat)
+    app.command("suggest")(suggest)
     review_app.command("next")(review_next)
     review_app.command("save")(review_save)
     review_app.command("skip")(review_skip)
@@ -96,6 +97,32 @@ def chat(
         print_json(said)
     else:
         typer.echo("")
+
+
+def suggest(
+    home: Home = None,
+    model: Annotated[str, typer.Option(help="`base`, or the name of a loaded adapter.")] = "base",
+    words: Annotated[str, typer.Option(help="Only conversations with these words.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+) -> None:
+    """Let a model suggest answers about waiting replies. Ctrl-C stops; the same command goes on from there."""
+    from rich.progress import Progress
+
+    from annotation.store.search import Filter
+
+    async def go() -> int:
+        with Progress(console=out, transient=True) as progress:
+            task = progress.add_task("Asking the model", total=None)
+            done = 0
+            async for step in tonesmith.suggest.suggest(Filter(state="waiting", text=words), model, limit):
+                progress.update(task, completed=step.done, total=step.of)
+                done = step.done
+        return done
+
+    with services(home) as tonesmith:
+        tonesmith.serving.adopt()
+        done = asyncio.run(go())
+    out.print(f"{done} replies have suggestions of {model}.", markup=False)
 
 
 def review_next(home: Home = None, as_json: AsJson = False) -> None:

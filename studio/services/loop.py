@@ -18,6 +18,7 @@ from studio.services.review import ReviewService
 from studio.services.rules import CharterService
 from studio.services.serving import ServingService
 from studio.services.settle import SettleService
+from studio.services.suggest import SuggestService
 from studio.services.team import TeamService
 from studio.services.training import TrainingService
 from studio.settings import Settings
@@ -122,6 +123,7 @@ class Services:
     find: FindService
     settle: SettleService
     quality: QualityService
+    suggest: SuggestService
     charter: CharterService
     team: TeamService
     datasets: DatasetService
@@ -188,6 +190,7 @@ def _named(settings: Settings, store: Store, serving: ServingService, who: Perso
         "find": FindService(store, who),
         "settle": SettleService(store, who),
         "quality": QualityService(store, who),
+        "suggest": SuggestService(store, who, serving.model),
         "charter": CharterService(store, who),
         "team": TeamService(store, who),
         "datasets": DatasetService(store, settings.datasets, who),

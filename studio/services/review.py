@@ -176,7 +176,8 @@ class ReviewService:
         history = self._store.reviews.history(hold.reply_id)
         mine = [act for act in _standing(history) if act.person == self._who.name and hold.route == "search"]
         corrections = [act.correction.after for act in mine if act.correction]
-        shown = self._store.tasks.settings().suggestions
+        queue = self._store.tasks.state_of(hold.reply_id)["queue"]
+        shown = self._store.tasks.settings(queue).suggestions
         return ReviewItem(
             act_id=hold.id,
             conversation=conversation,
@@ -185,7 +186,7 @@ class ReviewService:
             text_now=corrections[-1] if corrections else conversation.turns[-1].text,
             suggestions=self._suggestions(hold.reply_id, conversation.turns[-1].text) if shown else (),
             candidates=tuple(self._store.helpers.candidates(hold.reply_id)),
-            said=tuple(_said(act) for act in _standing(history) if act.kind in ("comment", "flag")),
+            said=tuple(_said(act) for act in _standing(history) if act.kind in ("comment", "flag", "requeue")),
             expires_at=hold.expires_at,
         )
 

@@ -126,7 +126,7 @@ def _queue() -> None:
         _moment("expires_at"),
         *_keys("leases", "reply_id"),
     )
-    op.create_index(op.f("ix_leases_reply_id"), "leases", ["reply_id"])
+    op.create_index("ix_leases_reply_id_person", "leases", ["reply_id", "person", "state"])
     op.create_index("ix_leases_person_state", "leases", ["person", "state", "seq"])
     op.create_index("ix_leases_state_expires_at", "leases", ["state", "expires_at"])
     held = sa.text("state = 'held'")
@@ -141,6 +141,12 @@ def _queue() -> None:
         _text("skill", 64),
         sa.Column("rank", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("person", "queue", "assignee", "skill", name=op.f("pk_cursors")),
+    )
+    op.create_table(
+        "deals",
+        _text("person", 200),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("person", name=op.f("pk_deals")),
     )
     op.create_table(
         "queues",
