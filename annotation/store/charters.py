@@ -15,19 +15,26 @@ from annotation.types import Charter, utc_now
 class Charters(Part):
     """Read and add charter versions."""
 
+    def __init__(self, engine: sa.Engine) -> None:
+        super().__init__(engine)
+        # A version never changes, and every save asks for the newest one: read each once.
+        self._known: dict[int, Charter] = {}
+
     def current(self) -> Charter | None:
         """The newest version, or None if there is none yet."""
         with self._engine.connect() as db:
-            body = db.scalar(sa.select(charters.c.body).order_by(charters.c.version.desc()).limit(1))
-        return Charter.model_validate(body) if body else None
+            version = db.scalar(sa.select(sa.func.max(charters.c.version)))
+        return self.get(version) if version else None
 
     def get(self, version: int) -> Charter:
         """One version. Raises NotFound."""
-        with self._engine.connect() as db:
-            body = db.scalar(sa.select(charters.c.body).where(charters.c.version == version))
-        if body is None:
-            raise NotFound(f"There is no charter version {version}.")
-        return Charter.model_validate(body)
+        if version not in self._known:
+            with self._engine.connect() as db:
+                body = db.scalar(sa.select(charters.c.body).where(charters.c.version == version))
+            if body is None:
+                raise NotFound(f"There is no charter version {version}.")
+            self._known[version] = Charter.model_validate(body)
+        return self._known[version]
 
     def all(self) -> list[Charter]:
         """All versions, oldest first."""

@@ -119,15 +119,7 @@ class Conversations(Part):
         NotFound.
         """
         with self._engine.connect() as db:
-            query = sa.select(conversations).join(turns, turns.c.conversation_id == conversations.c.id)
-            row = db.execute(query.where(turns.c.id == reply_id)).mappings().first()
-            if row is None:
-                raise NotFound(f"There is no reply {reply_id}.")
-            kept = _turns_of(db, row["id"])
-        whole = _walk(kept, row["head_id"])
-        places = [place for place, turn in enumerate(whole) if turn.id == reply_id]
-        after = whole[places[0] + 1 :] if places else ()
-        return _conversation(row, _walk(kept, reply_id)), after
+            return around(db, reply_id)
 
     def of_replies(self, reply_ids: Iterable[str]) -> dict[str, Conversation]:
         """`of_reply` for many replies in a handful of queries."""
@@ -176,6 +168,19 @@ class Conversations(Part):
         if row is None:
             raise NotFound(f"There is no turn {turn_id}.")
         return turn_of(row)
+
+
+def around(db: sa.Connection, reply_id: str) -> tuple[Conversation, tuple[Turn, ...]]:
+    """`Conversations.around`, within a transaction."""
+    query = sa.select(conversations).join(turns, turns.c.conversation_id == conversations.c.id)
+    row = db.execute(query.where(turns.c.id == reply_id)).mappings().first()
+    if row is None:
+        raise NotFound(f"There is no reply {reply_id}.")
+    kept = _turns_of(db, row["id"])
+    whole = _walk(kept, row["head_id"])
+    places = [place for place, turn in enumerate(whole) if turn.id == reply_id]
+    after = whole[places[0] + 1 :] if places else ()
+    return _conversation(row, _walk(kept, reply_id)), after
 
 
 ImportedMessage = tuple[Message, Provenance | None]

@@ -49,11 +49,8 @@ class Helpers(Part):
 
     def suggestions(self, reply_id: str) -> list[Suggestion]:
         """What is suggested about a reply."""
-        query = sa.select(suggestions).where(suggestions.c.reply_id == reply_id).order_by(suggestions.c.seq)
         with self._engine.connect() as db:
-            return [
-                Suggestion(**{key: row[key] for key in Suggestion.model_fields}) for row in db.execute(query).mappings()
-            ]
+            return suggestions_of(db, reply_id)
 
     def add_candidate(self, reply_id: str, text: str, provenance: Provenance, author: str) -> Candidate:
         """Keep a draft; `author` is who asked for it."""
@@ -65,9 +62,19 @@ class Helpers(Part):
 
     def candidates(self, reply_id: str) -> list[Candidate]:
         """The drafts for a reply, oldest first."""
-        query = sa.select(candidates).where(candidates.c.reply_id == reply_id).order_by(candidates.c.seq)
         with self._engine.connect() as db:
-            return [
-                Candidate(id=row["id"], text=row["text"], provenance=row["provenance"])
-                for row in db.execute(query).mappings()
-            ]
+            return candidates_of(db, reply_id)
+
+
+def suggestions_of(db: sa.Connection, reply_id: str) -> list[Suggestion]:
+    """What is suggested about a reply, within a transaction."""
+    query = sa.select(suggestions).where(suggestions.c.reply_id == reply_id).order_by(suggestions.c.seq)
+    return [Suggestion(**{key: row[key] for key in Suggestion.model_fields}) for row in db.execute(query).mappings()]
+
+
+def candidates_of(db: sa.Connection, reply_id: str) -> list[Candidate]:
+    """The drafts for a reply, within a transaction."""
+    query = sa.select(candidates).where(candidates.c.reply_id == reply_id).order_by(candidates.c.seq)
+    return [
+        Candidate(id=row["id"], text=row["text"], provenance=row["provenance"]) for row in db.execute(query).mappings()
+    ]

@@ -22,6 +22,7 @@ from annotation.store.conversations import Conversations
 from annotation.store.datasets import Datasets
 from annotation.store.figures import Figures
 from annotation.store.helpers import Helpers
+from annotation.store.items import Items
 from annotation.store.people import People
 from annotation.store.reviews import Reviews
 from annotation.store.search import Search
@@ -43,6 +44,7 @@ class Store:
     search: Search
     batches: Batches
     helpers: Helpers
+    items: Items
     figures: Figures
     people: People
     datasets: Datasets
@@ -76,6 +78,7 @@ def open_store(url: str) -> Store:
         search=Search(engine),
         batches=Batches(engine),
         helpers=Helpers(engine),
+        items=Items(engine),
         figures=Figures(engine),
         people=People(engine),
         datasets=Datasets(engine),

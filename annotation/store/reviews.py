@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from pydantic import Field
 
 from annotation.acts import Act, ActBody, ActKind, Standing, replay
 from annotation.errors import Conflict, NotFound, UserError
-from annotation.store.history import acts_of, add_act, refresh
+from annotation.store.history import acts_of, add_act, refresh, write_row
 from annotation.store.part import Part, new_id
 from annotation.store.tables import acts, leases, reactions, tasks, turns
 from annotation.types import (
@@ -83,14 +83,16 @@ class Reviews(Part):
         saved this item with other answers, HoldLost if the hold on it ran out and its places are taken.
         """
         with self._writer.begin() as db:
-            text = _reply_text(db, act.reply_id)
-            if (kept := _kept(db, act.act_id)) is not None:
-                return _same_again(db, act, kept)
-            corrected = act.correction is not None and act.correction.strip() not in ("", text.strip())
-            _check(act, text, corrected)
-            route = _end_hold(db, act)
-            add_act(db, _as_act(act, text if corrected else None, route))
-            refresh(db, [act.reply_id])
+            task = _task(db, act.reply_id)
+            before = acts_of(db, [act.reply_id]).get(act.reply_id, [])
+            if (kept := next((one for one in before if one.id == act.act_id), None)) is not None:
+                return _same_again(act, kept)
+            corrected = _corrects(act, task.text, before)
+            _check(act, task.text, corrected)
+            route = _end_hold(db, act, task.state)
+            made = _as_act(act, task.text if corrected else None, route)
+            add_act(db, made)
+            write_row(db, act.reply_id, task.overlap, task.state == "gold", [*before, made])
         return True
 
     def add(self, kind: ActKind, reply_id: str, person: str, body: ActBody, act_id: str | None = None) -> str:
@@ -108,8 +110,8 @@ class Reviews(Part):
             body=body,
         )
         with self._writer.begin() as db:
-            _reply_text(db, reply_id)
-            if _kept(db, act.id) is None:
+            _task(db, reply_id)
+            if db.scalar(sa.select(acts.c.id).where(acts.c.id == act.id)) is None:
                 add_act(db, act)
                 if kind in ("skip", "pass"):
                     _close_hold(db, act.id, "passed" if kind == "pass" else "done")
@@ -262,31 +264,35 @@ class Reviews(Part):
             return db.scalar(query.order_by(acts.c.seq.desc()).limit(1))
 
 
-def _reply_text(db: sa.Connection, reply_id: str) -> str:
-    """The reply's text; on PostgreSQL this also makes everybody else wait who would change where it stands."""
-    query = sa.select(turns.c.text).join(tasks, tasks.c.reply_id == turns.c.id).where(turns.c.id == reply_id)
-    text: str | None = db.scalar(query.with_for_update(of=tasks))
-    if text is None:
+def _task(db: sa.Connection, reply_id: str) -> Any:
+    """A reply's `text`, and `overlap` and `state` of its place in the queue. On PostgreSQL this also makes everybody
+    else wait who would change where it stands. Raises NotFound.
+    """
+    query = sa.select(turns.c.text, tasks.c.overlap, tasks.c.state).join(tasks, tasks.c.reply_id == turns.c.id)
+    row = db.execute(query.where(turns.c.id == reply_id).with_for_update(of=tasks)).first()
+    if row is None:
         raise NotFound(f"There is no reply {reply_id} to judge.", do="Open the next one on the Review page.")
-    return text
+    return row
 
 
-def _kept(db: sa.Connection, act_id: str) -> str | None:
-    return db.scalar(sa.select(acts.c.kind).where(acts.c.id == act_id))
+def _corrects(act: ReviewAct, text: str, before: Sequence[Act]) -> bool:
+    """Whether the act changes the reply, and not just as this person's newest correction did."""
+    after = (act.correction or "").strip()
+    mine = [one.correction.after for one in before if one.correction and one.correction.author == act.reviewer]
+    return after not in ("", text.strip()) and (not mine or after != mine[-1].strip() or act.origin != "review")
 
 
-def _same_again(db: sa.Connection, act: ReviewAct, kind: str) -> bool:
-    """False if what was kept under this id says the same. Raises Conflict if it does not."""
-    before = next(one for one in acts_of(db, [act.reply_id])[act.reply_id] if one.id == act.act_id)
+def _same_again(act: ReviewAct, before: Act) -> bool:
+    """False if what was kept under this id says the same. Raises SavedElsewhere if it does not."""
     said = {one.question: (one.value, one.clause_ids, one.note) for one in before.judgements}
     again = {one.question: (one.value, one.clause_ids, one.note) for one in act.verdicts}
     text = before.correction.after if before.correction else None
     unchanged = act.correction is None or text == act.correction.strip() or text is None
-    if kind == "review" and said == again and unchanged:
+    if before.kind == "review" and said == again and unchanged:
         return False
     raise SavedElsewhere(
-        f"This reply was {'saved' if kind == 'review' else 'skipped'} from another tab at {before.made_at:%H:%M} UTC, "
-        "with other answers.",
+        f"This reply was {'saved' if before.kind == 'review' else 'skipped'} from another tab at "
+        f"{before.made_at:%H:%M} UTC, with other answers.",
         "One answer at a time.",
         "What you entered is still here. Save once more to keep it as your newer answer.",
     )
@@ -310,24 +316,23 @@ def _check(act: ReviewAct, text: str, corrected: bool) -> None:
             )
 
 
-def _end_hold(db: sa.Connection, act: ReviewAct) -> Route:
+def _end_hold(db: sa.Connection, act: ReviewAct, state: str) -> Route:
     """End the hold of this act, or put one behind it that was never taken, so that nobody is dealt this reply twice.
 
-    Raises Conflict if the hold ran out and all places are taken.
+    `state` is where the reply stands. Raises HoldLost if the hold ran out and all places are taken.
     """
     hold = db.execute(sa.select(leases.c.state, leases.c.route).where(leases.c.id == act.act_id)).first()
     if hold is None:
         row = {"id": act.act_id, "reply_id": act.reply_id, "person": act.reviewer, "route": act.route}
         db.execute(leases.insert().values(row | {"state": "done", "made_at": utc_now(), "expires_at": utc_now()}))
         return act.route
-    if hold.state != "held" and act.route != "late":
-        task = db.execute(sa.select(tasks.c.state).where(tasks.c.reply_id == act.reply_id)).first()
-        if hold.route in ("queue", "search") and (task is None or task.state != "open"):
-            raise HoldLost(
-                "Your hold on this reply ran out while it was open, and somebody else has it now.",
-                "",
-                "What you wrote is still here. Keep it as an extra opinion, or copy it.",
-            )
+    lost = hold.state != "held" and hold.route in ("queue", "search") and state != "open"
+    if lost and act.route != "late":
+        raise HoldLost(
+            "Your hold on this reply ran out while it was open, and somebody else has it now.",
+            "",
+            "What you wrote is still here. Keep it as an extra opinion, or copy it.",
+        )
     db.execute(leases.update().where(leases.c.id == act.act_id).values(state="done"))
     route: Route = "late" if act.route == "late" else hold.route
     return route

@@ -177,7 +177,6 @@ cursors = sa.Table(
     metadata,
     sa.Column("person", sa.String(200), primary_key=True),
     sa.Column("queue", sa.String(64), primary_key=True),
-    sa.Column("assignee", sa.String(200), primary_key=True),
     sa.Column("skill", sa.String(64), primary_key=True),
     sa.Column("rank", sa.BigInteger, nullable=False),
 )

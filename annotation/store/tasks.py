@@ -12,7 +12,7 @@ from pydantic import AwareDatetime
 from annotation.errors import Conflict, NotFound
 from annotation.people import Person
 from annotation.queue import MAIN, REPEAT_AFTER, QueueSettings, dealt, overlap_for, rank_of
-from annotation.store.history import refresh
+from annotation.store.history import places_taken, refresh
 from annotation.store.part import Part, new_id
 from annotation.store.tables import acts, cursors, deals, golds, leases, queues, tasks
 from annotation.types import Frozen, Question, Route, Value, utc_now
@@ -26,6 +26,7 @@ class Hold(Frozen):
     id: str
     reply_id: str
     route: Route
+    queue: str
     expires_at: AwareDatetime
 
 
@@ -94,7 +95,7 @@ class Tasks(Part):
             if reply_id is None:
                 return None
             hold = _hold(db, reply_id, person.name, "queue", settings)
-            refresh(db, [reply_id])
+            _close_if_full(db, reply_id)
             return hold
 
     def claim_one(self, person: Person, reply_id: str, adjudicate: bool = False) -> Hold:
@@ -282,7 +283,7 @@ def _held(db: sa.Connection, person: str, settings: QueueSettings, exclude: Coll
 def _renewed(db: sa.Connection, row: Any, settings: QueueSettings) -> Hold:
     until = utc_now() + timedelta(minutes=settings.lease_minutes)
     db.execute(leases.update().where(leases.c.id == row.id).values(expires_at=until))
-    return Hold(id=row.id, reply_id=row.reply_id, route=row.route, expires_at=until)
+    return Hold(id=row.id, reply_id=row.reply_id, route=row.route, queue=settings.name, expires_at=until)
 
 
 def _hold(db: sa.Connection, reply_id: str, person: str, route: Route, settings: QueueSettings) -> Hold:
@@ -290,7 +291,14 @@ def _hold(db: sa.Connection, reply_id: str, person: str, route: Route, settings:
     until = now + timedelta(minutes=settings.lease_minutes)
     row = {"id": new_id(), "reply_id": reply_id, "person": person, "route": route, "expires_at": until}
     db.execute(leases.insert().values(row | {"state": "held", "made_at": now}))
-    return Hold(id=str(row["id"]), reply_id=reply_id, route=route, expires_at=until)
+    return Hold(id=str(row["id"]), reply_id=reply_id, route=route, queue=settings.name, expires_at=until)
+
+
+def _close_if_full(db: sa.Connection, reply_id: str) -> None:
+    """After a new hold: no more of them once every place is taken."""
+    taken = places_taken(db, reply_id)
+    full = tasks.c.reply_id == reply_id, tasks.c.state == "open", tasks.c.done + taken >= tasks.c.overlap
+    db.execute(tasks.update().where(*full).values(state="full"))
 
 
 def _deals(db: sa.Connection, person: str) -> int:
@@ -329,43 +337,39 @@ def _repeat_for(db: sa.Connection, person: str) -> str | None:
     return db.scalar(query.limit(1))
 
 
-def _lanes(person: Person) -> list[tuple[str, str]]:
-    """(assignee, skill) of the lanes this person works in: what is theirs alone first."""
-    skills = ("", *person.skills)
-    return [(assignee, skill) for assignee in (person.name, "") for skill in skills]
-
-
 def _from_lanes(db: sa.Connection, person: Person, settings: QueueSettings) -> str | None:
-    """The first open reply over all lanes: what is assigned to the person, then by rank."""
-    best: tuple[bool, int, str] | None = None
-    for assignee, skill in _lanes(person):
-        found = _first_in_lane(db, person.name, settings.name, assignee, skill)
-        if found and (best is None or (assignee == "", *found) < best):
-            best = (assignee == "", *found)
-    return best[2] if best else None
+    """The first open reply: what is kept for the person before what is for everybody, then by rank over the skills."""
+    skills = ("", *person.skills)
+    own = _open(person.name, settings.name).where(tasks.c.assignee == person.name, tasks.c.skill.in_(skills))
+    if (row := db.execute(own).first()) is not None:
+        return str(row.reply_id)
+    found = [one for skill in skills if (one := _first_in_lane(db, person.name, settings.name, skill))]
+    return min(found)[1] if found else None
 
 
-def _first_in_lane(db: sa.Connection, person: str, queue: str, assignee: str, skill: str) -> tuple[int, str] | None:
-    lane = {"person": person, "queue": queue, "assignee": assignee, "skill": skill}
-    came_to = db.scalar(sa.select(cursors.c.rank).where(*[cursors.c[key] == value for key, value in lane.items()]))
-    seen = sa.exists().where(
+def _open(person: str, queue: str) -> sa.Select[Any]:
+    """The open replies of a queue that this person has not met, by rank."""
+    met = sa.exists().where(
         leases.c.reply_id == tasks.c.reply_id,
         leases.c.person == person,
         leases.c.state.in_(("held", "done", "passed")),
     )
-    query = (
+    return (
         sa.select(tasks.c.rank, tasks.c.reply_id)
-        .where(
-            tasks.c.queue == queue,
-            tasks.c.state == "open",
-            tasks.c.assignee == assignee,
-            tasks.c.skill == skill,
-            ~seen,
-        )
+        .where(tasks.c.queue == queue, tasks.c.state == "open", ~met)
         .order_by(tasks.c.rank)
         .limit(1)
         .with_for_update(of=tasks, skip_locked=True)
     )
+
+
+def _first_in_lane(db: sa.Connection, person: str, queue: str, skill: str) -> tuple[int, str] | None:
+    """The first reply for everybody with this skill: what was put first, then from where this person has come to, then
+    from the start.
+    """
+    lane = {"person": person, "queue": queue, "skill": skill}
+    came_to = db.scalar(sa.select(cursors.c.rank).where(*[cursors.c[key] == value for key, value in lane.items()]))
+    query = _open(person, queue).where(tasks.c.assignee == "", tasks.c.skill == skill)
     parts: Sequence[Any] = (tasks.c.rank < 0, tasks.c.rank > (came_to or 0), tasks.c.rank.between(0, came_to or 0))
     for number, part in enumerate(parts):
         row = db.execute(query.where(part)).first()

@@ -28,6 +28,7 @@ LOGO = (
     'stroke="currentColor" stroke-width="2.2" stroke-linecap="round"/><circle cx="12" cy="19" r="2.6" '
     'fill="currentColor"/></svg>'
 )
+OUT = '<form method="post" action="/logout"><button class="ts-out">Sign out</button></form>'
 POLL_SECONDS = 2.0
 
 
@@ -41,7 +42,7 @@ def header(services: Services, here: str) -> None:
         gr.HTML(
             f'<a class="ts-skip" href="#ts-main">Skip to the page</a>'
             f'<a class="ts-brand" href="/" aria-label="Tonesmith, home">{LOGO}<span>Tonesmith</span></a>'
-            f'<nav aria-label="Pages">{links}</nav>',
+            f'<nav aria-label="Pages">{links}{OUT}</nav>',
             elem_id="ts-nav",
             js_on_load=(STYLE / "drafts.js").read_text(encoding="utf-8"),
         )

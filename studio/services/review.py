@@ -154,14 +154,13 @@ class ReviewService:
     def look(self, reply_id: str) -> ReviewItem:
         """One reply to read only, for who may not or need not judge it. Raises NotFound."""
         self._who.must("look")
-        conversation, after = self._store.conversations.around(reply_id)
-        history = _standing(self._store.reviews.history(reply_id))
+        item = self._store.items.get(reply_id)
         return ReviewItem(
             act_id="",
-            conversation=conversation,
-            after=after,
-            text_now=conversation.turns[-1].text,
-            said=tuple(_said(act) for act in history if act.kind in ("comment", "flag")),
+            conversation=item.conversation,
+            after=item.after,
+            text_now=item.conversation.turns[-1].text,
+            said=tuple(_said(act) for act in _standing(item.history) if act.kind in ("comment", "flag")),
             expires_at=utc_now(),
         )
 
@@ -172,29 +171,28 @@ class ReviewService:
         return self.open(reply_id) if reply_id else None
 
     def _item(self, hold: Hold) -> ReviewItem:
-        conversation, after = self._store.conversations.around(hold.reply_id)
-        history = self._store.reviews.history(hold.reply_id)
-        mine = [act for act in _standing(history) if act.person == self._who.name and hold.route == "search"]
+        item = self._store.items.get(hold.reply_id)
+        reply = item.conversation.turns[-1].text
+        live = _standing(item.history)
+        mine = [act for act in live if act.person == self._who.name and hold.route == "search"]
         corrections = [act.correction.after for act in mine if act.correction]
-        queue = self._store.tasks.state_of(hold.reply_id)["queue"]
-        shown = self._store.tasks.settings(queue).suggestions
+        shown = self._store.tasks.settings(hold.queue).suggestions
         return ReviewItem(
             act_id=hold.id,
-            conversation=conversation,
-            after=after,
+            conversation=item.conversation,
+            after=item.after,
             mine={one.question: one for act in mine for one in act.judgements},
-            text_now=corrections[-1] if corrections else conversation.turns[-1].text,
-            suggestions=self._suggestions(hold.reply_id, conversation.turns[-1].text) if shown else (),
-            candidates=tuple(self._store.helpers.candidates(hold.reply_id)),
-            said=tuple(_said(act) for act in _standing(history) if act.kind in ("comment", "flag", "requeue")),
+            text_now=corrections[-1] if corrections else reply,
+            suggestions=(*self._found(reply), *item.suggestions) if shown else (),
+            candidates=tuple(item.candidates),
+            said=tuple(_said(act) for act in live if act.kind in ("comment", "flag", "requeue")),
             expires_at=hold.expires_at,
         )
 
-    def _suggestions(self, reply_id: str, text: str) -> tuple[Suggestion, ...]:
-        """What the charter's patterns find in the reply, and what was kept before."""
+    def _found(self, reply: str) -> list[Suggestion]:
+        """What the charter's patterns find in the reply."""
         charter = self._store.charters.current()
-        found = suggest(charter, text) if charter else []
-        checks = [
+        return [
             Suggestion(
                 question=one.question,
                 value="fail",
@@ -203,9 +201,8 @@ class ReviewService:
                 why=one.why,
                 author="check:patterns",
             )
-            for one in found
+            for one in (suggest(charter, reply) if charter else [])
         ]
-        return (*checks, *self._store.helpers.suggestions(reply_id))
 
     def history(self, reply_id: str) -> list[Said]:
         """Who did what about a reply. A reviewer sees what they did themselves, and what was said to everybody: what
@@ -237,16 +234,13 @@ class ReviewService:
                 "",
                 "Your answers are still here. Look at the rules once more, then save again.",
             )
-        standing = self._store.reviews.standing(form.reply_id)
-        mine = [correction.after for correction in standing.corrections if correction.author == self._who.name]
-        unchanged = bool(mine) and mine[-1].strip() == form.corrected.strip()
         act = ReviewAct(
             act_id=form.act_id,
             reply_id=form.reply_id,
             reviewer=self._who.name,
             charter_version=charter.version,
             verdicts=form.verdicts,
-            correction=None if unchanged else form.corrected,
+            correction=form.corrected,
             reasons=form.reasons + tuple(clause for verdict in form.verdicts for clause in verdict.clause_ids),
             ranking=form.ranking,
             seconds=form.seconds,

@@ -79,8 +79,8 @@ def test_twenty_writers_at_once_lose_nothing(store: Store) -> None:
 
     def work(reply: Turn) -> None:
         try:
-            for _ in range(5):
-                store.reviews.save(an_act(reply))
+            for number in range(5):
+                store.reviews.save(an_act(reply, correction=f"On its way, {number}."))
         except Exception as error:  # reported below, not swallowed
             failures.append(error)
 

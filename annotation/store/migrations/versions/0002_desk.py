@@ -137,10 +137,9 @@ def _queue() -> None:
         "cursors",
         _text("person", 200),
         _text("queue", 64),
-        _text("assignee", 200),
         _text("skill", 64),
         sa.Column("rank", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("person", "queue", "assignee", "skill", name=op.f("pk_cursors")),
+        sa.PrimaryKeyConstraint("person", "queue", "skill", name=op.f("pk_cursors")),
     )
     op.create_table(
         "deals",
