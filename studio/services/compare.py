@@ -81,10 +81,12 @@ class CompareService:
 
     def vote(self, comparison_id: str, outcome: Outcome, seconds: float | None = None) -> Comparison:
         """Take the one vote and reveal the sides. Raises Conflict for a second vote."""
+        self._who.must("judge")
         return self._store.comparisons.vote(comparison_id, outcome, self._who.name, seconds)
 
     def tally(self) -> dict[str, int]:
         """Votes so far: `tuned`, `base`, `tie`, `both_bad`."""
+        self._who.must("look")
         counted = {"tuned": 0, "base": 0, "tie": 0, "both_bad": 0}
         for comparison in self._store.comparisons.voted():
             sides = {"left": comparison.left.provenance.adapter, "right": comparison.right.provenance.adapter}
@@ -94,6 +96,7 @@ class CompareService:
 
     def last(self) -> Comparison | None:
         """The comparison voted on last."""
+        self._who.must("look")
         voted = self._store.comparisons.voted()
         return voted[-1] if voted else None
 

@@ -37,6 +37,7 @@ class DatasetService:
 
     def recover(self) -> list[DatasetVersion]:
         """Take up versions whose card a crash lost; returns those."""
+        self._who.must("curate")
         return recover(self._store, self._root)
 
     def preview(self) -> Preview:
@@ -68,12 +69,15 @@ class DatasetService:
 
     def get(self, version_id: str) -> DatasetVersion:
         """One version by id or number. Raises NotFound."""
+        self._who.must("look")
         return self._store.datasets.get(version_id)
 
     def folder(self, version: DatasetVersion) -> Path:
         """Where a version's files are."""
+        self._who.must("look")
         return self._root / version.id
 
     def rows(self, version: DatasetVersion, name: str) -> list[dict[str, Any]]:
         """The rows of one of its files: `sft`, `preference`, `unpaired`, `held_out` or `left_out`."""
+        self._who.must("look")
         return read_rows(self.folder(version), name)

@@ -7,6 +7,9 @@ from annotation.store import Store
 from annotation.store.batches import Batch, Change
 from annotation.store.search import Filter, Hit, View
 
+MOST_CHECKS = 10_000
+"""Hidden checks are chosen by hand, so there are never so many."""
+
 
 class FindService:
     """What the Find page calls, for one person."""
@@ -17,16 +20,24 @@ class FindService:
 
     def find(self, wanted: Filter, after: int = 0, limit: int = 25) -> list[Hit]:
         """A page of replies, in the order in which they came in. A hidden check looks like any other reply to
-        reviewers.
+        reviewers: it waits until they have judged it.
         """
         self._who.must("look")
-        hits = self._store.search.find(self._allowed(wanted), after, limit)
-        return hits if self._who.may("curate") else [_plain(hit) for hit in hits]
+        if self._who.may("curate"):
+            return self._store.search.find(wanted, after, limit)
+        allowed = self._allowed(wanted)
+        met = {hit.reply_id for hit in self._checks(Filter(reviewer=self._who.name))}
+        hits = [*self._store.search.find(allowed, after, limit), *self._checks_among(allowed, after, met)]
+        return [_plain(hit, hit.reply_id in met) for hit in sorted(hits, key=lambda hit: hit.position)[:limit]]
 
     def count(self, wanted: Filter) -> int:
         """How many replies are like that."""
         self._who.must("look")
-        return self._store.search.count(self._allowed(wanted))
+        if self._who.may("curate"):
+            return self._store.search.count(wanted)
+        allowed = self._allowed(wanted)
+        met = {hit.reply_id for hit in self._checks(Filter(reviewer=self._who.name))}
+        return self._store.search.count(allowed) + len(self._checks_among(allowed, 0, met))
 
     def choices(self) -> dict[str, list[str]]:
         """What there is to filter by."""
@@ -72,14 +83,26 @@ class FindService:
 
     def _allowed(self, wanted: Filter) -> Filter:
         """What others answered is not for reviewers to filter by: they could judge by it."""
-        if self._who.may("curate"):
-            return wanted
         hidden: dict[str, str | None] = {"outcome": None, "question": None, "value": None, "clause": None}
         hidden["reviewer"] = self._who.name if wanted.reviewer else None
-        state = None if wanted.state in ("gold", "disputed") else wanted.state
-        return wanted.model_copy(update={**hidden, "state": state})
+        states = {"gold": None, "disputed": "reviewed", "done": "reviewed", "open": "waiting", "full": "waiting"}
+        return wanted.model_copy(update={**hidden, "state": states.get(wanted.state or "", wanted.state)})
+
+    def _checks(self, wanted: Filter, after: int = 0) -> list[Hit]:
+        return self._store.search.find(wanted.model_copy(update={"state": "gold"}), after, MOST_CHECKS)
+
+    def _checks_among(self, allowed: Filter, after: int, met: set[str]) -> list[Hit]:
+        """The hidden checks that a filter by state would leave out, and so give away."""
+        if allowed.state not in ("waiting", "reviewed"):
+            return []
+        return [hit for hit in self._checks(allowed, after) if (hit.reply_id in met) is (allowed.state == "reviewed")]
 
 
-def _plain(hit: Hit) -> Hit:
-    state = {"gold": "open", "disputed": "done"}.get(hit.state, hit.state)
-    return hit.model_copy(update={"state": state, "outcome": None, "agreement": None})
+def _plain(hit: Hit, met: bool) -> Hit:
+    """As a reviewer may see it; `met` for a hidden check that they have judged."""
+    seen: dict[str, object] = {"outcome": None, "agreement": None}
+    if hit.state == "gold":
+        seen |= {"state": "done", "done": hit.overlap} if met else {"state": "open", "done": 0}
+    elif hit.state == "disputed":
+        seen["state"] = "done"
+    return hit.model_copy(update=seen)

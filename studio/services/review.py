@@ -271,10 +271,12 @@ class ReviewService:
 
     def release(self, act_id: str) -> None:
         """Give a reply back untouched."""
+        self._who.must("judge")
         self._store.tasks.release(self._who.name, act_id)
 
     def renew(self, act_id: str) -> bool:
         """Keep a hold while somebody works on it; False if it ran out."""
+        self._who.must("judge")
         return self._store.tasks.renew(self._who.name, act_id)
 
     def flag(self, reply_id: str, to: str | None, text: str) -> None:
@@ -297,6 +299,7 @@ class ReviewService:
 
     def flagged(self) -> list[str]:
         """Replies flagged for this person."""
+        self._who.must("look")
         return self._store.tasks.flagged_for(self._who)
 
     def bring_back_skipped(self) -> int:

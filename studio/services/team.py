@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from annotation.errors import UserError
+from annotation.errors import NotFound, UserError
 from annotation.people import Person, Role
 from annotation.queue import QueueSettings
 from annotation.store import Store
@@ -44,8 +44,7 @@ class TeamService:
 
     def set_password(self, name: str, password: str) -> None:
         """Give somebody a new password: oneself, or anybody if one manages people."""
-        if name != self._who.name:
-            self._who.must("manage")
+        self._who.must("look" if name == self._who.name else "manage")
         self._store.people.set_password(name, password)
 
     # How work is dealt out
@@ -73,6 +72,8 @@ class TeamService:
         self._store.tasks.set_gold(reply_id, answers, self._who.name)
 
     def unset_gold(self, reply_id: str) -> None:
-        """Make a hidden check an ordinary reply again."""
+        """Make a hidden check an ordinary reply again. Raises NotFound if it is none."""
         self._who.must("curate")
+        if reply_id not in {gold.reply_id for gold in self._store.tasks.golds()}:
+            raise NotFound(f"'{reply_id}' is no hidden check.", do="Take the address of one from the list.")
         self._store.tasks.unset_gold(reply_id)

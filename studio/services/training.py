@@ -41,16 +41,19 @@ class TrainingService:
 
     def presets(self) -> list[Preset]:
         """The shipped presets, quickest first."""
+        self._who.must("look")
         return load_presets()
 
     def all(self) -> list[RunView]:
         """All runs, newest first."""
+        self._who.must("look")
         # `config.json` is written once, when the run is made.
         configs = sorted(self._settings.runs.glob("*/config.json"), key=lambda path: path.stat().st_mtime_ns)
         return [self.view(path.parent.name) for path in reversed(configs)]
 
     def view(self, run_id: str) -> RunView:
         """One run, read anew. Raises NotFound."""
+        self._who.must("look")
         run = self._run(run_id)
         config, state = run.read_config(), run.read_state()
         about = f"{config.dataset_id} · {config.base_name} · {config.preset}"

@@ -47,7 +47,9 @@ class ToLogin:
             request = Request(scope)
             wants_page = "text/html" in request.headers.get("accept", "")
             if wants_page and person_of(self._store, request) is None:
-                answer = RedirectResponse(f"/login?to={quote(scope['path'])}", status_code=303)
+                query = scope.get("query_string", b"").decode("latin-1")
+                wanted = f"{scope['path']}?{query}" if query else scope["path"]
+                answer = RedirectResponse(f"/login?to={quote(wanted)}", status_code=303)
                 await answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -119,10 +121,11 @@ def login_html(to: str, name: str = "", error: UserError | None = None) -> str:
 <link rel="stylesheet" href="/ours/login.css"></head>
 <body><main><h1>Sign in to Tonesmith</h1>{said}
 <form method="post" action="/login"><input type="hidden" name="to" value="{escape(to, quote=True)}">
-<label for="name">Name</label><input id="name" name="name" autocomplete="username" required autofocus
+<label for="name">Name</label><input id="name" name="name" autocomplete="username" maxlength="200" required autofocus
  value="{escape(name, quote=True)}">
 <label for="password">Password</label>
-<input id="password" name="password" type="password" autocomplete="current-password" required>
+<input id="password" name="password" type="password" autocomplete="current-password" maxlength="1000"
+ required>
 <button>Sign in</button></form>
 <p class="hint">No password yet? The address that <code>tonesmith up</code> prints signs you in, and an admin can send
 you a link like it.</p></main></body></html>"""
