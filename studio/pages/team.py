@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any, Literal
 
@@ -117,10 +118,11 @@ def build(services: Services) -> None:
     settings = [queue, overlap, second, gold, repeat, minutes, hints, by_language]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
     person = [name, role, skills]
-    add.click(act(_Office.add), person, [people, said], **quiet)
+    name.change(act(_Office.as_they_are), name, [role, skills], **quiet)
+    add.click(act(_Office.add), person, [people, said], **quiet).then(None, js=WHOLE_ADDRESS)
     change.click(act(_Office.change), person, [people, said], **quiet)
     close.click(act(_Office.close), name, [people, said], **quiet)
-    link.click(act(_Office.link), name, said, **quiet)
+    link.click(act(_Office.link), name, said, **quiet).then(None, js=WHOLE_ADDRESS)
     keep.click(act(_Office.set_password), password, password, **quiet)
     queue.input(act(_Office.show_queue), queue, settings[1:], **quiet)
     deal.click(act(_Office.keep_queue), settings, None, **quiet)
@@ -142,17 +144,22 @@ class _Office:
         names = [queue.name for queue in self._team.queues()]
         return [self._people(), gr.Dropdown(names), *self.show_queue(MAIN), self._golds()]
 
+    def as_they_are(self, name: str) -> list[Any]:
+        """The role and skills of whoever is named, so that a change keeps what nobody touched."""
+        found = next((person for person in self._team.people() if person.name == name.strip()), None)
+        return [found.role, ", ".join(found.skills)] if found else [gr.skip(), gr.skip()]
+
     def add(self, name: str, role: Any, skills: str) -> list[Any]:
         person = self._team.add(name.strip(), role, _listed(skills))
         return [self._people(), self._link_html(person.name, f"{person.name} is added.")]
 
     def change(self, name: str, role: Any, skills: str) -> list[Any]:
         self._team.change(name.strip(), role=role, skills=_listed(skills), active=True)
-        return [self._people(), _good(f"{name} is changed.")]
+        return [self._people(), _good(f"{name.strip()} is changed.")]
 
     def close(self, name: str) -> list[Any]:
         self._team.change(name.strip(), active=False)
-        return [self._people(), _good(f"{name}'s account is closed. What they said stays.")]
+        return [self._people(), _good(f"{name.strip()}'s account is closed. What they said stays.")]
 
     def link(self, name: str) -> str:
         return self._link_html(name.strip(), "")
@@ -163,7 +170,7 @@ class _Office:
         return ""
 
     def show_queue(self, name: str) -> list[Any]:
-        found = next((queue for queue in self._team.queues() if queue.name == name), QueueSettings(name=name or MAIN))
+        found = next((queue for queue in self._team.queues() if queue.name == name), QueueSettings())
         shares = (found.second_share, found.gold_share, found.repeat_share)
         return [
             found.overlap,
@@ -176,7 +183,8 @@ class _Office:
     def keep_queue(self, name: str, overlap: float, second: float, gold: float, repeat: float, *rest: Any) -> None:
         minutes, hints, by_language = rest
         self._team.change_queue(
-            QueueSettings(
+            checked(
+                QueueSettings,
                 name=name,
                 overlap=int(overlap),
                 second_share=second / 100,
@@ -250,4 +258,4 @@ def _listed(text: str) -> tuple[str, ...]:
 
 def _reply_id(text: str) -> str:
     """A reply's id, out of the desk's address too."""
-    return text.strip().rpartition("reply=")[2]
+    return re.split(r"[&#\s]", text.strip().rpartition("reply=")[2])[0]

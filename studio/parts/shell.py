@@ -46,9 +46,6 @@ def header(services: Services, here: str) -> None:
             elem_id="ts-nav",
             js_on_load=(STYLE / "drafts.js").read_text(encoding="utf-8"),
         )
-        gr.HTML(
-            '<form method="post" action="/logout"><button class="ts-out">Sign out</button></form>', elem_id="ts-out"
-        )
         pill = gr.HTML(engine_pill(services.serving.view()), elem_id="ts-engine")
     shown = gr.State("")
 

@@ -10,7 +10,7 @@ from annotation.acts import Act, ActBody
 from annotation.charter import suggest, system_prompt
 from annotation.errors import Conflict, UserError
 from annotation.people import Person
-from annotation.queue import MAIN
+from annotation.queue import MAIN, QueueSettings
 from annotation.store import Store
 from annotation.store.helpers import Candidate, Suggestion
 from annotation.store.reviews import NOTE_LIMIT, ReviewAct, Verdict
@@ -144,12 +144,13 @@ class ReviewService:
         self._who.must("judge")
         settings = self._store.tasks.settings(queue)
         hold = self._store.tasks.claim(self._who, settings, exclude)
-        return self._item(hold) if hold else None
+        return self._item(hold, settings) if hold else None
 
     def open(self, reply_id: str) -> ReviewItem:
         """One reply that was found, held for this person. Raises NotFound, Conflict."""
         self._who.must("judge")
-        return self._item(self._store.tasks.claim_one(self._who, reply_id))
+        hold = self._store.tasks.claim_one(self._who, reply_id)
+        return self._item(hold, self._store.tasks.settings(hold.queue))
 
     def look(self, reply_id: str) -> ReviewItem:
         """One reply to read only, for who may not or need not judge it. Raises NotFound."""
@@ -170,20 +171,19 @@ class ReviewService:
         reply_id = self._store.reviews.last_of(self._who.name)
         return self.open(reply_id) if reply_id else None
 
-    def _item(self, hold: Hold) -> ReviewItem:
+    def _item(self, hold: Hold, settings: QueueSettings) -> ReviewItem:
         item = self._store.items.get(hold.reply_id)
         reply = item.conversation.turns[-1].text
         live = _standing(item.history)
         mine = [act for act in live if act.person == self._who.name and hold.route == "search"]
         corrections = [act.correction.after for act in mine if act.correction]
-        shown = self._store.tasks.settings(hold.queue).suggestions
         return ReviewItem(
             act_id=hold.id,
             conversation=item.conversation,
             after=item.after,
             mine={one.question: one for act in mine for one in act.judgements},
             text_now=corrections[-1] if corrections else reply,
-            suggestions=(*self._found(reply), *item.suggestions) if shown else (),
+            suggestions=(*self._found(reply), *item.suggestions) if settings.suggestions else (),
             candidates=tuple(item.candidates),
             said=tuple(_said(act) for act in live if act.kind in ("comment", "flag", "requeue")),
             expires_at=hold.expires_at,

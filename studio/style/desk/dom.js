@@ -19,7 +19,7 @@ export function dialog(title, ...children) {
   const heading = el('h2', { textContent: title });
   const made = el('dialog', { className: 'ts-dialog', 'aria-label': title }, heading, ...children);
   made.addEventListener('close', () => made.remove());
-  document.body.append(made);
+  (document.querySelector('.gradio-container') ?? document.body).append(made); // where the page's fonts are
   made.showModal();
   return made;
 }

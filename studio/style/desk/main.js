@@ -208,7 +208,7 @@ class Desk {
     const { candidates } = this.item;
     const ask = el('div', { className: 'desk-draft-ask' },
       el('button', { type: 'button', id: 'desk-draft', className: 'desk-quiet-button', onclick: () => this.draft() }, candidates.length ? 'Draft more' : 'Draft other replies', el('kbd', { textContent: 'D', 'aria-hidden': 'true' })),
-      candidates.length ? el('span', { className: 'desk-quiet', textContent: 'Use one, or number them from best to worst: press the number of each in turn.' }) : null);
+      candidates.length ? el('span', { className: 'desk-quiet', textContent: 'Use one, or rank them, the best first.' }) : null);
     const cards = candidates.map((one, index) => {
       const place = this.ranking.indexOf(one.text);
       return el('div', { className: 'desk-draft' }, el('div', { className: 'ts-who' }, `Draft ${index + 1} `, el('span', { className: 'ts-badge', textContent: one.by })),

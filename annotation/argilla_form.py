@@ -1,0 +1,353 @@
+"""A charter as an Argilla dataset, a reply as its record, a response as an act and back. Pure: nothing is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args
+
+from annotation.acts import QUESTIONS, Act
+from annotation.charter import write_markdown
+from annotation.errors import UserError
+from annotation.queue import priority_of
+from annotation.store.helpers import Candidate, Suggestion
+from annotation.store.reviews import NOTE_LIMIT, ReviewAct, Verdict
+from annotation.types import Charter, Conversation, Frozen, Question, Span, Value
+
+Json = dict[str, Any]
+OPEN, OTHER, REPLY = "open", "_other", "reply"
+"""Answers of ours that are no rule and no value: 'not answered', 'something else', and the reply among its drafts. A
+rule's id can't start with an underscore."""
+DRAFTS = 2
+"""Drafts that stand beside the reply to be ranked."""
+MOST_MESSAGES, MOST_CHARACTERS, MOST_GUIDELINES = 500, 20_000, 10_000
+MOST_OPTION_TEXT, MOST_DESCRIPTION, MOST_RULES = 500, 1_000, 499
+EMPTY = "(no text)"
+"""Stands for an empty message, which Argilla refuses."""
+ASKED: dict[Question, str] = {
+    "voice": "Is it in our voice?",
+    "policy": "Does it keep to our policy?",
+    "bias": "Is it free of bias?",
+}
+ANSWERS: tuple[tuple[Value, str], ...] = (
+    ("pass", "Yes"),
+    ("fail", "No"),
+    ("unsure", "Not sure"),
+    ("not_applicable", "Does not apply"),
+)
+BROKEN: dict[Question, str] = {
+    "voice": "Traits it misses",
+    "policy": "Clauses it breaks",
+    "bias": "Axes at fault",
+}
+METADATA = {"model": "terms", "adapter": "terms", "language": "terms", "source": "terms", "priority": "integer"}
+
+
+class Form(Frozen):
+    """What a dataset consists of, as Argilla's API takes it."""
+
+    guidelines: str
+    min_submitted: int
+    fields: tuple[Json, ...]
+    questions: tuple[Json, ...]
+    metadata: tuple[Json, ...]
+
+
+class ReplyForDesk(Frozen):
+    """A reply with all that Argilla shows of it."""
+
+    conversation: Conversation
+    """Up to the reply, which comes last."""
+    rank: int
+    suggestions: tuple[Suggestion, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+
+
+# The dataset
+
+
+def form_of(charter: Charter, overlap: int, with_drafts: bool) -> Form:
+    """The dataset for `charter`; `with_drafts` asks to rank the reply among drafts.
+
+    Raises UserError for a charter with more rules than Argilla takes.
+    """
+    fields = [
+        _field("chat", "Conversation so far", {"type": "chat", "use_markdown": False}, required=False),
+        _field(REPLY, "Reply to judge", {"type": "text", "use_markdown": False}, required=True),
+    ]
+    questions: list[Json] = []
+    for question, rules in _rules(charter).items():
+        answers = [{"value": value, "text": text} for value, text in (*ANSWERS, (OPEN, "No answer"))]
+        questions.append(_question(question, ASKED[question], {"type": "label_selection", "options": answers}, True))
+        if rules:
+            questions.append(_question(f"{question}_rules", BROKEN[question], _several(rules), False))
+    where = {"type": "span", "field": REPLY, "options": [{"value": one, "text": one.title()} for one in QUESTIONS]}
+    questions.append(_question("where", "Where it shows", where | {"allow_overlapping": True}, False))
+    questions.append(_question("correction", "The reply as it should have been", {"type": "text"}, False))
+    questions.append(_question("why", "Why, in a few words", {"type": "text"}, False))
+    if with_drafts:
+        names = {REPLY: "The reply", **{f"draft_{place}": f"Draft {place}" for place in range(1, DRAFTS + 1)}}
+        fields += [
+            _field(name, text, {"type": "text", "use_markdown": False}, required=False)
+            for name, text in names.items()
+            if name != REPLY
+        ]
+        ranked = {"type": "ranking", "options": [{"value": name, "text": text} for name, text in names.items()]}
+        questions.append(_question("ranking", "Best first; put a draft that is not there last", ranked, False))
+    return Form(
+        guidelines=_guidelines(charter),
+        min_submitted=overlap,
+        fields=tuple(fields),
+        questions=tuple(questions),
+        metadata=tuple(
+            {"name": name, "title": name.title(), "settings": {"type": kind}} for name, kind in METADATA.items()
+        ),
+    )
+
+
+def dataset_name(charter: Charter, queue: str) -> str:
+    """`<charter>-<queue>-v<version>`, without the queue for the main one."""
+    parts = [_slug(charter.name) or "charter", *([] if queue == "main" else [_slug(queue)]), f"v{charter.version}"]
+    return "-".join(parts)
+
+
+def unlike(form: Form, questions: Sequence[Json], fields: Sequence[Json]) -> list[str]:
+    """How what is there differs from `form` in ways that would lose or bend answers, in words."""
+    found = []
+    there = {one["name"]: one for one in questions}
+    for wanted in form.questions:
+        name = wanted["name"]
+        if name not in there:
+            found.append(f"the question '{name}' is missing")
+        elif _essence(there[name]) != _essence(wanted):
+            found.append(f"the question '{name}' is another one")
+    names = {one["name"] for one in fields}
+    found += [f"the field '{wanted['name']}' is missing" for wanted in form.fields if wanted["name"] not in names]
+    return found
+
+
+def _essence(question: Json) -> Any:
+    options = [str(option["value"]) for option in question["settings"].get("options", ())]
+    return question["settings"]["type"], sorted(options)
+
+
+def _rules(charter: Charter) -> dict[Question, Sequence[Any]]:
+    return {"voice": charter.voice, "policy": charter.policy, "bias": charter.bias}
+
+
+def _field(name: str, title: str, settings: Json, required: bool) -> Json:
+    return {"name": name, "title": title, "required": required, "settings": settings}
+
+
+def _question(name: str, title: str, settings: Json, required: bool) -> Json:
+    return {"name": name, "title": title, "required": required, "settings": settings}
+
+
+def _several(rules: Sequence[Any]) -> Json:
+    """Argilla wants two options at least, so there is always 'something else'."""
+    if len(rules) > MOST_RULES:
+        raise UserError(
+            f"The charter has {len(rules)} rules of one kind.",
+            f"At most {MOST_RULES}, for Argilla.",
+            "Join some of them, or review in Tonesmith's own desk.",
+        )
+    options = [
+        {"value": rule.id, "text": _cut(rule.text, MOST_OPTION_TEXT), "description": _cut(rule.text, MOST_DESCRIPTION)}
+        for rule in rules
+    ]
+    return {"type": "multi_label_selection", "options": [*options, {"value": OTHER, "text": "Something else"}]}
+
+
+def _guidelines(charter: Charter) -> str:
+    opening = (
+        f"Judge each reply of {charter.name} (charter version {charter.version}). Answer the three questions; where "
+        "one does not apply or you would rather not say, there is an answer for that. Mark in the reply where a fault "
+        "shows. If the reply should have been another one, write it into the correction.\n\n"
+    )
+    whole = opening + write_markdown(charter)
+    if len(whole) <= MOST_GUIDELINES:
+        return whole
+    lines = [f"- {rule.text}" for rules in _rules(charter).values() for rule in rules]
+    return _cut(opening + "\n".join(lines), MOST_GUIDELINES)
+
+
+# Records
+
+
+def record_of(reply: ReplyForDesk, questions: Mapping[str, str]) -> Json:
+    """The record of a reply; `questions` are those of the dataset, name → id. Its external id is the reply's.
+
+    Raises UserError if Argilla can't show it.
+    """
+    turns = reply.conversation.turns
+    before = [{"role": turn.role, "content": turn.text or EMPTY} for turn in turns[:-1]]
+    if len(before) > MOST_MESSAGES:
+        raise UserError(
+            f"The conversation has {len(before)} messages before the reply; Argilla shows at most {MOST_MESSAGES}.",
+            do="Review it in Tonesmith's own desk, where it waits.",
+        )
+    longest = max((len(message["content"]) for message in before), default=0)
+    if longest > MOST_CHARACTERS:
+        raise UserError(
+            f"A message has {longest:,} characters; Argilla takes at most {MOST_CHARACTERS:,}.",
+            do="Review it in Tonesmith's own desk, where it waits.",
+        )
+    fields: Json = {REPLY: turns[-1].text}
+    if before:
+        fields["chat"] = before
+    if "ranking" in questions:
+        fields |= {f"draft_{place}": one.text for place, one in enumerate(reply.candidates[:DRAFTS], start=1)}
+    return {
+        "external_id": turns[-1].id,
+        "fields": fields,
+        "metadata": _metadata(reply),
+        "suggestions": _suggestions(reply, questions),
+    }
+
+
+def sha_of(record: Json) -> str:
+    """What a record says, in 64 digits: the same for what we would send and for what Argilla gives back."""
+    suggestions = sorted(
+        (
+            [one["question_id"], json.dumps(one["value"], sort_keys=True), one.get("agent"), one.get("score")]
+            for one in record.get("suggestions") or ()
+        ),
+        key=str,
+    )
+    fields = {name: value for name, value in record["fields"].items() if value is not None}
+    content = [fields, record.get("metadata") or {}, suggestions]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _metadata(reply: ReplyForDesk) -> Json:
+    turn = reply.conversation.turns[-1]
+    known: Json = {"source": reply.conversation.source, "priority": priority_of(reply.rank)}
+    if turn.provenance:
+        known |= {"model": turn.provenance.model, "adapter": turn.provenance.adapter or "none"}
+    if reply.conversation.language:
+        known["language"] = reply.conversation.language
+    return known
+
+
+def _suggestions(reply: ReplyForDesk, questions: Mapping[str, str]) -> list[Json]:
+    """One a question, Argilla takes no more: the surest, then the newest."""
+    text = reply.conversation.turns[-1].text
+    found: list[Json] = [{"question_id": questions["correction"], "value": text}]
+    marks: list[Json] = []
+    for question in QUESTIONS:
+        given = [one for one in reply.suggestions if one.question == question]
+        if not given:
+            continue
+        best = max(enumerate(given), key=lambda pair: (pair[1].score or 0.0, pair[0]))[1]
+        about = {"agent": re.sub(r"[^a-zA-Z0-9-_:./\s]", "-", best.author)[:200], "type": "model"}
+        score = {} if best.score is None else {"score": best.score}
+        found.append({"question_id": questions[question], "value": best.value} | about | score)
+        if best.clause_ids and f"{question}_rules" in questions:
+            found.append({"question_id": questions[f"{question}_rules"], "value": list(best.clause_ids)} | about)
+        marks += [{"label": question, "start": span.start, "end": span.end} for span in best.spans]
+    if marks:
+        found.append({"question_id": questions["where"], "value": marks})
+    return found
+
+
+# Responses
+
+
+def act_of(values: Mapping[str, Json], reply: ReplyForDesk, charter: Charter, person: str, **about: Any) -> ReviewAct:
+    """A submitted response as an act. `about` are other fields of it: its id and its time."""
+    given = {name: answer["value"] for name, answer in values.items()}
+    why = str(given.get("why") or "").strip()[:NOTE_LIMIT]
+    text = reply.conversation.turns[-1].text
+    correction = str(given.get("correction") or "").strip()
+    corrected = correction not in ("", text.strip())
+    verdicts = [verdict for question in QUESTIONS if (verdict := _verdict(question, given, charter, text))]
+    if why and not corrected and verdicts:
+        noted = next((one for one in verdicts if one.value == "fail"), verdicts[0])
+        verdicts = [one.model_copy(update={"note": why}) if one is noted else one for one in verdicts]
+    return ReviewAct(
+        reply_id=reply.conversation.turns[-1].id,
+        reviewer=person,
+        charter_version=charter.version,
+        verdicts=tuple(verdicts),
+        correction=correction or None,
+        reasons=(why,) if why and corrected else (),
+        ranking=_ranking(given.get("ranking") or (), reply),
+        route="import",
+        **about,
+    )
+
+
+def values_of(act: Act, questions: Iterable[str], charter: Charter) -> dict[str, Json]:
+    """What a person said at our desk, as values of a response. A ranking stays at the desk."""
+    known, there = {rule.id for rules in _rules(charter).values() for rule in rules}, set(questions)
+    said = {one.question: one for one in act.judgements}
+    values: Json = {question: said[question].value if question in said else OPEN for question in QUESTIONS}
+    for question, judgement in said.items():
+        cited = [rule for rule in judgement.clause_ids if rule in known]
+        if cited and f"{question}_rules" in there:
+            values[f"{question}_rules"] = cited
+    marks = [
+        {"label": one.question, "start": span.start, "end": span.end} for one in act.judgements for span in one.spans
+    ]
+    if marks:
+        values["where"] = marks
+    notes = [one.note for one in act.judgements if one.note]
+    if act.correction:
+        values["correction"] = act.correction.after
+        notes += act.correction.reasons
+    if notes:
+        values["why"] = " ".join(notes)
+    return {name: {"value": value} for name, value in values.items()}
+
+
+def same_values(one: Mapping[str, Json] | None, other: Mapping[str, Json] | None, text: str) -> bool:
+    """Whether two responses say the same; an unchanged reply is no correction."""
+    return _plain(one, text) == _plain(other, text)
+
+
+def _plain(values: Mapping[str, Json] | None, text: str) -> dict[str, str]:
+    plain = {}
+    for name, answer in (values or {}).items():
+        value = answer["value"]
+        if name == "correction" and str(value).strip() in ("", text.strip()):
+            continue
+        if name in ("where",) or name.endswith("_rules"):
+            value = sorted(value, key=str)
+        if value not in (OPEN, "", []):
+            plain[name] = json.dumps(value, sort_keys=True)
+    return plain
+
+
+def _verdict(question: Question, given: Mapping[str, Any], charter: Charter, text: str) -> Verdict | None:
+    value = given.get(question, OPEN)
+    known = {rule.id for rule in _rules(charter)[question]}
+    cited = tuple(rule for rule in given.get(f"{question}_rules") or () if rule in known)
+    marks = [mark for mark in given.get("where") or () if mark["label"] == question]
+    spans = tuple(
+        Span(start=mark["start"], end=min(mark["end"], len(text)))
+        for mark in sorted(marks, key=lambda mark: (mark["start"], mark["end"]))
+        if mark["start"] < min(mark["end"], len(text))
+    )
+    if value not in get_args(Value):
+        if not cited and not spans:
+            return None
+        value = "unsure"  # a rule or a place without an answer: something is wrong there, they did not say what
+    return Verdict(question=question, value=value, clause_ids=cited, spans=spans)
+
+
+def _ranking(ranked: Sequence[Json], reply: ReplyForDesk) -> tuple[str, ...]:
+    texts = {REPLY: reply.conversation.turns[-1].text}
+    texts |= {f"draft_{place}": one.text for place, one in enumerate(reply.candidates[:DRAFTS], start=1)}
+    in_order = sorted(ranked, key=lambda one: one.get("rank") or DRAFTS + 2)
+    best_first = tuple(texts[one["value"]] for one in in_order if one["value"] in texts)
+    return best_first if len(best_first) > 1 else ()
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:80]
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,608 @@
+"""The services behind the desk, over one store: nobody sees what others said, settling decides, and a new charter asks
+again for exactly what it made doubtful."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from annotation.acts import QUESTIONS
+from annotation.curate import joined
+from annotation.errors import Conflict, NotFound, UserError
+from annotation.people import Person
+from annotation.queue import QueueSettings
+from annotation.store import Store, open_store
+from annotation.store.batches import Change
+from annotation.store.reviews import Verdict
+from annotation.store.search import Filter
+from annotation.types import Axis, Charter, Clause, Judgement, Message, Provenance, Question, Trait, Value
+from annotation.versions import rows_in
+from serving.scripted import ScriptedModel
+from studio.services.find import FindService
+from studio.services.quality import QualityService
+from studio.services.review import ReviewForm, ReviewItem, ReviewService, RulesChanged
+from studio.services.rules import CharterService
+from studio.services.settle import SettleService
+from studio.services.team import TeamService
+from studio.web.desk import as_json
+
+ANA, BEN, EVE = (Person(name=name) for name in ("ana", "ben", "eve"))
+CAT = Person(name="cat", role="curator")
+DAN = Person(name="dan", role="curator")
+ROOT = Person(name="root", role="admin")
+REPLIES = 6
+CHARTER = Charter(
+    name="Shop",
+    voice=(Trait(id="warm", text="Be warm."), Trait(id="short", text="Be short.")),
+    policy=(Clause(id="no-promises", text="No promises."), Clause(id="no-prices", text="No prices.")),
+    bias=(Axis(id="age", text="Age changes nothing."),),
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """Six replies, a charter, and everybody above."""
+    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    opened.charters.add(CHARTER, "cat")
+    for person in (ANA, BEN, EVE, CAT, DAN, ROOT):
+        opened.people.add(person.name, person.role)
+    for number in range(REPLIES):
+        texts = [("user", f"Question {number}?"), ("assistant", f"Reply {number}, and it goes on.")]
+        messages = [(Message(role=role, text=text), None) for role, text in texts]  # type: ignore[arg-type]
+        opened.conversations.import_one("log", str(number), f"Title {number}", "en", messages)
+    yield opened
+    opened.close()
+
+
+def desk(store: Store, who: Person) -> ReviewService:
+    return ReviewService(store, who, ScriptedModel, lambda name: Provenance(model=name))
+
+
+def replies(store: Store) -> list[str]:
+    return [hit.reply_id for hit in store.search.find(Filter())]
+
+
+def verdicts(*values: Value, clauses: tuple[str, ...] = ()) -> tuple[Verdict, ...]:
+    """An answer to each question; `clauses` go with those that are at fault."""
+    known = {question: {rule.id for rule in getattr(CHARTER, question)} for question in QUESTIONS}
+    return tuple(
+        Verdict(
+            question=question,
+            value=value,
+            clause_ids=tuple(one for one in clauses if one in known[question]) if value == "fail" else (),
+        )
+        for question, value in zip(QUESTIONS, values, strict=False)
+    )
+
+
+FINE = verdicts("pass", "pass", "pass")
+
+
+def judge(
+    store: Store, who: Person, reply_id: str, given: tuple[Verdict, ...] = FINE, text: str = "", **more: Any
+) -> ReviewItem:
+    item = desk(store, who).open(reply_id)
+    assert desk(store, who).save(
+        ReviewForm(act_id=item.act_id, reply_id=reply_id, verdicts=given, corrected=text, **more)
+    )
+    return item
+
+
+def overlap(store: Store, number: int, **more: Any) -> None:
+    TeamService(store, CAT).change_queue(QueueSettings(overlap=number, **more))
+
+
+def differ(store: Store, reply_id: str) -> None:
+    """Ana finds the voice fine and a rule broken, Ben the other way round; both say fair."""
+    overlap(store, 2)
+    judge(store, ANA, reply_id, verdicts("pass", "fail", "pass", clauses=("no-promises",)), "Ana's reply.")
+    judge(store, BEN, reply_id, verdicts("fail", "pass", "pass", clauses=("warm",)))
+
+
+# Blind
+
+
+def shape(value: Any) -> Any:
+    """The keys of an item, all the way down, without what they hold."""
+    if isinstance(value, dict):
+        return {key: shape(inside) for key, inside in value.items()}
+    return [shape(inside) for inside in value] if isinstance(value, list | tuple) else type(value)
+
+
+def test_what_others_said_is_nowhere_in_an_item(store: Store) -> None:
+    overlap(store, 3)
+    reply_id = replies(store)[0]
+    secret = Verdict(question="policy", value="fail", clause_ids=("no-promises",), note="secret note")
+    judge(store, ANA, reply_id, (secret,), "secret rewrite", reasons=("unfair",))
+    desk(store, ANA).skip("act-skip", replies(store)[1], "secret reason")
+    for who in (BEN, EVE, Person(name="vic", role="viewer")):
+        seen = [desk(store, who).look(reply_id), desk(store, who).history(reply_id)]
+        seen.append(desk(store, who).history(replies(store)[1]))
+        if who.may("judge"):
+            seen.append(as_json(desk(store, who).open(reply_id), who))
+        assert "secret" not in str(seen)
+        assert "ana" not in str(seen)
+        assert "no-promises" not in str(seen)
+    assert "breaks policy (no-promises), “secret note”" in str(desk(store, CAT).history(reply_id))
+    assert "secret note" in str(desk(store, ANA).history(reply_id))
+
+
+def test_what_was_said_to_everybody_is_seen_by_everybody(store: Store) -> None:
+    reply_id = replies(store)[0]
+    desk(store, ANA).comment(reply_id, "Is this ours?")
+    desk(store, ANA).flag(reply_id, "ben", "have a look")
+    assert [line.kind for line in desk(store, BEN).history(reply_id)] == ["comment", "flag"]
+    assert desk(store, BEN).flagged() == [reply_id]
+    assert desk(store, CAT).flagged() == []
+
+
+def met(store: Store, who: Person) -> tuple[dict[str, Any], str] | None:
+    """What the queue gives next, as the page sees it, and how it came up, as only the store knows."""
+    item = desk(store, who).next()
+    if item is None:
+        return None
+    seen = as_json(item, who)
+    assert seen is not None
+    history = [line.kind for line in desk(store, who).history(item.reply.id)]
+    assert history in ([], ["review"])
+    desk(store, who).save(ReviewForm(act_id=item.act_id, reply_id=item.reply.id, verdicts=FINE))
+    return seen, store.reviews.history(item.reply.id)[-1].route
+
+
+def test_hidden_checks_and_repeats_look_like_any_other_reply(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("annotation.store.tasks.REPEAT_AFTER", 1)
+    overlap(store, 1, gold_share=0.34, repeat_share=0.33)
+    TeamService(store, CAT).set_gold(replies(store)[4], {"voice": "fail"})
+    TeamService(store, CAT).set_gold(replies(store)[5], {"voice": "pass"})
+    seen: dict[str, list[dict[str, Any]]] = {}
+    while found := met(store, ANA):
+        seen.setdefault(found[1], []).append(found[0])
+    assert set(seen) == {"queue", "gold", "repeat"}
+    shapes = {str(shape(item)) for items in seen.values() for item in items}
+    assert len(shapes) == 1
+    told = [str(item).lower() for items in seen.values() for item in items]
+    assert not any(word in one for one in told for word in ("gold", "repeat", "route", "check"))
+    assert all(item["mine"] == {} for items in seen.values() for item in items)
+
+
+def test_a_hidden_check_is_found_like_any_other_reply(store: Store) -> None:
+    plain, check, other = replies(store)[:3]
+    TeamService(store, CAT).set_gold(check, {"voice": "fail"})
+    TeamService(store, CAT).set_gold(other, {"voice": "fail"})
+    judge(store, ANA, plain)
+    judge(store, ANA, check)
+    find = FindService(store, ANA)
+    everywhere = {hit.reply_id: hit for hit in find.find(Filter())}
+    told = {"reply_id", "position", "text", "title"}
+    assert everywhere[check].model_dump(exclude=told) == everywhere[plain].model_dump(exclude=told)
+    assert everywhere[other].model_dump(exclude=told) == everywhere[replies(store)[3]].model_dump(exclude=told)
+    waiting, reviewed = ([hit.reply_id for hit in find.find(Filter(state=state))] for state in ("waiting", "reviewed"))  # type: ignore[arg-type]
+    assert reviewed == [plain, check]
+    assert waiting == replies(store)[2:]
+    assert (find.count(Filter(state="waiting")), find.count(Filter(state="reviewed"))) == (REPLIES - 2, 2)
+    page = find.find(Filter(state="waiting"), limit=2)
+    assert [hit.reply_id for hit in page] == waiting[:2]
+    assert [hit.reply_id for hit in find.find(Filter(state="waiting"), page[-1].position, 2)] == waiting[2:]
+    assert find.find(Filter(state="gold")) == find.find(Filter())
+    assert [hit.reply_id for hit in FindService(store, CAT).find(Filter(state="gold"))] == [check, other]
+
+
+@pytest.mark.xfail(strict=True, reason="back() on a hidden check or a repeat shows it blank, which gives it away")
+@pytest.mark.parametrize("kind", ["gold", "repeat"])
+def test_looking_back_does_not_tell_a_hidden_check_or_a_repeat(
+    store: Store, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("annotation.store.tasks.REPEAT_AFTER", 1)
+    first = replies(store)[0]
+    if kind == "gold":
+        TeamService(store, CAT).set_gold(first, {"voice": "fail"})
+        overlap(store, 1, gold_share=0.5, repeat_share=0)
+    else:
+        overlap(store, 1, repeat_share=0.5)
+    while found := met(store, ANA):
+        back = desk(store, ANA).back()
+        assert back is not None
+        assert set(back.mine) == set(QUESTIONS), found[1]
+        desk(store, ANA).release(back.act_id)
+
+
+# Saving
+
+
+def test_rules_that_changed_meanwhile_are_looked_at_first(store: Store) -> None:
+    item = desk(store, ANA).open(replies(store)[0])
+    form = ReviewForm(act_id=item.act_id, reply_id=item.reply.id, verdicts=FINE, charter_version=1)
+    CharterService(store, CAT).save(CHARTER.model_copy(update={"purpose": "Another."}))
+    with pytest.raises(RulesChanged, match="version 2 is in force"):
+        desk(store, ANA).save(form)
+    assert store.reviews.history(item.reply.id) == []
+    assert desk(store, ANA).save(form.model_copy(update={"charter_version": 2}))
+    assert store.reviews.history(item.reply.id)[0].judgements[0].charter_version == 2
+    with pytest.raises(NotFound):
+        desk(store, ANA).save(form.model_copy(update={"act_id": "b", "charter_version": 7}))
+
+
+def test_the_same_rules_in_a_new_version_are_no_reason_to_ask(store: Store) -> None:
+    """Rules that changed and changed back say again what was on screen."""
+    item = desk(store, ANA).open(replies(store)[0])
+    rules = CharterService(store, CAT)
+    assert rules.save(CHARTER).version == 1
+    assert desk(store, ANA).save(
+        ReviewForm(act_id=item.act_id, reply_id=item.reply.id, verdicts=FINE, charter_version=1)
+    )
+
+
+# Settling
+
+
+def test_a_difference_is_shown_with_both_answers_widest_first(store: Store) -> None:
+    first, second = replies(store)[:2]
+    overlap(store, 3)
+    for who, value in ((ANA, "pass"), (BEN, "pass"), (EVE, "fail")):
+        judge(store, who, first, verdicts(value))  # type: ignore[arg-type]
+    for who, value in ((ANA, "pass"), (BEN, "unsure"), (EVE, "fail")):
+        judge(store, who, second, verdicts(value))  # type: ignore[arg-type]
+    settle = SettleService(store, CAT)
+    assert settle.waiting() == [(second, pytest.approx(1 / 3)), (first, pytest.approx(2 / 3))]
+    assert settle.count() == 2
+    dispute = settle.open(second)
+    assert {name: given["voice"].value for name, given in dispute.standing.answers.items()} == {
+        "ana": "pass",
+        "ben": "unsure",
+        "eve": "fail",
+    }
+    assert dispute.resolved()["voice"].how == "unresolved"
+
+
+def test_settling_decides_and_reaches_the_dataset(store: Store) -> None:
+    reply_id = replies(store)[0]
+    differ(store, reply_id)
+    assert joined(rows_in(store)).sft == ()
+    settle = SettleService(store, CAT)
+    decided = verdicts("pass", "fail", clauses=("no-promises",))
+    settle.settle(reply_id, decided, "The curator's reply.", 12.5)
+    resolved = store.reviews.standing(reply_id).resolved()
+    assert {question: (found.value, found.how) for question, found in resolved.items()} == {
+        "voice": ("pass", "adjudicated"),
+        "policy": ("fail", "adjudicated"),
+        "bias": ("pass", "unanimous"),
+    }
+    assert resolved["policy"].clause_ids == ("no-promises",)
+    assert (settle.waiting(), settle.count()) == ([], 0)
+    rows = joined(rows_in(store))
+    assert [row.messages[-1].text for row in rows.sft] == ["The curator's reply."]
+    assert [(pair.chosen, pair.rejected) for pair in rows.preference][-1] == (
+        "The curator's reply.",
+        "Reply 0, and it goes on.",
+    )
+    assert "settled: on brand, breaks policy (no-promises), rewrote it" in [
+        line.text for line in desk(store, DAN).history(reply_id)
+    ]
+    assert "settled" not in str(desk(store, ANA).history(reply_id))
+
+
+def test_settled_as_fine_is_learned_as_it_is(store: Store) -> None:
+    reply_id = replies(store)[0]
+    overlap(store, 2)
+    judge(store, ANA, reply_id, FINE)
+    judge(store, BEN, reply_id, verdicts("fail", "pass", "pass", clauses=("warm",)))
+    SettleService(store, CAT).settle(reply_id, verdicts("pass"), "Reply 0, and it goes on.")
+    (row,) = joined(rows_in(store)).sft
+    assert (row.origin, row.messages[-1].text) == ("approved", "Reply 0, and it goes on.")
+
+
+def test_every_open_question_must_be_answered(store: Store) -> None:
+    reply_id = replies(store)[0]
+    differ(store, reply_id)
+    with pytest.raises(UserError, match="difference on policy is still open"):
+        SettleService(store, CAT).settle(reply_id, verdicts("pass"))
+    with pytest.raises(UserError, match="policy and voice is still open"):
+        SettleService(store, CAT).settle(reply_id, (), "A rewrite alone.")
+    assert SettleService(store, CAT).count() == 1
+    assert len(store.reviews.history(reply_id)) == 2
+    # Nor is the reply kept from anybody by the attempt.
+    SettleService(store, DAN).settle(reply_id, verdicts("pass", "pass"))
+
+
+def test_a_second_settling_is_refused(store: Store) -> None:
+    reply_id = replies(store)[0]
+    differ(store, reply_id)
+    SettleService(store, CAT).settle(reply_id, verdicts("pass", "pass"))
+    for who in (CAT, DAN):
+        with pytest.raises(Conflict, match="no open difference"):
+            SettleService(store, who).settle(reply_id, verdicts("fail", "fail"))
+    assert store.reviews.standing(reply_id).resolved()["voice"].value == "pass"
+    with pytest.raises(Conflict, match="no open difference"):
+        SettleService(store, CAT).settle(replies(store)[1], FINE)
+    with pytest.raises(NotFound):
+        SettleService(store, CAT).settle("nonsense", FINE)
+
+
+def test_a_settling_that_is_taken_back_is_open_again(store: Store) -> None:
+    reply_id = replies(store)[0]
+    differ(store, reply_id)
+    SettleService(store, CAT).settle(reply_id, verdicts("pass", "pass"))
+    store.reviews.undo("cat")
+    assert SettleService(store, CAT).count() == 1
+    SettleService(store, CAT).settle(reply_id, verdicts("pass", "pass"))
+
+
+# A changed charter
+
+
+def changed(**rules: Any) -> Charter:
+    return CHARTER.model_copy(update=rules)
+
+
+NEW_PROMISES = (Clause(id="no-promises", text="No promises, and no hints."), CHARTER.policy[1])
+JUDGED: dict[str, tuple[Verdict, ...]] = {
+    "cites the clause": verdicts("pass", "fail", "pass", clauses=("no-promises",)),
+    "cites another": verdicts("pass", "fail", "pass", clauses=("no-prices",)),
+    "cites both": verdicts("pass", "fail", "pass", clauses=("no-promises", "no-prices")),
+    "cites nothing": verdicts("pass", "fail", "pass"),
+    "fine": FINE,
+    "voice alone": verdicts("fail", clauses=("warm",)),
+}
+
+
+def judged(store: Store) -> dict[str, str]:
+    """A reply for each of the ways above: name → reply."""
+    named = dict(zip(JUDGED, replies(store), strict=True))
+    for name, reply_id in named.items():
+        judge(store, ANA, reply_id, JUDGED[name])
+    return named
+
+
+@pytest.mark.parametrize(
+    ("charter", "stale"),
+    [
+        (changed(policy=NEW_PROMISES), {"cites the clause", "cites both", "cites nothing", "fine"}),
+        (changed(policy=NEW_PROMISES, wording_only=("no-promises",)), set()),
+        (changed(policy=CHARTER.policy[1:]), {"cites the clause", "cites both", "cites nothing"}),
+        (changed(policy=(*CHARTER.policy, Clause(id="new", text="New."))), {"cites nothing", "fine"}),
+        (changed(purpose="Another purpose."), set()),
+        (changed(policy=tuple(reversed(CHARTER.policy))), set()),
+        (changed(voice=CHARTER.voice[1:]), {"voice alone"}),
+        (
+            changed(policy=NEW_PROMISES, voice=(Trait(id="warm", text="Be very warm."), CHARTER.voice[1])),
+            set(JUDGED),
+        ),
+    ],
+    ids=["changed", "wording", "removed", "added", "head", "order", "voice", "two questions"],
+)
+def test_exactly_the_stale_answers_are_asked_for_again(store: Store, charter: Charter, stale: set[str]) -> None:
+    named = judged(store)
+    service = CharterService(store, CAT)
+    foreseen = service.consequence(charter)
+    assert store.tasks.counts()["waiting"] == 0  # a look changes nothing
+    assert len(store.charters.all()) == 1
+    service.save(charter)
+    again = {name for name, reply_id in named.items() if store.tasks.state_of(reply_id)["state"] == "open"}
+    assert again == stale
+    assert foreseen.replies == len(stale)
+    acts = [act for reply_id in named.values() for act in store.reviews.history(reply_id) if act.kind == "requeue"]
+    assert foreseen.answers == sum(len(act.body.questions) for act in acts)
+    assert len(acts) == len(stale)
+    # Asked once more, or the same charter kept once more, and nothing comes twice.
+    assert service.ask_stale_again() == 0
+    assert service.save(charter).version == 2
+    later = [act for reply_id in named.values() for act in store.reviews.history(reply_id) if act.kind == "requeue"]
+    assert len(later) == len(acts)
+
+
+def test_only_the_question_at_stake_is_asked_again(store: Store) -> None:
+    reply_id = replies(store)[0]
+    judge(store, ANA, reply_id)
+    CharterService(store, CAT).save(changed(policy=NEW_PROMISES))
+    assert set(store.reviews.standing(reply_id).resolved()) == {"voice", "bias"}
+    item = desk(store, ANA).next()
+    assert item is not None
+    assert item.reply.id == reply_id
+    assert [line.text for line in item.said] == ["asked for it again: the house rules changed (version 2)"]
+    desk(store, ANA).save(ReviewForm(act_id=item.act_id, reply_id=reply_id, verdicts=verdicts("pass", "pass")[1:]))
+    assert store.tasks.state_of(reply_id)["state"] == "done"
+    assert CharterService(store, CAT).ask_stale_again() == 0
+
+
+def test_stale_answers_left_alone_can_be_asked_for_later(store: Store) -> None:
+    judged(store)
+    service = CharterService(store, CAT)
+    charter = changed(policy=NEW_PROMISES)
+    foreseen = service.consequence(charter)
+    service.save(charter, ask_again=False)
+    assert store.tasks.counts()["waiting"] == 0
+    assert service.ask_stale_again() == foreseen.replies == 4
+
+
+def test_an_answer_taken_back_or_given_anew_is_not_stale(store: Store) -> None:
+    first, second = replies(store)[:2]
+    judge(store, ANA, first, JUDGED["cites the clause"])
+    desk(store, ANA).undo()
+    judge(store, ANA, first, JUDGED["cites another"])
+    service = CharterService(store, CAT)
+    assert service.consequence(changed(policy=NEW_PROMISES)).replies == 0
+    assert second != first
+
+
+@pytest.mark.xfail(strict=True, reason="Figures.cited() counts answers that their own author has replaced")
+def test_an_answer_that_its_author_replaced_is_not_stale(store: Store) -> None:
+    reply_id = replies(store)[0]
+    judge(store, ANA, reply_id, JUDGED["cites the clause"])
+    judge(store, ANA, reply_id, JUDGED["cites another"])
+    service = CharterService(store, CAT)
+    assert service.consequence(changed(policy=NEW_PROMISES)).replies == 0
+    service.save(changed(policy=NEW_PROMISES), ask_again=False)
+    assert service.ask_stale_again() == 0
+
+
+def test_a_settled_answer_can_become_stale_too(store: Store) -> None:
+    reply_id = replies(store)[0]
+    differ(store, reply_id)
+    SettleService(store, CAT).settle(reply_id, verdicts("pass", "fail", clauses=("no-promises",)))
+    CharterService(store, CAT).save(changed(policy=NEW_PROMISES))
+    assert store.tasks.state_of(reply_id)["state"] == "open"
+    assert "policy" not in store.reviews.standing(reply_id).resolved()
+    assert store.reviews.standing(reply_id).resolved()["voice"].how == "adjudicated"
+
+
+# Figures
+
+
+def test_agreement_on_a_case_worked_out_by_hand(store: Store) -> None:
+    """Three replies that ana and ben judged, agreeing on two; a fourth that ana alone judged."""
+    overlap(store, 2)
+    ids = replies(store)
+    for reply_id, ana, ben in zip(ids, ("pass", "pass", "fail"), ("pass", "fail", "fail"), strict=False):
+        judge(store, ANA, reply_id, verdicts(ana), seconds=60)  # type: ignore[arg-type]
+        judge(store, BEN, reply_id, verdicts(ben), seconds=60)  # type: ignore[arg-type]
+    judge(store, ANA, ids[3], verdicts("unsure"), seconds=120)
+    quality = QualityService(store, CAT)
+    found = quality.agreement("voice")
+    assert found.raw.value == pytest.approx(2 / 3)
+    # Krippendorff: six answers, 3 pass and 3 fail. Observed disagreement 2/6; expected 2 · 3 · 3 / (6 · 5) = 18/30.
+    assert found.alpha.value == pytest.approx(1 - (2 / 6) / (18 / 30))
+    # Gwet, over four labels: shares of pass, fail and unsure over the four replies are 3/8, 3/8 and 1/4.
+    chance = (2 * (3 / 8) * (5 / 8) + (1 / 4) * (3 / 4)) / 3
+    assert found.ac1.value == pytest.approx((2 / 3 - chance) / (1 - chance))
+    assert (found.alpha.units, found.alpha.raters) == (3, 2)
+    (pair,) = found.pairs
+    assert (pair.first, pair.second, pair.units) == ("ana", "ben", 3)
+    assert [[cell.count for cell in row[:2]] for row in pair.cells[:2]] == [[1, 1], [0, 1]]
+    assert pair.cells[0][1].examples == (ids[1],)
+    assert quality.agreement("bias").alpha.value is None
+    cards = {card.name: card for card in quality.reviewers({"voice": found})}
+    assert (cards["ana"].items, cards["ben"].items) == (4, 3)
+    assert cards["ben"].per_hour == pytest.approx(60)
+    assert (cards["ben"].edit, cards["ben"].rushed, cards["ben"].consistent.value) == (None, 0, None)
+
+
+def test_checks_edits_and_haste_are_told_of_each_reviewer(store: Store) -> None:
+    check, rushed, rewritten = replies(store)[:3]
+    TeamService(store, CAT).set_gold(check, {"voice": "fail", "policy": "pass"})
+    judge(store, ANA, check, verdicts("pass", "pass", "fail"), seconds=60)
+    judge(store, ANA, rushed, FINE, seconds=0.1)
+    judge(store, ANA, rewritten, (), "Reply 2, and it goes off.", seconds=60)
+    (card,) = QualityService(store, CAT).reviewers({})
+    assert (card.name, card.rushed, card.right.value, card.right.units) == ("ana", 1, 0.5, 2)
+    assert card.edit == pytest.approx(1 / 6)  # a word of six
+
+
+def test_who_left_is_still_counted(store: Store) -> None:
+    overlap(store, 2)
+    first, second = replies(store)[:2]
+    for reply_id in (first, second):
+        judge(store, BEN, reply_id, FINE)
+        judge(store, ANA, reply_id, verdicts("fail", "pass", "pass", clauses=("warm",)))
+    before = QualityService(store, CAT).agreement("voice").raw
+    TeamService(store, ROOT).change("ana", active=False)
+    after = QualityService(store, CAT)
+    assert after.agreement("voice").raw == before
+    assert [card.name for card in after.reviewers({})] == ["ana", "ben"]
+    assert SettleService(store, CAT).count() == 2
+    assert "ana" in SettleService(store, CAT).open(first).standing.answers
+    assert [hit.reply_id for hit in FindService(store, CAT).find(Filter(reviewer="ana"))] == [first, second]
+
+
+def test_what_a_closed_account_held_goes_to_others(store: Store) -> None:
+    item = desk(store, ANA).next()
+    assert item is not None
+    TeamService(store, ROOT).change("ana", active=False)
+    for_ben = desk(store, BEN).next()
+    assert for_ben is not None
+    assert for_ben.reply.id == item.reply.id
+
+
+# Find
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Filter(outcome="failed"),
+        Filter(outcome="disputed"),
+        Filter(question="voice", value="fail"),
+        Filter(value="fail"),
+        Filter(clause="no-promises"),
+        Filter(state="disputed"),
+        Filter(state="gold"),
+    ],
+    ids=str,
+)
+def test_reviewers_cannot_search_by_what_others_answered(store: Store, wanted: Filter) -> None:
+    differ(store, replies(store)[0])
+    TeamService(store, CAT).set_gold(replies(store)[1], {"voice": "fail"})
+    for who in (EVE, ANA):
+        everything = FindService(store, who).find(Filter())
+        found = FindService(store, who).find(wanted)
+        assert found in (everything, FindService(store, who).find(Filter(state="reviewed")))
+        assert FindService(store, who).count(wanted) == len(found)
+        assert all((hit.outcome, hit.agreement) == (None, None) for hit in everything)
+        assert {hit.state for hit in everything} <= {"open", "full", "done", "skipped"}
+
+
+def test_a_reviewer_searches_by_their_own_judgements_alone(store: Store) -> None:
+    overlap(store, 2)
+    first, second = replies(store)[:2]
+    judge(store, ANA, first)
+    judge(store, BEN, second)
+    assert [hit.reply_id for hit in FindService(store, ANA).find(Filter(reviewer="ben"))] == [first]
+    assert [hit.reply_id for hit in FindService(store, CAT).find(Filter(reviewer="ben"))] == [second]
+    kept = FindService(store, CAT).keep_view("Ben's", Filter(reviewer="ben", value="fail"))
+    assert kept in FindService(store, ANA).views()
+    with pytest.raises(NotFound, match="not yours"):
+        FindService(store, ANA).drop_view(kept.id)
+
+
+def test_a_batch_is_previewed_made_and_taken_back(store: Store) -> None:
+    find = FindService(store, CAT)
+    judge(store, ANA, replies(store)[0])
+    TeamService(store, CAT).set_gold(replies(store)[1], {"voice": "fail"})
+    change = Change(assignee="ben", priority=2, overlap=3)
+    assert find.preview(Filter()) == REPLIES - 2
+    batch = find.change(Filter(), change)
+    assert batch.size == REPLIES - 2
+    with pytest.raises(NotFound):
+        find.change(Filter(), Change(assignee="nobody"))
+    judge(store, BEN, replies(store)[2])
+    assert find.take_back(batch.id) == REPLIES - 2
+    with pytest.raises(Conflict, match="taken back already"):
+        find.take_back(batch.id)
+    assert {hit.overlap for hit in find.find(Filter())} == {1}
+    assert {hit.assignee for hit in find.find(Filter())} == {""}
+
+
+@pytest.mark.xfail(strict=True, reason="refresh() works the state out of the acts, and a batch leaves none")
+@pytest.mark.parametrize("what", ["comment", "flag"])
+def test_what_a_batch_set_aside_stays_aside(store: Store, what: str) -> None:
+    FindService(store, CAT).change(Filter(), Change(set_aside=True))
+    reply_id = replies(store)[0]
+    if what == "comment":
+        desk(store, ANA).comment(reply_id, "Why is this aside?")
+    else:
+        desk(store, ANA).flag(reply_id, None, "look")
+    assert store.tasks.counts()["skipped"] == REPLIES
+
+
+def test_a_hidden_check_needs_answers_and_ends_only_where_it_is_one(store: Store) -> None:
+    team = TeamService(store, CAT)
+    with pytest.raises(UserError, match="right answers"):
+        team.set_gold(replies(store)[0], {})
+    with pytest.raises(NotFound):
+        team.set_gold("nonsense", {"voice": "pass"})
+    for reply_id in (replies(store)[0], "nonsense"):
+        with pytest.raises(NotFound, match="no hidden check"):
+            team.unset_gold(reply_id)
+    team.set_gold(replies(store)[0], {"voice": "pass"})
+    team.unset_gold(replies(store)[0])
+    assert team.golds() == []
+    assert store.tasks.counts()["waiting"] == REPLIES
+
+
+def test_a_question_is_a_question() -> None:
+    """The names that this file's helpers zip over are those of the domain."""
+    names: tuple[Question, ...] = ("voice", "policy", "bias")
+    assert names == QUESTIONS
+    assert Judgement.model_fields["question"].annotation == Question
