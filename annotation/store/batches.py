@@ -131,7 +131,7 @@ class Batches(Part):
             ]
 
     def _touched(self, wanted: Filter) -> sa.Select[Any]:
-        return Search(self._engine).matching(wanted).where(tasks.c.state.in_(("open", "full", "skipped")))
+        return Search(self._engine, self._writer).matching(wanted).where(tasks.c.state.in_(("open", "full", "skipped")))
 
 
 def _values(change: Change) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from annotation.errors import NotFound
-from annotation.store.part import Part
+from annotation.store.part import Part, Writer
 from annotation.store.tables import charters
 from annotation.types import Charter, utc_now
 
@@ -15,8 +15,8 @@ from annotation.types import Charter, utc_now
 class Charters(Part):
     """Read and add charter versions."""
 
-    def __init__(self, engine: sa.Engine) -> None:
-        super().__init__(engine)
+    def __init__(self, engine: sa.Engine, writer: Writer) -> None:
+        super().__init__(engine, writer)
         # A version never changes, and every save asks for the newest one: read each once.
         self._known: dict[int, Charter] = {}
 

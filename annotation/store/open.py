@@ -15,6 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from annotation.errors import UserError
+from annotation.store.argilla import ArgillaState
 from annotation.store.batches import Batches
 from annotation.store.charters import Charters
 from annotation.store.comparisons import Comparisons
@@ -23,6 +24,7 @@ from annotation.store.datasets import Datasets
 from annotation.store.figures import Figures
 from annotation.store.helpers import Helpers
 from annotation.store.items import Items
+from annotation.store.part import Writer
 from annotation.store.people import People
 from annotation.store.reviews import Reviews
 from annotation.store.search import Search
@@ -49,6 +51,7 @@ class Store:
     people: People
     datasets: Datasets
     comparisons: Comparisons
+    argilla: ArgillaState
 
     def close(self) -> None:
         """Give all connections back; SQLite folds its write-ahead log into the file."""
@@ -69,20 +72,22 @@ def open_store(url: str) -> Store:
             "A SQLite file in a folder you can write to, or a PostgreSQL server that answers.",
             "Check `--store-url` (or TONESMITH_STORE_URL) and the folder's permissions and free space.",
         ) from error
+    writer = Writer(engine)
     return Store(
         engine=engine,
-        charters=Charters(engine),
-        conversations=Conversations(engine),
-        reviews=Reviews(engine),
-        tasks=Tasks(engine),
-        search=Search(engine),
-        batches=Batches(engine),
-        helpers=Helpers(engine),
-        items=Items(engine),
-        figures=Figures(engine),
-        people=People(engine),
-        datasets=Datasets(engine),
-        comparisons=Comparisons(engine),
+        charters=Charters(engine, writer),
+        conversations=Conversations(engine, writer),
+        reviews=Reviews(engine, writer),
+        tasks=Tasks(engine, writer),
+        search=Search(engine, writer),
+        batches=Batches(engine, writer),
+        helpers=Helpers(engine, writer),
+        items=Items(engine, writer),
+        figures=Figures(engine, writer),
+        people=People(engine, writer),
+        datasets=Datasets(engine, writer),
+        comparisons=Comparisons(engine, writer),
+        argilla=ArgillaState(engine, writer),
     )
 
 
@@ -110,7 +115,7 @@ def _engine(url: str) -> sa.Engine:
 def _sqlite_pragmas(connection: sqlite3.Connection, _record: Any) -> None:
     """WAL lets readers go on while one writes; FULL makes 'saved' mean on disk, also after a power cut."""
     connection.isolation_level = None  # transactions begin below, not behind our back
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
         connection.execute(f"PRAGMA {pragma}")
 
 

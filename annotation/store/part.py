@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from threading import Lock
 from uuid import uuid4
 
 import sqlalchemy as sa
@@ -12,11 +15,28 @@ def new_id() -> str:
     return uuid4().hex
 
 
-class Part:
-    """One concern of the store, over the engine that all parts share."""
+class Writer:
+    """Begins transactions that write.
+
+    SQLite takes its write lock at the first statement, so that a transaction which reads and then writes waits for its
+    turn; taking it half-way fails at once with 'database is locked'. Since SQLite's waiting is by chance, the threads
+    of one process queue here first: with many of them some would never get their turn.
+    """
 
     def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine.execution_options(writes=True)
+        self._turn = Lock() if engine.dialect.name == "sqlite" else nullcontext()
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """A transaction: committed at the end, rolled back at an error."""
+        with self._turn, self._engine.begin() as db:
+            yield db
+
+
+class Part:
+    """One concern of the store, over the engine and the writer that all parts share."""
+
+    def __init__(self, engine: sa.Engine, writer: Writer) -> None:
         self._engine = engine
-        # SQLite takes its write lock at the first statement here, so that a transaction which reads and then writes
-        # waits for its turn; taking it half-way fails at once with 'database is locked'.
-        self._writer = engine.execution_options(writes=True)
+        self._writer = writer

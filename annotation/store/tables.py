@@ -335,5 +335,53 @@ votes = sa.Table(
     sa.Column("made_at", Moment, nullable=False),
 )
 
+# Our datasets in Argilla. `cursor` is Argilla's time of the last answer there that was pulled, `acts_seq` the last act
+# here that was shown there.
+argilla_datasets = sa.Table(
+    "argilla_datasets",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("workspace", sa.String(64), nullable=False),
+    sa.Column("queue", sa.String(64), nullable=False),
+    sa.Column("charter_version", sa.Integer, nullable=False),
+    sa.Column("name", sa.String(200), nullable=False),
+    sa.Column("questions", sa.JSON, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("cursor", sa.String(40), nullable=False),
+    sa.Column("acts_seq", sa.Integer, nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+)
+
+# What each reply's record in Argilla is known to say, or why there is none.
+argilla_records = sa.Table(
+    "argilla_records",
+    metadata,
+    sa.Column("dataset_id", sa.ForeignKey("argilla_datasets.id"), primary_key=True),
+    sa.Column("reply_id", sa.ForeignKey("turns.id"), primary_key=True),
+    sa.Column("record_id", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("rank", sa.BigInteger, nullable=False),
+    sa.Column("suggested", sa.Integer, nullable=False),
+    sa.Column("drafted", sa.Integer, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Index("ix_argilla_records_dataset_id_state", "dataset_id", "state"),
+)
+
+# The newest form of each response that was pulled or shown there, and the act here that says the same.
+argilla_responses = sa.Table(
+    "argilla_responses",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("dataset_id", sa.ForeignKey("argilla_datasets.id"), nullable=False),
+    sa.Column("reply_id", sa.ForeignKey("turns.id"), nullable=False),
+    sa.Column("person", sa.String(200), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("updated_at", sa.String(40), nullable=False),
+    sa.Column("act_id", sa.String(64), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Index("ix_argilla_responses_dataset_id_reply_id", "dataset_id", "reply_id"),
+)
+
 APPEND_ONLY = ("acts", "judgements", "corrections", "reactions", "votes")
 """Tables whose rows the database itself refuses to change or delete."""

@@ -1,0 +1,368 @@
+"""What is in Argilla as far as we know: which datasets and records, and which of its responses we have."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from annotation.acts import Act
+from annotation.store.helpers import Candidate, Suggestion
+from annotation.store.history import acts_of
+from annotation.store.part import Part
+from annotation.store.tables import (
+    acts,
+    argilla_datasets,
+    argilla_records,
+    argilla_responses,
+    candidates,
+    charters,
+    suggestions,
+    tasks,
+)
+from annotation.types import Frozen, utc_now
+
+AT_ONCE = 500
+MirrorState = Literal["live", "lost"]
+RecordState = Literal["there", "failed", "removed"]
+
+
+class Mirror(Frozen):
+    """A dataset of ours in Argilla: one queue under one charter version."""
+
+    id: str
+    workspace: str
+    queue: str
+    charter_version: int
+    name: str
+    questions: dict[str, str]
+    """Name → Argilla's id."""
+    state: MirrorState = "live"
+    """`lost`: deleted in Argilla."""
+    cursor: str = ""
+    """Argilla's time of the last answer when all answers were pulled last."""
+    acts_seq: int = 0
+    """The last act of ours that was shown there."""
+
+
+class MirrorRecord(Frozen):
+    """A reply's record in one dataset."""
+
+    dataset_id: str
+    reply_id: str
+    record_id: str = ""
+    state: RecordState
+    sha256: str = ""
+    """Of what it says there."""
+    rank: int = 0
+    suggested: int = 0
+    drafted: int = 0
+    """These three tell whether anything changed here since."""
+    reason: str = ""
+    """Why it could not be put there."""
+
+
+class MirrorResponse(Frozen):
+    """A response in Argilla as it was when we last saw it."""
+
+    id: str
+    dataset_id: str
+    reply_id: str
+    person: str
+    status: Literal["submitted", "discarded", "draft", "gone"]
+    updated_at: str
+    act_id: str = ""
+    """The act here that says the same; '' if there is none."""
+    reason: str = ""
+    """Why it could not be kept."""
+
+
+class Changed(Frozen):
+    """A reply that Argilla lacks, or knows as it was."""
+
+    reply_id: str
+    position: int
+    rank: int
+    suggested: int
+    drafted: int
+    before: MirrorRecord | None
+
+
+class MirrorCounts(Frozen):
+    """How far one dataset is."""
+
+    there: int
+    """Records in Argilla."""
+    waiting: int
+    """Replies to be put there or changed."""
+    pulled: int
+    """Responses that are kept here as acts."""
+    failed: int
+    """Records and responses that could not be brought over."""
+
+
+class ArgillaState(Part):
+    """Keep what is known about Argilla's side."""
+
+    def identity(self) -> str:
+        """A name for this store, so that two of them never take each other's datasets for their own."""
+        query = sa.select(charters.c.author, charters.c.made_at).order_by(charters.c.version).limit(1)
+        with self._engine.connect() as db:
+            row = db.execute(query).first()
+        return hashlib.sha256(f"{row.author} {row.made_at.isoformat()}".encode()).hexdigest()[:12] if row else ""
+
+    # Datasets
+
+    def mirrors(self, workspace: str) -> list[Mirror]:
+        """All datasets of ours in this workspace that are still there, oldest first."""
+        query = sa.select(argilla_datasets).where(
+            argilla_datasets.c.workspace == workspace, argilla_datasets.c.state == "live"
+        )
+        with self._engine.connect() as db:
+            rows = db.execute(query.order_by(argilla_datasets.c.made_at)).mappings()
+            return [Mirror(**{name: row[name] for name in Mirror.model_fields}) for row in rows]
+
+    def add_mirror(self, mirror: Mirror) -> None:
+        """Keep a new dataset; one that is known already stays as it is."""
+        row = mirror.model_dump() | {"made_at": utc_now()}
+        with self._writer.begin() as db:
+            db.execute(self._insert(argilla_datasets).values(row).on_conflict_do_nothing())
+
+    def change_mirror(self, dataset_id: str, **values: Any) -> None:
+        """Change what is given."""
+        with self._writer.begin() as db:
+            db.execute(argilla_datasets.update().where(argilla_datasets.c.id == dataset_id).values(values))
+
+    def has_drafts(self, queue: str) -> bool:
+        """Whether any reply of the queue has drafts beside it."""
+        query = sa.select(candidates.c.id).join(tasks, tasks.c.reply_id == candidates.c.reply_id)
+        with self._engine.connect() as db:
+            return db.scalar(query.where(tasks.c.queue == queue).limit(1)) is not None
+
+    # Records
+
+    def changed(self, mirror: Mirror, after: int, limit: int) -> list[Changed]:
+        """Open replies of the queue that Argilla lacks or knows as they were, by position after `after`."""
+        columns = [tasks.c.position, tasks.c.reply_id, tasks.c.rank, *_helped(), *_kept_columns()]
+        query = _open_replies(mirror, *columns).where(tasks.c.position > after).order_by(tasks.c.position)
+        with self._engine.connect() as db:
+            return [_changed(row) for row in db.execute(query.limit(limit)).mappings()]
+
+    def closed(self, mirror: Mirror, *, all_open: bool = False) -> list[MirrorRecord]:
+        """Records without an answer there that nobody need look at there any more; with `all_open`, all without one."""
+        answered = sa.exists().where(
+            argilla_responses.c.dataset_id == argilla_records.c.dataset_id,
+            argilla_responses.c.reply_id == argilla_records.c.reply_id,
+            argilla_responses.c.status.in_(("submitted", "discarded")),
+        )
+        query = (
+            sa.select(argilla_records)
+            .join(tasks, tasks.c.reply_id == argilla_records.c.reply_id)
+            .where(argilla_records.c.dataset_id == mirror.id, argilla_records.c.state == "there", ~answered)
+        )
+        if not all_open:
+            elsewhere = sa.or_(tasks.c.queue != mirror.queue, tasks.c.assignee != "")
+            query = query.where(sa.or_(tasks.c.state.not_in(("open", "full")), elsewhere))
+        with self._engine.connect() as db:
+            return [MirrorRecord.model_validate(dict(row)) for row in db.execute(query).mappings()]
+
+    def records(self, mirror: Mirror) -> dict[str, MirrorRecord]:
+        """Everything known about a dataset's records, by reply."""
+        query = sa.select(argilla_records).where(argilla_records.c.dataset_id == mirror.id)
+        with self._engine.connect() as db:
+            return {row["reply_id"]: MirrorRecord.model_validate(dict(row)) for row in db.execute(query).mappings()}
+
+    def keep_records(self, rows: Sequence[MirrorRecord]) -> None:
+        """Keep what is known about records, in place of what was."""
+        self._keep(argilla_records, ("dataset_id", "reply_id"), [one.model_dump() for one in rows])
+
+    def forget_records(self, dataset_id: str, reply_ids: Sequence[str] | None = None) -> None:
+        """Take records for not there; all of the dataset for None."""
+        where = [argilla_records.c.dataset_id == dataset_id]
+        with self._writer.begin() as db:
+            if reply_ids is None:
+                db.execute(argilla_records.delete().where(*where))
+            for some in _pieces(reply_ids or ()):
+                db.execute(argilla_records.delete().where(*where, argilla_records.c.reply_id.in_(some)))
+
+    def forget_failures(self, dataset_id: str) -> int:
+        """Let the next sync try again what failed; returns how much that is."""
+        with self._writer.begin() as db:
+            failed = argilla_records.c.dataset_id == dataset_id, argilla_records.c.state == "failed"
+            records = db.execute(argilla_records.delete().where(*failed)).rowcount
+            broken = argilla_responses.c.dataset_id == dataset_id, argilla_responses.c.reason != ""
+            responses = db.execute(argilla_responses.update().where(*broken).values(updated_at="")).rowcount
+            if responses:
+                db.execute(argilla_datasets.update().where(argilla_datasets.c.id == dataset_id).values(cursor=""))
+        return records + responses
+
+    # Responses
+
+    def responses(self, mirror: Mirror, reply_ids: Iterable[str]) -> dict[str, MirrorResponse]:
+        """Known responses about these replies, by Argilla's id."""
+        found: dict[str, MirrorResponse] = {}
+        with self._engine.connect() as db:
+            for some in _pieces(list(reply_ids)):
+                query = sa.select(argilla_responses).where(
+                    argilla_responses.c.dataset_id == mirror.id, argilla_responses.c.reply_id.in_(some)
+                )
+                rows = db.execute(query).mappings()
+                found |= {row["id"]: MirrorResponse.model_validate(dict(row)) for row in rows}
+        return found
+
+    def all_responses(self, mirror: Mirror) -> dict[str, MirrorResponse]:
+        """All known responses of a dataset, by Argilla's id."""
+        query = sa.select(argilla_responses).where(argilla_responses.c.dataset_id == mirror.id)
+        with self._engine.connect() as db:
+            return {row["id"]: MirrorResponse.model_validate(dict(row)) for row in db.execute(query).mappings()}
+
+    def keep_responses(self, rows: Sequence[MirrorResponse]) -> None:
+        """Keep what is known about responses, in place of what was."""
+        self._keep(argilla_responses, ("id",), [one.model_dump() for one in rows])
+
+    # Our side
+
+    def acts_after(self, mirror: Mirror, seq: int, limit: int) -> list[tuple[int, str]]:
+        """(seq, reply) of acts after `seq` about replies that are in Argilla, oldest first."""
+        query = (
+            sa.select(acts.c.seq, acts.c.reply_id)
+            .join(argilla_records, argilla_records.c.reply_id == acts.c.reply_id)
+            .where(argilla_records.c.dataset_id == mirror.id, argilla_records.c.state == "there", acts.c.seq > seq)
+            .order_by(acts.c.seq)
+            .limit(limit)
+        )
+        with self._engine.connect() as db:
+            return [(row.seq, row.reply_id) for row in db.execute(query)]
+
+    def histories(self, reply_ids: Iterable[str]) -> dict[str, list[Act]]:
+        """All acts about each of these replies, oldest first."""
+        found: dict[str, list[Act]] = {}
+        with self._engine.connect() as db:
+            for some in _pieces(list(reply_ids)):
+                found |= acts_of(db, some)
+        return found
+
+    def helpers(self, reply_ids: Sequence[str]) -> tuple[dict[str, list[Suggestion]], dict[str, list[Candidate]]]:
+        """Suggestions and drafts of these replies, at most some hundreds, oldest first."""
+        given: dict[str, list[Suggestion]] = {}
+        drafted: dict[str, list[Candidate]] = {}
+        with self._engine.connect() as db:
+            query = sa.select(suggestions).where(suggestions.c.reply_id.in_(reply_ids)).order_by(suggestions.c.seq)
+            for row in db.execute(query).mappings():
+                one = Suggestion(**{name: row[name] for name in Suggestion.model_fields})
+                given.setdefault(row["reply_id"], []).append(one)
+            query = sa.select(candidates).where(candidates.c.reply_id.in_(reply_ids)).order_by(candidates.c.seq)
+            for row in db.execute(query).mappings():
+                draft = Candidate(id=row["id"], text=row["text"], provenance=row["provenance"])
+                drafted.setdefault(row["reply_id"], []).append(draft)
+        return given, drafted
+
+    def ranks(self, reply_ids: Sequence[str]) -> dict[str, int]:
+        """Place in the queue of those of these replies that can be judged, at most some hundreds."""
+        with self._engine.connect() as db:
+            query = sa.select(tasks.c.reply_id, tasks.c.rank).where(tasks.c.reply_id.in_(reply_ids))
+            return {row.reply_id: row.rank for row in db.execute(query)}
+
+    # Looking
+
+    def counts(self, mirror: Mirror) -> MirrorCounts:
+        """How far a dataset is."""
+        here = argilla_records.c.dataset_id == mirror.id
+        by_state = sa.select(argilla_records.c.state, sa.func.count()).where(here).group_by(argilla_records.c.state)
+        theirs = argilla_responses.c.dataset_id == mirror.id
+        responses = sa.select(sa.func.count()).select_from(argilla_responses)
+        waiting = _open_replies(mirror, sa.func.count())
+        with self._engine.connect() as db:
+            records = {row[0]: row[1] for row in db.execute(by_state)}
+            pulled = db.scalar(responses.where(theirs, argilla_responses.c.act_id != "")) or 0
+            broken = db.scalar(responses.where(theirs, argilla_responses.c.reason != "")) or 0
+            return MirrorCounts(
+                there=records.get("there", 0),
+                waiting=db.scalar(waiting) or 0,
+                pulled=pulled,
+                failed=records.get("failed", 0) + broken,
+            )
+
+    def failures(self, mirror: Mirror, limit: int = 100) -> list[tuple[str, str]]:
+        """(reply, reason) of what could not be brought over."""
+        records = sa.select(argilla_records.c.reply_id, argilla_records.c.reason).where(
+            argilla_records.c.dataset_id == mirror.id, argilla_records.c.state == "failed"
+        )
+        responses = sa.select(argilla_responses.c.reply_id, argilla_responses.c.reason).where(
+            argilla_responses.c.dataset_id == mirror.id, argilla_responses.c.reason != ""
+        )
+        with self._engine.connect() as db:
+            rows = [*db.execute(records.limit(limit)), *db.execute(responses.limit(limit))]
+        return [(row.reply_id, row.reason) for row in rows[:limit]]
+
+    def _keep(self, table: sa.Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        if not rows:
+            return
+        insert = self._insert(table)
+        values = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in keys}
+        with self._writer.begin() as db:
+            db.execute(insert.on_conflict_do_update(index_elements=list(keys), set_=values), list(rows))
+
+    def _insert(self, table: sa.Table) -> Any:
+        return (postgres_insert if self._engine.dialect.name == "postgresql" else sqlite_insert)(table)
+
+
+def _helped() -> list[sa.ColumnElement[int]]:
+    """The newest suggestion and the newest draft of a reply: they change when anything about them does."""
+    return [
+        sa.func.coalesce(
+            sa.select(sa.func.max(table.c.seq))
+            .where(table.c.reply_id == tasks.c.reply_id)
+            .correlate(tasks)
+            .scalar_subquery(),
+            0,
+        ).label(name)
+        for table, name in ((suggestions, "suggested"), (candidates, "drafted"))
+    ]
+
+
+def _kept_columns() -> list[sa.Label[Any]]:
+    return [column.label(f"kept_{column.name}") for column in argilla_records.columns]
+
+
+def _open_replies(mirror: Mirror, *columns: Any) -> sa.Select[Any]:
+    """Replies for everybody that wait for a judgement and are not in Argilla as they are now."""
+    suggested, drafted = _helped()
+    here = sa.and_(argilla_records.c.reply_id == tasks.c.reply_id, argilla_records.c.dataset_id == mirror.id)
+    return (
+        sa.select(*columns)
+        .select_from(tasks)
+        .outerjoin(argilla_records, here)
+        .where(
+            tasks.c.queue == mirror.queue,
+            tasks.c.state == "open",
+            tasks.c.assignee == "",
+            sa.or_(
+                argilla_records.c.reply_id.is_(None),
+                argilla_records.c.state == "removed",
+                argilla_records.c.rank != tasks.c.rank,
+                argilla_records.c.suggested != suggested,
+                argilla_records.c.drafted != drafted,
+            ),
+        )
+    )
+
+
+def _changed(row: sa.RowMapping) -> Changed:
+    kept = {name: row[f"kept_{name}"] for name in MirrorRecord.model_fields}
+    return Changed(
+        reply_id=row["reply_id"],
+        position=row["position"],
+        rank=row["rank"],
+        suggested=row["suggested"],
+        drafted=row["drafted"],
+        before=MirrorRecord.model_validate(kept) if kept["reply_id"] is not None else None,
+    )
+
+
+def _pieces(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE))
