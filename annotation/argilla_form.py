@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
-from annotation.acts import QUESTIONS, Act
+from annotation.acts import QUESTIONS
 from annotation.charter import write_markdown
 from annotation.errors import UserError
 from annotation.queue import priority_of
 from annotation.store.helpers import Candidate, Suggestion
 from annotation.store.reviews import NOTE_LIMIT, ReviewAct, Verdict
-from annotation.types import Charter, Conversation, Frozen, Question, Span, Value
+from annotation.types import Charter, Conversation, Correction, Frozen, Judgement, Question, Span, Value
 
 Json = dict[str, Any]
 OPEN, OTHER, REPLY = "open", "_other", "reply"
@@ -279,24 +279,26 @@ def act_of(values: Mapping[str, Json], reply: ReplyForDesk, charter: Charter, pe
     )
 
 
-def values_of(act: Act, questions: Iterable[str], charter: Charter) -> dict[str, Json]:
+def values_of(
+    said: Iterable[Judgement], correction: Correction | None, questions: Iterable[str], charter: Charter
+) -> dict[str, Json]:
     """What a person said at our desk, as values of a response. A ranking stays at the desk."""
     known, there = {rule.id for rules in _rules(charter).values() for rule in rules}, set(questions)
-    said = {one.question: one for one in act.judgements}
-    values: Json = {question: said[question].value if question in said else OPEN for question in QUESTIONS}
-    for question, judgement in said.items():
+    given = {one.question: one for one in said}
+    values: Json = {question: given[question].value if question in given else OPEN for question in QUESTIONS}
+    for question, judgement in given.items():
         cited = [rule for rule in judgement.clause_ids if rule in known]
         if cited and f"{question}_rules" in there:
             values[f"{question}_rules"] = cited
     marks = [
-        {"label": one.question, "start": span.start, "end": span.end} for one in act.judgements for span in one.spans
+        {"label": one.question, "start": span.start, "end": span.end} for one in given.values() for span in one.spans
     ]
     if marks:
         values["where"] = marks
-    notes = [one.note for one in act.judgements if one.note]
-    if act.correction:
-        values["correction"] = act.correction.after
-        notes += act.correction.reasons
+    notes = [one.note for one in given.values() if one.note]
+    if correction:
+        values["correction"] = correction.after
+        notes += correction.reasons
     if notes:
         values["why"] = " ".join(notes)
     return {name: {"value": value} for name, value in values.items()}

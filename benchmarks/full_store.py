@@ -12,9 +12,9 @@ from annotation.acts import QUESTIONS
 from annotation.people import Person
 from annotation.queue import QueueSettings
 from annotation.store import Store
+from annotation.store.dealing import new_task
 from annotation.store.part import new_id
 from annotation.store.tables import acts, conversations, judgements, leases, tasks, turns
-from annotation.store.tasks import new_task
 from annotation.types import utc_now
 from studio.demo_project import lines, seed
 

@@ -9,10 +9,10 @@ from pydantic import AwareDatetime, Field
 
 from annotation.errors import Conflict, NotFound, UserError
 from annotation.queue import RANKS
-from annotation.store.history import refresh
+from annotation.store.history import lead_back, refresh
 from annotation.store.part import Part, new_id
 from annotation.store.search import Filter, Search
-from annotation.store.tables import batch_items, batches, leases, tasks
+from annotation.store.tables import acts, batch_items, batches, leases, tasks
 from annotation.types import Frozen, utc_now
 
 CHANGED = ("queue", "assignee", "skill", "rank", "overlap", "state")
@@ -88,6 +88,9 @@ class Batches(Part):
             if not size:
                 raise UserError("No waiting reply is like that.", do="Change the filter.")
             db.execute(batches.update().where(batches.c.id == batch.id).values(size=size))
+            if change.set_aside:
+                _add_acts(db, batch.id, "skip", author)
+            _lead_back(db, ours)
             if change.overlap is not None:
                 _refresh_begun(db, ours)
         return batch.model_copy(update={"size": size})
@@ -114,6 +117,9 @@ class Batches(Part):
             }
             changed = tasks.update().where(tasks.c.reply_id.in_(ours), tasks.c.state.in_(("open", "skipped", "full")))
             back = db.execute(changed.values(values)).rowcount
+            if row["body"]["change"].get("set_aside"):
+                _add_acts(db, batch_id, "restore", person)
+            _lead_back(db, ours)
             _refresh_begun(db, ours)
         return back
 
@@ -141,6 +147,29 @@ def _values(change: Change) -> dict[str, Any]:
     if change.set_aside:
         values["state"] = "skipped"
     return values
+
+
+def _add_acts(db: sa.Connection, batch_id: str, kind: str, person: str) -> None:
+    """One act a reply of the batch: where a reply stands must follow from its history alone."""
+    body = sa.literal({"text": "with many others"}, acts.c.body.type)
+    columns = {
+        "id": sa.literal(f"{batch_id}-{kind}-") + sa.cast(tasks.c.position, sa.String),
+        "reply_id": tasks.c.reply_id,
+        "person": sa.literal(person),
+        "kind": sa.literal(kind),
+        "route": sa.literal("queue"),
+        "body": body,
+        "made_at": sa.literal(utc_now(), acts.c.made_at.type),
+    }
+    source = sa.select(*columns.values()).join(batch_items, batch_items.c.reply_id == tasks.c.reply_id)
+    source = source.where(batch_items.c.batch_id == batch_id, batch_items.c.state != "skipped")
+    db.execute(acts.insert().from_select(list(columns), source))
+
+
+def _lead_back(db: sa.Connection, ours: sa.Select[Any]) -> None:
+    lowest = db.scalar(sa.select(sa.func.min(tasks.c.rank)).where(tasks.c.reply_id.in_(ours)))
+    if lowest is not None:
+        lead_back(db, lowest)
 
 
 def _refresh_begun(db: sa.Connection, ours: sa.Select[Any]) -> None:

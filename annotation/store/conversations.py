@@ -8,12 +8,18 @@ import sqlalchemy as sa
 
 from annotation.errors import NotFound
 from annotation.queue import MAIN
+from annotation.store.dealing import new_task, settings_of
 from annotation.store.part import Part, new_id
 from annotation.store.tables import conversations, tasks, turns
-from annotation.store.tasks import new_task, settings_of
 from annotation.types import Conversation, Message, Provenance, Role, Turn, utc_now
 
 TITLE_LENGTH = 60
+OF_TURN = (
+    sa.select(conversations)
+    .join(turns, turns.c.conversation_id == conversations.c.id)
+    .where(turns.c.id == sa.bindparam("turn"))
+)
+TURNS_OF = sa.select(turns).where(turns.c.conversation_id == sa.bindparam("conversation"))
 
 
 class Conversations(Part):
@@ -172,8 +178,7 @@ class Conversations(Part):
 
 def around(db: sa.Connection, reply_id: str) -> tuple[Conversation, tuple[Turn, ...]]:
     """`Conversations.around`, within a transaction."""
-    query = sa.select(conversations).join(turns, turns.c.conversation_id == conversations.c.id)
-    row = db.execute(query.where(turns.c.id == reply_id)).mappings().first()
+    row = db.execute(OF_TURN, {"turn": reply_id}).mappings().first()
     if row is None:
         raise NotFound(f"There is no reply {reply_id}.")
     kept = _turns_of(db, row["id"])
@@ -247,7 +252,7 @@ def _conversation(row: sa.RowMapping, path: tuple[Turn, ...]) -> Conversation:
 
 
 def _turns_of(db: sa.Connection, conversation_id: str) -> dict[str, Turn]:
-    rows = db.execute(sa.select(turns).where(turns.c.conversation_id == conversation_id)).mappings()
+    rows = db.execute(TURNS_OF, {"conversation": conversation_id}).mappings()
     return {row["id"]: turn_of(row) for row in rows}
 
 

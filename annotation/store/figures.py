@@ -63,7 +63,7 @@ class Figures(Part):
         """(reviewer, first answer, answer at the repeat) of replies that came to somebody a second time."""
         again = judgements.alias()
         query = (
-            sa.select(judgements.c.reviewer, judgements.c.value, again.c.value)
+            sa.select(judgements.c.reviewer, judgements.c.value, again.c.value, judgements.c.reply_id)
             .join(
                 again,
                 sa.and_(
@@ -72,19 +72,31 @@ class Figures(Part):
                     again.c.question == judgements.c.question,
                 ),
             )
-            .where(judgements.c.question == question, judgements.c.route == "queue", again.c.route == "repeat")
+            .where(
+                judgements.c.question == question,
+                judgements.c.route == "queue",
+                again.c.route == "repeat",
+                again.c.act_id.not_in(_undone()),
+            )
+            .order_by(judgements.c.seq.desc(), again.c.seq)  # the first answer against the newest repeat
         )
-        for row in self._rows(query):
-            yield row[0], row[1], row[2]
+        newest = {(row[0], row[3]): (row[0], row[1], row[2]) for row in self._rows(query)}
+        yield from newest.values()
 
     def checks(self, question: Question) -> Iterator[tuple[str, str, str]]:
         """(reviewer, their answer, the right answer) of hidden checks."""
         query = (
-            sa.select(judgements.c.reviewer, judgements.c.value, golds.c.answers)
+            sa.select(judgements.c.reviewer, judgements.c.value, golds.c.answers, judgements.c.reply_id)
             .join(golds, golds.c.reply_id == judgements.c.reply_id)
-            .where(judgements.c.question == question, judgements.c.route == "gold")
+            .where(
+                judgements.c.question == question,
+                judgements.c.route == "gold",
+                judgements.c.act_id.not_in(_undone()),
+            )
+            .order_by(judgements.c.seq)
         )
-        for row in self._rows(query):
+        newest = {(row[0], row[3]): row for row in self._rows(query)}
+        for row in newest.values():
             if question in row[2]:
                 yield row[0], row[1], row[2][question]
 
@@ -136,7 +148,7 @@ def _undone() -> sa.Select[Any]:
 
 
 def _standing(*columns: Any) -> sa.Select[Any]:
-    """Answers that were not taken back, and whose question was not asked anew after them."""
+    """Answers that were not taken back nor replaced by their author, and whose question was not asked anew since."""
     asked = acts.alias()
     given = acts.alias()
     anew = (
@@ -149,8 +161,21 @@ def _standing(*columns: Any) -> sa.Select[Any]:
         )
         .correlate(judgements, given)
     )
+    newer = judgements.alias()
+    replaced = (
+        sa.exists()
+        .where(
+            newer.c.reply_id == judgements.c.reply_id,
+            newer.c.reviewer == judgements.c.reviewer,
+            newer.c.question == judgements.c.question,
+            newer.c.seq > judgements.c.seq,
+            newer.c.route.in_((*COUNTED, "adjudication")),
+            newer.c.act_id.not_in(_undone()),
+        )
+        .correlate(judgements)
+    )
     return (
         sa.select(*columns)
         .join(given, given.c.id == judgements.c.act_id)
-        .where(judgements.c.act_id.not_in(_undone()), ~anew)
+        .where(judgements.c.act_id.not_in(_undone()), ~anew, ~replaced)
     )

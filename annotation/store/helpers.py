@@ -10,6 +10,11 @@ from annotation.store.part import Part, new_id
 from annotation.store.tables import candidates, suggestions
 from annotation.types import Frozen, Provenance, Question, Span, Value, utc_now
 
+SUGGESTED, DRAFTED = (
+    sa.select(table).where(table.c.reply_id == sa.bindparam("reply")).order_by(table.c.seq)
+    for table in (suggestions, candidates)
+)
+
 
 class Suggestion(Frozen):
     """What a check or a model would say about a reply. Shown or hidden; it never counts as anybody's answer."""
@@ -68,13 +73,11 @@ class Helpers(Part):
 
 def suggestions_of(db: sa.Connection, reply_id: str) -> list[Suggestion]:
     """What is suggested about a reply, within a transaction."""
-    query = sa.select(suggestions).where(suggestions.c.reply_id == reply_id).order_by(suggestions.c.seq)
-    return [Suggestion(**{key: row[key] for key in Suggestion.model_fields}) for row in db.execute(query).mappings()]
+    rows = db.execute(SUGGESTED, {"reply": reply_id}).mappings()
+    return [Suggestion(**{key: row[key] for key in Suggestion.model_fields}) for row in rows]
 
 
 def candidates_of(db: sa.Connection, reply_id: str) -> list[Candidate]:
     """The drafts for a reply, within a transaction."""
-    query = sa.select(candidates).where(candidates.c.reply_id == reply_id).order_by(candidates.c.seq)
-    return [
-        Candidate(id=row["id"], text=row["text"], provenance=row["provenance"]) for row in db.execute(query).mappings()
-    ]
+    rows = db.execute(DRAFTED, {"reply": reply_id}).mappings()
+    return [Candidate(id=row["id"], text=row["text"], provenance=row["provenance"]) for row in rows]

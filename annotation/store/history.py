@@ -7,25 +7,29 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from annotation.acts import Act, ActBody, project
-from annotation.store.tables import acts, corrections, judgements, leases, tasks
+from annotation.store.tables import acts, corrections, cursors, judgements, leases, tasks
 from annotation.types import Correction, Judgement
 
 HIDDEN = ("seq", "act_id")
+# Built once: every save and every deal reads these.
+ACTS, JUDGEMENTS, CORRECTIONS = (
+    sa.select(table).where(table.c.reply_id.in_(sa.bindparam("ids", expanding=True))).order_by(table.c.seq)
+    for table in (acts, judgements, corrections)
+)
 
 
 def acts_of(db: sa.Connection, reply_ids: Sequence[str]) -> dict[str, list[Act]]:
     """All acts about each of these replies, oldest first; at most some hundreds of ids at once."""
-    rows = db.execute(sa.select(acts).where(acts.c.reply_id.in_(reply_ids)).order_by(acts.c.seq)).mappings().all()
+    ids = {"ids": list(reply_ids)}
+    rows = db.execute(ACTS, ids).mappings().all()
     if not rows:
         return {}
     said: dict[str, list[Judgement]] = {}
-    query = sa.select(judgements).where(judgements.c.reply_id.in_(reply_ids)).order_by(judgements.c.seq)
-    for row in db.execute(query).mappings():
+    for row in db.execute(JUDGEMENTS, ids).mappings():
         kept = Judgement(**{key: value for key, value in row.items() if key not in HIDDEN})
         said.setdefault(row["act_id"], []).append(kept)
     put_right: dict[str, Correction] = {}
-    query = sa.select(corrections).where(corrections.c.reply_id.in_(reply_ids)).order_by(corrections.c.seq)
-    for row in db.execute(query).mappings():
+    for row in db.execute(CORRECTIONS, ids).mappings():
         put_right[row["act_id"]] = Correction(**{key: value for key, value in row.items() if key not in HIDDEN})
     found: dict[str, list[Act]] = {}
     for row in rows:
@@ -58,11 +62,12 @@ def add_act(db: sa.Connection, act: Act) -> None:
 
 def places_taken(db: sa.Connection, reply_id: str) -> int:
     """How many places of a reply are held just now."""
-    held = sa.select(sa.func.count()).select_from(leases).where(*_holding(leases.c.reply_id == reply_id))
+    held = sa.select(sa.func.count()).select_from(leases).where(*holding(leases.c.reply_id == reply_id))
     return db.scalar(held) or 0
 
 
-def _holding(which: sa.ColumnElement[bool]) -> tuple[sa.ColumnElement[bool], ...]:
+def holding(which: sa.ColumnElement[bool]) -> tuple[sa.ColumnElement[bool], ...]:
+    """What makes a hold take a place, for those of `which`."""
     return which, leases.c.state == "held", leases.c.route.in_(("queue", "search"))
 
 
@@ -73,17 +78,32 @@ def write_row(db: sa.Connection, reply_id: str, overlap: int, gold: bool, said: 
 
 
 def refresh(db: sa.Connection, reply_ids: Sequence[str]) -> None:
-    """Work out the queue's rows of these replies anew, from their acts and the holds on them."""
+    """Work out the queue's rows of these replies anew, from their acts and the holds on them.
+
+    Whoever has gone past one of them that is open (again) is led back to it.
+    """
     histories = acts_of(db, reply_ids)
     held_query = (
         sa.select(leases.c.reply_id, sa.func.count())
-        .where(*_holding(leases.c.reply_id.in_(reply_ids)))
+        .where(*holding(leases.c.reply_id.in_(reply_ids)))
         .group_by(leases.c.reply_id)
     )
     held = {row[0]: row[1] for row in db.execute(held_query)}
     rows = db.execute(
-        sa.select(tasks.c.reply_id, tasks.c.overlap, tasks.c.state).where(tasks.c.reply_id.in_(reply_ids))
+        sa.select(tasks.c.reply_id, tasks.c.overlap, tasks.c.state, tasks.c.rank).where(tasks.c.reply_id.in_(reply_ids))
     )
+    reopened: list[int] = []
     for row in rows.all():
         now = project(histories.get(row.reply_id, ()), row.overlap, held.get(row.reply_id, 0), gold=row.state == "gold")
         db.execute(tasks.update().where(tasks.c.reply_id == row.reply_id).values(vars(now)))
+        reopened += [row.rank] if now.state == "open" else []
+    if reopened:
+        lead_back(db, min(reopened))
+
+
+def lead_back(db: sa.Connection, rank: int) -> None:
+    """Let everybody who has gone past this rank look from there again."""
+    past = cursors.c.rank >= rank
+    # Locked in one order, so that two of these at once can't wait for each other.
+    db.execute(sa.select(cursors.c.rank).where(past).order_by(*cursors.primary_key).with_for_update())
+    db.execute(cursors.update().where(past).values(rank=rank - 1))

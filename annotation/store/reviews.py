@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from annotation.acts import Act, ActBody, ActKind, Standing, replay
 from annotation.errors import Conflict, NotFound, UserError
@@ -71,6 +71,8 @@ class ReviewAct(Frozen):
     origin: Literal["review", "chat", "starter", "import"] = "review"
     route: Route = "queue"
     """How it came about, where no hold says so."""
+    made_at: AwareDatetime | None = None
+    """When it was said, for what was said elsewhere; None is now."""
 
 
 class Reviews(Part):
@@ -83,22 +85,34 @@ class Reviews(Part):
         saved this item with other answers, HoldLost if the hold on it ran out and its places are taken.
         """
         with self._writer.begin() as db:
-            task = _task(db, act.reply_id)
-            before = acts_of(db, [act.reply_id]).get(act.reply_id, [])
-            if (kept := next((one for one in before if one.id == act.act_id), None)) is not None:
-                return _same_again(act, kept)
-            corrected = _corrects(act, task.text, before)
-            _check(act, task.text, corrected)
-            route = _end_hold(db, act, task.state)
-            made = _as_act(act, task.text if corrected else None, route)
-            add_act(db, made)
-            write_row(db, act.reply_id, task.overlap, task.state == "gold", [*before, made])
-        return True
+            return _save(db, act)
 
-    def add(self, kind: ActKind, reply_id: str, person: str, body: ActBody, act_id: str | None = None) -> str:
+    def save_all(self, given: Sequence[ReviewAct]) -> list[UserError | None]:
+        """`save` many acts in one transaction; for each, why it could not be kept, or None."""
+        failed: list[UserError | None] = []
+        with self._writer.begin() as db:
+            for act in given:
+                try:
+                    _save(db, act)
+                except UserError as error:  # raised before anything of it was written
+                    failed.append(error)
+                else:
+                    failed.append(None)
+        return failed
+
+    def add(
+        self,
+        kind: ActKind,
+        reply_id: str,
+        person: str,
+        body: ActBody,
+        act_id: str | None = None,
+        made_at: datetime | None = None,
+    ) -> str:
         """Keep an act other than a review; returns its id. The same `act_id` again changes nothing.
 
-        A skip or a pass ends the hold of that id. Raises NotFound for an unknown reply.
+        A skip or a pass ends the hold of that id. Raises NotFound for an unknown reply. `made_at` is for what was said
+        elsewhere; None is now.
         """
         act = Act(
             id=act_id or new_id(),
@@ -106,7 +120,7 @@ class Reviews(Part):
             person=person,
             kind=kind,
             route="queue",
-            made_at=utc_now(),
+            made_at=made_at or utc_now(),
             body=body,
         )
         with self._writer.begin() as db:
@@ -264,6 +278,21 @@ class Reviews(Part):
             return db.scalar(query.order_by(acts.c.seq.desc()).limit(1))
 
 
+def _save(db: sa.Connection, act: ReviewAct) -> bool:
+    """Keep one act; False if this very act was kept before."""
+    task = _task(db, act.reply_id)
+    before = acts_of(db, [act.reply_id]).get(act.reply_id, [])
+    if (kept := next((one for one in before if one.id == act.act_id), None)) is not None:
+        return _same_again(act, kept)
+    corrected = _corrects(act, task.text, before)
+    _check(act, task.text, corrected)
+    route = _end_hold(db, act, task.state)
+    made = _as_act(act, task.text if corrected else None, route)
+    add_act(db, made)
+    write_row(db, act.reply_id, task.overlap, task.state == "gold", [*before, made])
+    return True
+
+
 def _task(db: sa.Connection, reply_id: str) -> Any:
     """A reply's `text`, and `overlap` and `state` of its place in the queue. On PostgreSQL this also makes everybody
     else wait who would change where it stands. Raises NotFound.
@@ -351,7 +380,7 @@ def _mark_seen(db: sa.Connection, act: Act) -> None:
 
 def _as_act(act: ReviewAct, before: str | None, route: Route) -> Act:
     """`before` is the reply as it was, None if it is not corrected."""
-    now = utc_now()
+    now = act.made_at or utc_now()
     correction = None
     if before is not None:
         correction = Correction(

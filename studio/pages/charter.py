@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from annotation.charter import Change, system_prompt, write_markdown, write_toml
+from annotation.errors import UserError
 from annotation.types import Axis, Charter, Clause, Trait
 from studio.charter_examples import shipped
 from studio.parts import shell
@@ -70,7 +72,7 @@ def build(services: Services) -> None:
 
     screen = [rules, text, old, new, difference, files, prompt]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
-    form.input(act(_Chamber.as_form), [text, form], text, **quiet)
+    form.input(act(_Chamber.as_form), [text, form], [text, form, consequence], **quiet)
     example.input(act(_Chamber.example), [example, form], [text, consequence, keep, again], **quiet)
     file.upload(act(_Chamber.opened), file, [text, form, consequence, keep, again], **quiet)
     check.click(act(_Chamber.check), [text, form], [consequence, keep, again], **quiet)
@@ -101,18 +103,24 @@ class _Chamber:
         before = cards[1].version if len(cards) > 1 else now.version
         return [
             charter_html(now),
-            self._charter.as_text(now.version, form),
+            # What was wording only in that version is not so in the next one by itself.
+            write_as(now.model_copy(update={"wording_only": ()}), form),
             gr.Dropdown(choices, value=before),
             gr.Dropdown(choices, value=now.version),
             self.between(before, now.version),
-            gr.Files(self._files(now), visible=True),
+            gr.Files(list(_files(now)), visible=True),
             f'<div class="ts-diff">{escape(system_prompt(now))}</div>',
         ]
 
-    def as_form(self, text: str, form: str) -> Any:
+    def as_form(self, text: str, form: str) -> list[Any]:
         """The same rules, written the other way. What can't be read stays as it is, with the reason."""
         other = "md" if form == "toml" else "toml"
-        return gr.Code(write_as(self._charter.read(text, other), form), language=_language(form))
+        if not text.strip():
+            return [gr.Code(language=_language(form)), form, ""]
+        try:
+            return [gr.Code(write_as(self._charter.read(text, other), form), language=_language(form)), form, ""]
+        except UserError as error:
+            return [gr.skip(), other, _wrong(error)]
 
     def example(self, name: str | None, form: str) -> list[Any]:
         if not name:
@@ -121,12 +129,15 @@ class _Chamber:
         return [write_as(charter, form), *_not_checked()]
 
     def opened(self, path: str) -> list[Any]:
-        form = "toml" if path.endswith(".toml") else "md"
+        form = "toml" if path.lower().endswith(".toml") else "md"
         text = Path(path).read_text(encoding="utf-8", errors="replace")
         return [gr.Code(text, language=_language(form)), form, *_not_checked()]
 
     def check(self, text: str, form: str) -> list[Any]:
-        found = self._charter.consequence(self._charter.read(text, form))
+        try:
+            found = self._charter.consequence(self._charter.read(text, form))
+        except UserError as error:  # stays beside the text while it is mended; a notice would be gone in a moment
+            return [_wrong(error), gr.Button(visible=False), gr.Checkbox(visible=False)]
         if self._charter.current() is not None and not found.changes:
             return [
                 '<div class="ts-notice" role="status">That says the same as the version in force.</div>',
@@ -158,12 +169,21 @@ class _Chamber:
         changes = self._charter.between(old, new)
         return changes_html(changes) if changes else '<p class="ts-muted">No difference.</p>'
 
-    def _files(self, charter: Charter) -> list[str]:
-        folder = Path(tempfile.mkdtemp(prefix="tonesmith-charter-"))
-        paths = [folder / f"charter-{charter.version}.{form}" for form in ("md", "toml")]
-        for path in paths:
-            path.write_text(self._charter.as_text(charter.version, path.suffix[1:]), encoding="utf-8")
-        return [str(path) for path in paths]
+
+@functools.cache
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="tonesmith-charter-"))
+
+
+def _files(charter: Charter) -> Iterator[str]:
+    """A version in both forms, under names of its own; written anew, since a tidy machine empties its temporary
+    folder.
+    """
+    _folder().mkdir(exist_ok=True)
+    for form in ("md", "toml"):
+        path = _folder() / f"charter-{charter.version}.{form}"
+        path.write_text(write_as(charter, form), encoding="utf-8")
+        yield str(path)
 
 
 def write_as(charter: Charter, form: str) -> str:
@@ -177,6 +197,12 @@ def _language(form: str) -> Any:
 
 def _title(name: str) -> str:
     return name.replace("-", " ").capitalize()
+
+
+def _wrong(error: UserError) -> str:
+    said = " ".join(part for part in (error.wanted, error.do) if part)
+    lines = escape(error.found).replace("\n", "<br>")
+    return f'<div class="ts-notice ts-bad" role="alert"><b>{lines}</b> {escape(said)}</div>'
 
 
 def _not_checked() -> list[Any]:

@@ -11,6 +11,7 @@ from annotation.acts import Outcome
 from annotation.store.batches import Batch, Change
 from annotation.store.search import Filter, Hit
 from studio.pages.settle import NAMES
+from studio.pages.team import queue_name
 from studio.parts import shell
 from studio.parts.guard import by_person
 from studio.parts.words import ago, badge, count, empty, table
@@ -55,6 +56,7 @@ def build(services: Services) -> None:
         text = gr.Textbox(
             label="Words",
             info='All of them; "in quotes" as a phrase, refund* for a beginning',
+            max_length=200,
             scale=5,
             elem_id="ts-words",
         )
@@ -230,7 +232,7 @@ def _change(values: Any) -> Change:
         skill={"": None, "-": ""}.get(skill.strip(), skill.strip()),
         priority=None if priority == "" else priority,
         overlap=None if overlap == "" else overlap,
-        queue=queue.strip() or None,
+        queue=queue_name(queue) if queue.strip() else None,
         set_aside=True if aside else None,
     )
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import gradio as gr
 
 from annotation.acts import QUESTIONS
+from annotation.errors import UserError
 from annotation.people import ROLES, Person
 from annotation.queue import MAIN, QueueSettings
 from annotation.types import Value
@@ -24,6 +25,11 @@ ABOUT = {
     "curator": "also writes the charter, deals out work, settles, makes datasets and trains",
     "admin": "also decides who works here",
 }
+
+WHOLE_ADDRESS = """() => document.querySelectorAll('.ts-link[data-path]').forEach((link) => {
+  link.textContent = window.location.origin + link.dataset.path;
+})"""
+"""A link to send needs the address at which this page was reached, which only the browser knows."""
 
 
 def build(services: Services) -> None:
@@ -183,9 +189,8 @@ class _Office:
     def keep_queue(self, name: str, overlap: float, second: float, gold: float, repeat: float, *rest: Any) -> None:
         minutes, hints, by_language = rest
         self._team.change_queue(
-            checked(
-                QueueSettings,
-                name=name,
+            QueueSettings(
+                name=queue_name(name),
                 overlap=int(overlap),
                 second_share=second / 100,
                 gold_share=gold / 100,
@@ -250,6 +255,14 @@ def people_html(people: list[Person]) -> str:
 
 def _good(text: str, more: str = "") -> str:
     return f'<div class="ts-notice ts-good" role="status">{escape(text.strip())}{more}</div>'
+
+
+def queue_name(text: str) -> str:
+    """What somebody typed as a queue's name. Raises UserError if it can't be one."""
+    name = text.strip()
+    if not re.fullmatch(r"[\w .-]{1,64}", name):
+        raise UserError(f"'{name}' can't be a queue's name.", "Up to 64 letters, digits, spaces and . _ -")
+    return name
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ from annotation.errors import Conflict, UserError
 from annotation.people import Person
 from annotation.queue import MAIN, QueueSettings
 from annotation.store import Store
+from annotation.store.dealing import Hold
 from annotation.store.helpers import Candidate, Suggestion
 from annotation.store.reviews import NOTE_LIMIT, ReviewAct, Verdict
-from annotation.store.tasks import Hold
 from annotation.types import (
     Charter,
     ChatModel,
@@ -150,7 +150,7 @@ class ReviewService:
         """One reply that was found, held for this person. Raises NotFound, Conflict."""
         self._who.must("judge")
         hold = self._store.tasks.claim_one(self._who, reply_id)
-        return self._item(hold, self._store.tasks.settings(hold.queue))
+        return self._item(hold, self._store.tasks.settings(hold.queue), again=True)
 
     def look(self, reply_id: str) -> ReviewItem:
         """One reply to read only, for who may not or need not judge it. Raises NotFound."""
@@ -171,11 +171,12 @@ class ReviewService:
         reply_id = self._store.reviews.last_of(self._who.name)
         return self.open(reply_id) if reply_id else None
 
-    def _item(self, hold: Hold, settings: QueueSettings) -> ReviewItem:
+    def _item(self, hold: Hold, settings: QueueSettings, again: bool = False) -> ReviewItem:
+        """`again`: this person has asked for it, so they see what they said; what is dealt comes blank."""
         item = self._store.items.get(hold.reply_id)
         reply = item.conversation.turns[-1].text
         live = _standing(item.history)
-        mine = [act for act in live if act.person == self._who.name and hold.route == "search"]
+        mine = [act for act in live if act.person == self._who.name and again]
         corrections = [act.correction.after for act in mine if act.correction]
         return ReviewItem(
             act_id=hold.id,

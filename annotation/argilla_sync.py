@@ -1,0 +1,703 @@
+"""Keep a queue and its dataset in Argilla alike: replies go there, answers come back, ours are shown there.
+
+What is known about the other side is in our store. Every step may be cut off and made again: records are put under the
+reply's id, an answer becomes an act whose id follows from the response and its time. So after a kill anywhere the next
+sync goes on, and a reconcile, which compares everything, finds nothing to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from annotation.acts import COUNTED, Act, ActBody, replay
+from annotation.argilla_client import Argilla, Json, Refused
+from annotation.argilla_form import (
+    Form,
+    ReplyForDesk,
+    act_of,
+    dataset_name,
+    form_of,
+    record_of,
+    same_values,
+    sha_of,
+    unlike,
+    values_of,
+)
+from annotation.errors import NotFound, UserError
+from annotation.queue import MAIN
+from annotation.store import Store
+from annotation.store.argilla import Changed, Mirror, MirrorRecord, MirrorResponse
+from annotation.types import Charter, Frozen
+
+AT_ONCE = 250
+"""Records a call; Argilla takes 500."""
+NAMES_TRIED = 9
+MARK = "tonesmith"
+"""Our name in a dataset's own metadata."""
+
+
+class Progress(Frozen):
+    """How far a sync is."""
+
+    what: str
+    done: int
+    total: int
+    """0 where nobody knows."""
+
+
+@dataclass
+class Summary:
+    """What a sync did."""
+
+    pushed: int = 0
+    """Replies put into Argilla or changed there."""
+    removed: int = 0
+    """Records taken out, since nobody need look at them there any more."""
+    pulled: int = 0
+    """Responses kept here as judgements."""
+    passed: int = 0
+    """Responses that were discarded there: left to a colleague here."""
+    shown: int = 0
+    """Answers of our desk shown there."""
+    failed: int = 0
+    """What could not be brought over this time; `failures` has the reasons."""
+    without_account: set[str] = field(default_factory=set)
+    """Who judged here and is not known there, so that Argilla does not show their answers."""
+    cancelled: bool = False
+
+
+@dataclass
+class Repairs(Summary):
+    """What a full comparison found to differ, and put right."""
+
+    missing: int = 0
+    """Records that were deleted there by hand."""
+    altered: int = 0
+    """Records that said something else there."""
+    foreign: int = 0
+    """Records there that are none of ours; they are left alone."""
+    gone: int = 0
+    """Responses that are no longer there; what they said is kept here."""
+    datasets: list[str] = field(default_factory=list)
+    """Datasets that were deleted there, by name; what is still open was put into a new one."""
+
+    @property
+    def nothing(self) -> bool:
+        """Whether both sides were alike."""
+        return not (self.pushed or self.removed or self.pulled or self.passed or self.shown or self.datasets)
+
+
+class DatasetProgress(Frozen):
+    """Where one dataset stands."""
+
+    name: str
+    charter_version: int
+    there: int
+    waiting: int
+    pulled: int
+    failed: int
+
+
+class _Cancelled(Exception):
+    """Somebody asked to stop; what was done is kept."""
+
+
+Report = Callable[[Progress], None]
+
+
+class ArgillaSync:
+    """One queue of a store and one Argilla."""
+
+    def __init__(self, store: Store, argilla: Argilla, queue: str = MAIN) -> None:
+        self._store = store
+        self._state = store.argilla
+        self._argilla = argilla
+        self._queue = queue
+        self._summary: Summary = Summary()
+        self._users: dict[str, str] = {}
+        self._report: Report = lambda progress: None
+        self._cancelled: Callable[[], bool] = lambda: False
+
+    def sync(self, report: Report = lambda progress: None, cancelled: Callable[[], bool] = lambda: False) -> Summary:
+        """Bring over what is new on either side. Repeat it as often as you like.
+
+        Raises Unreachable, and UserError for a wrong key, a version too old, a dataset that was deleted in Argilla, or
+        a store without a charter; what was done before is kept.
+        """
+        self._begin(Summary(), report, cancelled)
+        try:
+            workspace = self._connect()
+            live = self._live(workspace)
+            for mirror in self._state.mirrors(workspace):
+                if mirror.queue == self._queue:
+                    self._pull(mirror, whole=False, needed=mirror.id == live.id)
+            self._push_all(workspace, live)
+        except _Cancelled:
+            self._summary.cancelled = True
+        return self._summary
+
+    def reconcile(
+        self, report: Report = lambda progress: None, cancelled: Callable[[], bool] = lambda: False
+    ) -> Repairs:
+        """Compare everything with everything and put right what differs; returns what that was.
+
+        Raises as `sync`, but makes a deleted dataset anew with what is still open.
+        """
+        repairs = Repairs()
+        self._begin(repairs, report, cancelled)
+        try:
+            workspace = self._connect()
+            for mirror in self._state.mirrors(workspace):
+                if mirror.queue == self._queue:
+                    self._compare(mirror, repairs)
+            self._push_all(workspace, self._live(workspace))
+        except _Cancelled:
+            repairs.cancelled = True
+        return repairs
+
+    def progress(self) -> list[DatasetProgress]:
+        """Where each dataset stands, oldest first, as far as known here; only the workspace is asked of Argilla.
+
+        Raises as `sync`.
+        """
+        mirrors = self._state.mirrors(self._argilla.workspace_id())
+        return [
+            DatasetProgress(
+                name=mirror.name, charter_version=mirror.charter_version, **self._state.counts(mirror).model_dump()
+            )
+            for mirror in mirrors
+            if mirror.queue == self._queue
+        ]
+
+    def failures(self) -> list[tuple[str, str]]:
+        """(reply, reason) of what could not be brought over. Raises as `sync`."""
+        mirrors = self._state.mirrors(self._argilla.workspace_id())
+        return [one for mirror in mirrors if mirror.queue == self._queue for one in self._state.failures(mirror)]
+
+    def retry(self) -> int:
+        """Let the next sync try again what failed; returns how much that is. Raises as `sync`."""
+        mirrors = self._state.mirrors(self._argilla.workspace_id())
+        return sum(self._state.forget_failures(mirror.id) for mirror in mirrors if mirror.queue == self._queue)
+
+    # The dataset
+
+    def _begin(self, summary: Summary, report: Report, cancelled: Callable[[], bool]) -> None:
+        self._summary, self._report, self._cancelled = summary, report, cancelled
+
+    def _connect(self) -> str:
+        """The workspace's id, with the people there at hand."""
+        self._argilla.check()
+        workspace = self._argilla.workspace_id()
+        self._users = self._argilla.users(workspace)
+        return workspace
+
+    def _live(self, workspace: str) -> Mirror:
+        """The dataset of the present charter version, made if there is none. Raises UserError if it was deleted."""
+        charter = self._store.charters.current()
+        if charter is None:
+            raise UserError("There is no charter yet.", "The rules to judge by.", "Write one on the Charter page.")
+        overlap = self._store.tasks.settings(self._queue).overlap
+        for mirror in self._state.mirrors(workspace):
+            if (mirror.queue, mirror.charter_version) == (self._queue, charter.version):
+                self._check_dataset(mirror, overlap)
+                return mirror
+        self._tell("making the dataset", 0, 0)
+        form = form_of(charter, overlap, self._state.has_drafts(self._queue))
+        there = self._found_or_made(charter, form, workspace)
+        questions = {one["name"]: one["id"] for one in self._argilla.parts(there["id"], "questions")}
+        mirror = Mirror(
+            id=there["id"],
+            workspace=workspace,
+            queue=self._queue,
+            charter_version=charter.version,
+            name=there["name"],
+            questions=questions,
+        )
+        self._state.add_mirror(mirror)
+        return mirror
+
+    def _check_dataset(self, mirror: Mirror, overlap: int) -> None:
+        there = self._there(mirror)
+        if there["distribution"]["min_submitted"] != overlap:
+            self._argilla.change_dataset(mirror.id, distribution=_overlap(overlap))
+
+    def _there(self, mirror: Mirror) -> Json:
+        """The dataset as Argilla has it. Raises UserError if it was deleted."""
+        try:
+            return self._argilla.dataset(mirror.id)
+        except NotFound as error:
+            raise UserError(
+                f"The dataset '{mirror.name}' was deleted in Argilla. What was judged there before is kept here.",
+                "The dataset, or a new one.",
+                "Make it anew with what is still open: `tonesmith argilla reconcile`.",
+            ) from error
+
+    def _found_or_made(self, charter: Charter, form: Form, workspace: str) -> Json:
+        """A draft that a sync was cut off from is finished; a name that is somebody else's is left to them."""
+        ours = {"store": self._state.identity(), "queue": self._queue, "charter_version": charter.version}
+        name = dataset_name(charter, self._queue)
+        for number in range(1, NAMES_TRIED + 1):
+            tried = name if number == 1 else f"{name}-{number}"
+            there = self._argilla.dataset_called(tried, workspace)
+            if there is None:
+                there = self._made(tried, form, workspace, ours)
+            if (there.get("metadata") or {}).get(MARK) == ours:
+                return self._finished(there, form)
+        raise UserError(
+            f"Argilla has datasets called '{name}' that are not ours.", do="Rename them, or use another workspace."
+        )
+
+    def _made(self, name: str, form: Form, workspace: str, ours: Json) -> Json:
+        about = {
+            "name": name,
+            "workspace_id": workspace,
+            "guidelines": form.guidelines,
+            "distribution": _overlap(form.min_submitted),
+            "metadata": {MARK: ours},
+        }
+        try:
+            return self._argilla.create_dataset(about)
+        except Refused:
+            there = self._argilla.dataset_called(name, workspace)  # somebody made it in this very moment
+            if there is None:
+                raise
+            return there
+
+    def _finished(self, there: Json, form: Form) -> Json:
+        """Add what a draft lacks and open it. Raises UserError if it is open and asks something else."""
+        dataset = there["id"]
+        if there["status"] == "draft":
+            for kind, wanted in (("fields", form.fields), ("questions", form.questions)):
+                names = {one["name"] for one in self._argilla.parts(dataset, kind)}
+                for part in wanted:
+                    if part["name"] not in names:
+                        self._argilla.add_part(dataset, kind, part)
+            self._complete_metadata(dataset, form)
+            self._argilla.publish(dataset)
+            return there
+        questions = self._argilla.parts(dataset, "questions")
+        if not any(one["name"] == "ranking" for one in questions):
+            form = form.model_copy(
+                update={"questions": tuple(one for one in form.questions if one["name"] != "ranking")}
+            )
+        fields = self._argilla.parts(dataset, "fields")
+        if found := [one for one in unlike(form, questions, fields) if "draft_" not in one]:
+            raise UserError(
+                f"The dataset '{there['name']}' in Argilla was edited by hand: {', '.join(found)}.",
+                "The questions of the charter.",
+                "Rename it in Argilla, so that a new one can be made beside it.",
+            )
+        return there
+
+    def _complete_metadata(self, dataset: str, form: Form) -> None:
+        names = {one["name"] for one in self._argilla.parts(dataset, "metadata-properties")}
+        for part in form.metadata:
+            if part["name"] not in names:
+                self._argilla.add_part(dataset, "metadata-properties", part)
+
+    # Push
+
+    def _push_all(self, workspace: str, live: Mirror) -> None:
+        for mirror in self._state.mirrors(workspace):
+            if mirror.queue == self._queue and mirror.id != live.id:
+                # What nobody answered under the old charter waits under the new one.
+                self._remove(mirror, self._state.closed(mirror, all_open=True))
+        self._push(live)
+        live = next(one for one in self._state.mirrors(workspace) if one.id == live.id)
+        self._show(live)
+        self._remove(live, self._state.closed(live))
+
+    def _push(self, mirror: Mirror) -> None:
+        """Put replies that are new or changed there, in the order of the queue."""
+        total, done, after = self._state.counts(mirror).waiting, 0, -1
+        while some := self._state.changed(mirror, after, AT_ONCE):
+            after = some[-1].position
+            self._tell("sending replies", done, total)
+            self._push_some(mirror, some)
+            done += len(some)
+
+    def _push_some(self, mirror: Mirror, some: Sequence[Changed]) -> None:
+        replies = self._replies([one.reply_id for one in some])
+        kept: list[MirrorRecord] = []
+        new: list[Json] = []
+        for one in some:
+            try:
+                record = record_of(replies[one.reply_id], mirror.questions)
+                if one.before and one.before.state == "there":
+                    if sha_of(record) != one.before.sha256:
+                        self._argilla.change(one.before.record_id, record)
+                        self._summary.pushed += 1
+                    kept.append(_record(mirror, one, one.before.record_id, record))
+                else:
+                    new.append(record)
+            except NotFound:
+                new.append(record)  # deleted there by hand
+            except UserError as error:
+                kept.append(_failed(mirror, one, error.found))
+        by_id = {one.reply_id: one for one in some}
+        for record, item in self._put(mirror, new):
+            about = by_id[record["external_id"]]
+            if isinstance(item, UserError):
+                kept.append(_failed(mirror, about, item.found))
+            else:
+                kept.append(_record(mirror, about, item["id"], record))
+                self._summary.pushed += 1
+        self._state.keep_records(kept)
+        self._summary.failed += sum(one.state == "failed" for one in kept)
+        # Some of them were judged here before they came there, and the acts of that time are passed already.
+        self._show_some(mirror, [one.reply_id for one in kept if one.state == "there"])
+
+    def _put(self, mirror: Mirror, records: Sequence[Json]) -> Iterator[tuple[Json, Json | UserError]]:
+        """Each record with what Argilla made of it. One that it refuses is found by halves, so the rest goes on."""
+        if not records:
+            return
+        try:
+            made = {item["external_id"]: item for item in self._argilla.put(mirror.id, records)}
+            yield from ((record, made[record["external_id"]]) for record in records)
+        except Refused as error:
+            if len(records) == 1:
+                yield records[0], error
+                return
+            half = len(records) // 2
+            yield from self._put(mirror, records[:half])
+            yield from self._put(mirror, records[half:])
+
+    def _remove(self, mirror: Mirror, records: Sequence[MirrorRecord]) -> None:
+        """Take out what nobody need look at there any more, unless somebody has begun an answer there."""
+        for start in range(0, len(records), AT_ONCE):
+            self._tell("taking out what is done", start, len(records))
+            some = [one for one in records[start : start + AT_ONCE] if not self._begun(one)]
+            self._argilla.remove(mirror.id, [one.record_id for one in some])
+            self._state.keep_records([one.model_copy(update={"state": "removed", "sha256": ""}) for one in some])
+            self._summary.removed += len(some)
+
+    def _begun(self, record: MirrorRecord) -> bool:
+        try:
+            return bool(self._argilla.record(record.record_id).get("responses"))
+        except NotFound:
+            return False
+
+    # Our answers, shown there
+
+    def _show(self, mirror: Mirror) -> None:
+        """Show there what was judged here since, so that a reply done here is done there."""
+        seq = mirror.acts_seq
+        while some := self._state.acts_after(mirror, seq, AT_ONCE):
+            self._tell("showing our answers", 0, 0)
+            self._show_some(mirror, list(dict.fromkeys(reply_id for _, reply_id in some)))
+            seq = some[-1][0]
+            self._state.change_mirror(mirror.id, acts_seq=seq)
+
+    def _show_some(self, mirror: Mirror, reply_ids: Sequence[str]) -> None:
+        histories = self._state.histories(reply_ids)
+        if not histories:
+            return
+        known: dict[str, dict[str, MirrorResponse]] = {}
+        responses_known = self._state.responses(mirror, histories).values()
+        for one in sorted(responses_known, key=lambda one: one.status != "gone"):
+            known.setdefault(one.reply_id, {})[one.person] = one
+        charter = self._store.charters.get(mirror.charter_version)
+        ids = {name: user_id for user_id, name in self._users.items()}
+        items, meant = [], {}
+        for reply_id, history in histories.items():
+            responses = []
+            for person, status, act in self._owed(history, known.get(reply_id, {})):
+                if person not in ids:
+                    self._summary.without_account.add(person)
+                    continue
+                values = _said(history, person, act, mirror, charter)
+                responses.append({"user_id": ids[person], "status": status, "values": values})
+                meant[reply_id, ids[person]] = (person, act.id)
+            if responses:
+                items.append({"external_id": reply_id, "responses": responses})
+        rows = []
+        for asked, item in self._put(mirror, items):
+            if isinstance(item, UserError):
+                self._summary.failed += 1
+                continue
+            for response in item.get("responses") or ():
+                if (asked["external_id"], response["user_id"]) in meant:
+                    person, act_id = meant[asked["external_id"], response["user_id"]]
+                    rows.append(_response(mirror, asked["external_id"], response, person, act_id))
+        self._state.keep_responses(rows)
+        self._summary.shown += len(rows)
+
+    @staticmethod
+    def _owed(history: Sequence[Act], known: Mapping[str, MirrorResponse]) -> Iterator[tuple[str, str, Act]]:
+        """(person, status, act) of answers that Argilla does not show as they are: new ones are submitted there,
+        and those that were taken back or are asked anew become drafts, so that they can be given again.
+        """
+        standing = _standing_acts(history)
+        for person, act in standing.items():
+            there = known.get(person)
+            if there is None or there.act_id != act.id or there.status != "submitted":
+                yield person, "submitted", act
+        by_id = {act.id: act for act in history}
+        for person, there in known.items():
+            if person not in standing and there.status == "submitted" and there.act_id in by_id:
+                yield person, "draft", by_id[there.act_id]
+
+    # Pull
+
+    def _pull(self, mirror: Mirror, *, whole: bool, needed: bool) -> None:
+        """Keep every answer that is new there. Where nobody answered anything since, that is one question."""
+        try:
+            activity = str(self._there(mirror)["last_activity_at"])
+        except UserError:
+            if needed:
+                raise
+            self._state.change_mirror(mirror.id, state="lost")
+            return
+        if not whole and activity == mirror.cursor:
+            return
+        charter = self._store.charters.get(mirror.charter_version)
+        seen: set[str] = set()
+        total = 0
+        for records, total in self._argilla.answered(mirror.id):
+            self._tell("fetching answers", len(seen), total)
+            seen |= {record["id"] for record in records}
+            self._pull_some(mirror, charter, records)
+        # Pages shift while people work; then the next sync reads them again.
+        if len(seen) >= total:
+            self._state.change_mirror(mirror.id, cursor=activity)
+
+    def _pull_some(self, mirror: Mirror, charter: Charter, records: Sequence[Json]) -> None:
+        by_reply = {record["external_id"]: record for record in records if record.get("external_id")}
+        known = self._state.responses(mirror, by_reply)
+        fresh = [
+            (reply_id, response)
+            for reply_id, record in by_reply.items()
+            for response in record.get("responses") or ()
+            if response["status"] != "draft" and not _is_known(known.get(response["id"]), response)
+        ]
+        if not fresh:
+            return
+        replies = self._replies(list(dict.fromkeys(reply_id for reply_id, _ in fresh)))
+        histories = self._state.histories(replies)
+        fresh = [one for one in fresh if one[0] in replies]  # records made by hand are none of ours
+        rows, acts = [], []
+        for reply_id, response in fresh:
+            person = self._users.get(response["user_id"], response["user_id"])
+            history = histories.get(reply_id, [])
+            before = known.get(response["id"])
+            if response["status"] == "discarded":
+                rows.append(self._pass_on(mirror, reply_id, response, person, history, before))
+                continue
+            row, act = self._as_act(mirror, charter, replies[reply_id], response, person, history, before)
+            rows.append(row)
+            acts += [act] if act else []
+        reasons = self._save(acts)
+        rows = [
+            row.model_copy(update={"act_id": "", "reason": reasons[row.act_id]}) if row.act_id in reasons else row
+            for row in rows
+        ]
+        self._state.keep_responses(rows)
+
+    def _as_act(
+        self,
+        mirror: Mirror,
+        charter: Charter,
+        reply: ReplyForDesk,
+        response: Json,
+        person: str,
+        history: Sequence[Act],
+        before: MirrorResponse | None,
+    ) -> tuple[MirrorResponse, Any]:
+        """What to know about a submitted response, and the act to keep; None if what it says is here already."""
+        reply_id = reply.conversation.turns[-1].id
+        act_id = _act_id(response)
+        if any(act.id == act_id for act in history):
+            return _response(mirror, reply_id, response, person, act_id), None
+        text = reply.conversation.turns[-1].text
+        standing = _standing_acts(history).get(person)
+        if standing and same_values(_said(history, person, standing, mirror, charter), response["values"], text):
+            return _response(mirror, reply_id, response, person, standing.id), None
+        act = act_of(response["values"], reply, charter, person, act_id=act_id, made_at=_moment(response["updated_at"]))
+        corrects = act.correction is not None and act.correction.strip() != text.strip()
+        if before and standing and standing.id == before.act_id and standing.correction and not corrects:
+            self._undo(standing, person, response)  # they took their correction back
+        return _response(mirror, reply_id, response, person, act_id), act
+
+    def _pass_on(
+        self,
+        mirror: Mirror,
+        reply_id: str,
+        response: Json,
+        person: str,
+        history: Sequence[Act],
+        before: MirrorResponse | None,
+    ) -> MirrorResponse:
+        """Discarded: they leave it to a colleague, and what they had submitted there before is taken back."""
+        standing = _standing_acts(history).get(person)
+        if standing and before and standing.id == before.act_id:
+            self._undo(standing, person, response)
+        act_id = _act_id(response)
+        made_at = _moment(response["updated_at"])
+        self._store.reviews.add("pass", reply_id, person, ActBody(), act_id, made_at)
+        self._summary.passed += 1
+        return _response(mirror, reply_id, response, person, act_id)
+
+    def _undo(self, act: Act, person: str, response: Json) -> None:
+        undo_id = _act_id(response, "undo")
+        made_at = _moment(response["updated_at"])
+        self._store.reviews.add("undo", act.reply_id, person, ActBody(undoes=act.id), undo_id, made_at)
+
+    def _save(self, acts: Sequence[Any]) -> dict[str, str]:
+        """Keep acts; returns act id → reason of those that could not be."""
+        failed = self._store.reviews.save_all(acts)
+        reasons = {act.act_id: error.found for act, error in zip(acts, failed, strict=True) if error}
+        self._summary.pulled += len(acts) - len(reasons)
+        self._summary.failed += len(reasons)
+        return reasons
+
+    # Compare
+
+    def _compare(self, mirror: Mirror, repairs: Repairs) -> None:
+        """Find out what is really there, so that push, show and pull put right what differs."""
+        try:
+            self._there(mirror)
+        except UserError:
+            self._state.change_mirror(mirror.id, state="lost")
+            self._state.forget_records(mirror.id)
+            repairs.datasets.append(mirror.name)
+            return
+        charter = self._store.charters.get(mirror.charter_version)
+        overlap = self._store.tasks.settings(self._queue).overlap
+        self._complete_metadata(mirror.id, form_of(charter, overlap, False))
+        kept, responses = self._state.records(mirror), self._state.all_responses(mirror)
+        found: set[str] = set()
+        for records, total in self._argilla.records(mirror.id, "responses,suggestions"):
+            self._tell("comparing", len(found), total)
+            self._compare_some(mirror, charter, records, kept, responses, repairs)
+            found |= {record["external_id"] for record in records if record.get("external_id")}
+        missing = [one.reply_id for one in kept.values() if one.state == "there" and one.reply_id not in found]
+        repairs.missing += len(missing)
+        self._state.forget_records(mirror.id, missing)
+        gone = [one for one in responses.values() if one.status != "gone"]
+        self._state.keep_responses([one.model_copy(update={"status": "gone"}) for one in gone])
+        repairs.gone += len(gone)
+        self._state.change_mirror(mirror.id, acts_seq=0)
+
+    def _compare_some(
+        self,
+        mirror: Mirror,
+        charter: Charter,
+        records: Sequence[Json],
+        kept: Mapping[str, MirrorRecord],
+        responses: dict[str, MirrorResponse],
+        repairs: Repairs,
+    ) -> None:
+        """One page. Takes the responses that are there out of `responses`."""
+        self._pull_some(mirror, charter, records)
+        ours = self._state.ranks([record["external_id"] for record in records if record.get("external_id")])
+        rows = []
+        for record in records:
+            for response in record.get("responses") or ():
+                responses.pop(response["id"], None)
+            reply_id = record.get("external_id")
+            if reply_id not in ours:
+                repairs.foreign += 1
+                continue
+            before = kept.get(reply_id)
+            if before and before.state == "there" and before.sha256 == sha_of(record):
+                continue
+            repairs.altered += before is not None and before.state == "there"
+            # A rank that no reply has lets the next push look at it again.
+            about = {"record_id": record["id"], "state": "there", "sha256": sha_of(record), "rank": -1}
+            rows.append(MirrorRecord(dataset_id=mirror.id, reply_id=reply_id, **about))
+        self._state.keep_records(rows)
+
+    # Reading our side
+
+    def _replies(self, reply_ids: Sequence[str]) -> dict[str, ReplyForDesk]:
+        """All that Argilla shows of these replies; those that are none of ours are left out."""
+        conversations = self._store.conversations.of_replies(reply_ids)
+        ranks = self._state.ranks(reply_ids)
+        suggestions, candidates = self._state.helpers(reply_ids)
+        return {
+            reply_id: ReplyForDesk(
+                conversation=conversation,
+                rank=ranks[reply_id],
+                suggestions=tuple(suggestions.get(reply_id, ())),
+                candidates=tuple(candidates.get(reply_id, ())),
+            )
+            for reply_id, conversation in conversations.items()
+            if reply_id in ranks
+        }
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        """Report, and end here if somebody asked to stop."""
+        if self._cancelled():
+            raise _Cancelled
+        self._report(Progress(what=what, done=done, total=total))
+
+
+def _standing_acts(history: Sequence[Act]) -> dict[str, Act]:
+    """The newest counted review of each person, as long as it stands."""
+    undone = {act.body.undoes for act in history if act.kind == "undo"}
+    standing: dict[str, Act] = {}
+    for act in history:
+        if act.kind == "requeue" and act.id not in undone:
+            standing.clear()
+        elif act.kind == "review" and act.route in COUNTED and act.id not in undone:
+            standing[act.person] = act
+    return standing
+
+
+def _said(history: Sequence[Act], person: str, newest: Act, mirror: Mirror, charter: Charter) -> dict[str, Json]:
+    """All that stands of a person's answers, as values of a response; of `newest` alone if nothing stands."""
+    standing = replay(history)
+    answers = standing.answers.get(person)
+    corrections = [one for one in standing.corrections if one.author == person]
+    if answers is None and not corrections:
+        return values_of(newest.judgements, newest.correction, mirror.questions, charter)
+    newest_correction = corrections[-1] if corrections else None
+    return values_of((answers or {}).values(), newest_correction, mirror.questions, charter)
+
+
+def _is_known(known: MirrorResponse | None, response: Json) -> bool:
+    return known is not None and (known.updated_at, known.status) == (response["updated_at"], response["status"])
+
+
+def _act_id(response: Json, what: str = "act") -> str:
+    """Follows from the response and its time, so that pulling it twice keeps it once."""
+    return uuid5(NAMESPACE_URL, f"argilla:{what}:{response['id']}:{response['updated_at']}").hex
+
+
+def _moment(text: str) -> datetime:
+    """Argilla's times are in UTC and do not say so."""
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _overlap(people: int) -> Json:
+    return {"strategy": "overlap", "min_submitted": people}
+
+
+def _response(mirror: Mirror, reply_id: str, response: Json, person: str, act_id: str) -> MirrorResponse:
+    return MirrorResponse(
+        id=response["id"],
+        dataset_id=mirror.id,
+        reply_id=reply_id,
+        person=person,
+        status=response["status"],
+        updated_at=response["updated_at"],
+        act_id=act_id,
+    )
+
+
+def _record(mirror: Mirror, about: Changed, record_id: str, record: Json) -> MirrorRecord:
+    return _kept(mirror, about, state="there", record_id=record_id, sha256=sha_of(record))
+
+
+def _failed(mirror: Mirror, about: Changed, reason: str) -> MirrorRecord:
+    return _kept(mirror, about, state="failed", reason=reason)
+
+
+def _kept(mirror: Mirror, about: Changed, **values: Any) -> MirrorRecord:
+    numbers = {"rank": about.rank, "suggested": about.suggested, "drafted": about.drafted}
+    return MirrorRecord(dataset_id=mirror.id, reply_id=about.reply_id, **numbers, **values)

@@ -1,0 +1,270 @@
+"""How one reply is dealt, inside a transaction. The statements are built once: a reviewer waits for them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import AwareDatetime
+
+from annotation.errors import Conflict
+from annotation.people import Person
+from annotation.queue import RANKS, REPEAT_AFTER, QueueSettings, overlap_for, rank_of
+from annotation.store.history import holding, refresh
+from annotation.store.part import new_id
+from annotation.store.tables import acts, cursors, deals, golds, leases, queues, tasks
+from annotation.types import Frozen, Route, utc_now
+
+AT_ONCE = 100
+"""Holds freed in one go."""
+DEALT = ("queue", "gold", "repeat")
+"""Routes by which the queue itself brings a reply before somebody."""
+
+
+class Hold(Frozen):
+    """A reply kept for somebody. Its id is the id of the act that will end it."""
+
+    id: str
+    reply_id: str
+    route: Route
+    queue: str
+    expires_at: AwareDatetime
+
+
+def settings_of(db: sa.Connection, name: str) -> QueueSettings:
+    """A queue's newest settings."""
+    body = db.scalar(sa.select(queues.c.body).where(queues.c.name == name).order_by(queues.c.seq.desc()).limit(1))
+    return QueueSettings.model_validate(body) if body else QueueSettings(name=name)
+
+
+def new_task(settings: QueueSettings, reply_id: str, position: int, language: str | None) -> dict[str, object]:
+    """The queue's row of a reply that has just come in."""
+    return {
+        "reply_id": reply_id,
+        "position": position,
+        "queue": settings.name,
+        "assignee": "",
+        "skill": (language or "") if settings.by_language else "",
+        "rank": rank_of(0, position),
+        "overlap": overlap_for(settings, reply_id),
+        "done": 0,
+        "state": "open",
+        "stale": False,
+    }
+
+
+# Holds
+
+HELD = (
+    sa.select(leases.c.id, leases.c.reply_id, leases.c.route, leases.c.person, leases.c.expires_at, tasks.c.queue)
+    .join(tasks, tasks.c.reply_id == leases.c.reply_id)
+    .where(
+        sa.or_(
+            sa.and_(leases.c.person == sa.bindparam("person"), leases.c.state == "held"),
+            sa.and_(
+                leases.c.state == "held", leases.c.expires_at < sa.bindparam("now", type_=leases.c.expires_at.type)
+            ),
+        )
+    )
+    .order_by(leases.c.seq)
+    .limit(AT_ONCE)
+    .with_for_update(of=leases, skip_locked=True)
+)
+RENEW = (
+    leases.update()
+    .where(leases.c.id == sa.bindparam("hold"))
+    .values(expires_at=sa.bindparam("until", type_=leases.c.expires_at.type))
+)
+FULL = (
+    tasks.update()
+    .where(
+        tasks.c.reply_id == sa.bindparam("reply"),
+        tasks.c.state == "open",
+        tasks.c.done
+        + sa.select(sa.func.count())
+        .select_from(leases)
+        .where(*holding(leases.c.reply_id == tasks.c.reply_id))
+        .correlate(tasks)
+        .scalar_subquery()
+        >= tasks.c.overlap,
+    )
+    .values(state="full")
+)
+"""After a new hold: no more of them once every place is taken."""
+
+
+def held_by(db: sa.Connection, person: str, settings: QueueSettings, exclude: Collection[str]) -> Hold | None:
+    """What this person holds already and does not have open, oldest first. Frees what ran out on the way."""
+    now = utc_now()
+    rows = db.execute(HELD, {"person": person, "now": now}).all()
+    _free(db, [row for row in rows if row.expires_at < now])
+    for row in rows:
+        ours = row.person == person and row.expires_at >= now and row.queue == settings.name and row.route in DEALT
+        if ours and row.reply_id not in exclude:
+            return renewed(db, row, settings, now)
+    return None
+
+
+def free_expired(db: sa.Connection) -> int:
+    """Free some holds that ran out; returns how many."""
+    rows = db.execute(HELD, {"person": "", "now": utc_now()}).all()
+    _free(db, rows)
+    return len(rows)
+
+
+def _free(db: sa.Connection, rows: Collection[Any]) -> None:
+    if rows:
+        db.execute(leases.update().where(leases.c.id.in_([row.id for row in rows])).values(state="expired"))
+        refresh(db, sorted({row.reply_id for row in rows}))
+
+
+def renewed(db: sa.Connection, row: Any, settings: QueueSettings, now: datetime | None = None) -> Hold:
+    """The hold of a row, kept for a whole term from now."""
+    until = (now or utc_now()) + timedelta(minutes=settings.lease_minutes)
+    db.execute(RENEW, {"hold": row.id, "until": until})
+    return Hold(id=row.id, reply_id=row.reply_id, route=row.route, queue=settings.name, expires_at=until)
+
+
+def hold(db: sa.Connection, reply_id: str, person: str, route: Route, settings: QueueSettings) -> Hold:
+    """A new hold."""
+    now = utc_now()
+    made = Hold(
+        id=new_id(),
+        reply_id=reply_id,
+        route=route,
+        queue=settings.name,
+        expires_at=now + timedelta(minutes=settings.lease_minutes),
+    )
+    row = {"id": made.id, "reply_id": reply_id, "person": person, "route": route, "expires_at": made.expires_at}
+    db.execute(leases.insert(), row | {"state": "held", "made_at": now})
+    return made
+
+
+# Hidden checks and repeats
+
+
+def turn_of(db: sa.Connection, person: str) -> int:
+    """How many times this person was dealt something so far; counts this one."""
+    number = db.scalar(sa.select(deals.c.number).where(deals.c.person == person))
+    if number is None:
+        db.execute(deals.insert(), {"person": person, "number": 1})
+    else:
+        db.execute(deals.update().where(deals.c.person == person).values(number=number + 1))
+    return number or 0
+
+
+def gold_for(db: sa.Connection, person: str) -> str | None:
+    met = sa.select(leases.c.reply_id).where(leases.c.person == person)
+    query = sa.select(golds.c.reply_id).where(golds.c.reply_id.not_in(met)).order_by(golds.c.made_at, golds.c.reply_id)
+    return db.scalar(query.limit(1))
+
+
+def repeat_for(db: sa.Connection, person: str) -> str | None:
+    """The oldest of this person's replies that is no longer fresh in mind and has not come a second time."""
+    twice = sa.select(leases.c.reply_id).where(leases.c.person == person, leases.c.route == "repeat")
+    query = (
+        sa.select(leases.c.reply_id)
+        .where(
+            leases.c.person == person,
+            leases.c.route == "queue",
+            leases.c.state == "done",
+            leases.c.reply_id.not_in(twice),
+            leases.c.reply_id.in_(sa.select(acts.c.reply_id).where(acts.c.person == person, acts.c.kind == "review")),
+        )
+        .order_by(leases.c.seq)
+    )
+    since = sa.select(sa.func.count()).select_from(acts).where(acts.c.person == person, acts.c.kind == "review")
+    if (db.scalar(since) or 0) < REPEAT_AFTER:
+        return None
+    return db.scalar(query.limit(1))
+
+
+# Lanes
+
+OPEN = (
+    sa.select(tasks.c.rank, tasks.c.reply_id)
+    .where(
+        tasks.c.queue == sa.bindparam("queue"),
+        tasks.c.state == "open",
+        ~sa.exists().where(
+            leases.c.reply_id == tasks.c.reply_id,
+            leases.c.person == sa.bindparam("person"),
+            leases.c.state.in_(("held", "done", "passed")),
+        ),
+    )
+    .order_by(tasks.c.rank)
+    .limit(1)
+    .with_for_update(of=tasks, skip_locked=True)
+)
+"""The first open reply of a queue that a person has not met."""
+OWN = OPEN.where(tasks.c.assignee == sa.bindparam("person"), tasks.c.skill.in_(sa.bindparam("skills", expanding=True)))
+FROM_START = OPEN.where(tasks.c.assignee == "", tasks.c.skill == sa.bindparam("skill"))
+CAME_TO = (
+    sa.select(cursors.c.rank)
+    .where(
+        cursors.c.person == sa.bindparam("person"),
+        cursors.c.queue == sa.bindparam("queue"),
+        cursors.c.skill == sa.bindparam("skill"),
+    )
+    .scalar_subquery()
+)
+GOING_ON = FROM_START.where(tasks.c.rank > sa.func.coalesce(CAME_TO, -10 * RANKS))
+ADVANCE = (
+    cursors.update()
+    .where(
+        cursors.c.person == sa.bindparam("who"),
+        cursors.c.queue == sa.bindparam("from_queue"),
+        cursors.c.skill == sa.bindparam("with_skill"),
+    )
+    .values(rank=sa.bindparam("to_rank"))
+)
+
+
+def from_lanes(db: sa.Connection, person: Person, settings: QueueSettings) -> str | None:
+    """The first open reply: what is kept for the person before what is for everybody, then by rank over the skills."""
+    skills = ["", *person.skills]
+    asked = {"queue": settings.name, "person": person.name}
+    if (row := db.execute(OWN, asked | {"skills": skills}).first()) is not None:
+        return str(row.reply_id)
+    found = []
+    for skill in skills:
+        lane = asked | {"skill": skill}
+        row = db.execute(GOING_ON, lane).first() or db.execute(FROM_START, lane).first()
+        if row is not None:
+            found.append((row.rank, row.reply_id, skill))
+    if not found:
+        return None
+    rank, reply_id, skill = min(found)
+    _advance(db, person.name, settings.name, skill, rank)
+    return str(reply_id)
+
+
+def _advance(db: sa.Connection, person: str, queue: str, skill: str, rank: int) -> None:
+    lane = {"who": person, "from_queue": queue, "with_skill": skill, "to_rank": rank}
+    if not db.execute(ADVANCE, lane).rowcount:
+        db.execute(cursors.insert(), {"person": person, "queue": queue, "skill": skill, "rank": rank})
+
+
+def route_of_claim(task: Any, person: Person, done: Any) -> Route:
+    """How a reply found by search may be judged. Raises Conflict if it may not."""
+    if task.state == "gold":
+        return "gold"
+    if done is not None:
+        route: Route = "search" if done.route not in ("gold", "repeat", "late") else done.route
+        return route  # their own answer, looked at again
+    if task.assignee not in ("", person.name):
+        raise Conflict(f"This reply is kept for {task.assignee}.", do="Take another one, or ask a curator.")
+    if task.skill and task.skill not in person.skills:
+        raise Conflict(
+            f"This reply asks for the skill '{task.skill}'.",
+            do="Take another one, or ask a curator to add it to yours.",
+        )
+    if task.state != "open":
+        raise Conflict(
+            f"This reply has the {task.overlap} {'reviewer' if task.overlap == 1 else 'reviewers'} it asks for.",
+            "One that still waits.",
+            "You can read it here. A curator can settle it, or ask for it again.",
+        )
+    return "search"

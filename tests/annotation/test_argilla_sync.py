@@ -1,0 +1,740 @@
+"""The sync against the real Argilla server: nothing lost, nothing doubled, whatever is killed in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+
+from annotation import argilla_client, argilla_sync
+from annotation.argilla_client import Argilla, Unreachable
+from annotation.argilla_server import PARTS, WORKSPACE, ArgillaServer, Part
+from annotation.argilla_sync import ArgillaSync, Progress
+from annotation.errors import UserError
+from annotation.people import Person
+from annotation.queue import QueueSettings
+from annotation.store import Store, open_store
+from annotation.store.helpers import Suggestion
+from annotation.store.reviews import ReviewAct, Verdict
+from annotation.types import Axis, Charter, Clause, Message, Provenance, Span, Trait
+from tests.fixtures.argilla import ClientOf, ok
+
+pytestmark = pytest.mark.slow
+Json = dict[str, Any]
+NUMBERS = count(1)
+MODEL = Provenance(model="m", adapter="warm-1")
+
+
+def charter() -> Charter:
+    """A name of its own for each store, so that tests share the server and not its datasets."""
+    return Charter(
+        name=f"Shop {uuid4().hex[:8]}",
+        voice=(Trait(id="warm", text="Be warm."),),
+        policy=(Clause(id="no-refund", text="Promise no refund."), Clause(id="no-date", text="Promise no date.")),
+        bias=(Axis(id="age", text="Treat all ages alike."),),
+    )
+
+
+def fill(store: Store, number: int, source: str = "log", turns: int = 2) -> list[str]:
+    """`number` conversations, the reply last; returns the replies."""
+    replies = []
+    for one in range(number):
+        messages = [
+            (Message(role=("user", "assistant")[place % 2], text=f"Message {place} of {source} {one}."), None)
+            for place in range(turns - 1)
+        ]
+        messages.append((Message(role="assistant", text=f"Parcel {one} is on its way, maybe."), MODEL))
+        store.conversations.import_one(source, str(one), f"Parcel {one}", "en", messages)
+        replies.append(store.conversations.of_external(source, str(one)).turns[-1].id)
+    return replies
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'store.db'}"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    """A store with a charter and four replies, each for one person."""
+    opened = open_store(url)
+    opened.charters.add(charter(), "ana")
+    fill(opened, 4)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def desk(argilla: ArgillaServer) -> Iterator[Argilla]:
+    client = Argilla(argilla.url, argilla.keys.api_key, WORKSPACE)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def syncing(store: Store, desk: Argilla) -> ArgillaSync:
+    return ArgillaSync(store, desk)
+
+
+class There:
+    """Argilla's side of a store: its records and who answers them."""
+
+    def __init__(self, store: Store, owner: httpx.Client, client_of: ClientOf) -> None:
+        self._store, self._owner, self._client_of = store, owner, client_of
+
+    def dataset(self) -> Json:
+        name = self._store.argilla.mirrors(self._workspace())[-1].name
+        return next(one for one in ok(self._owner.get("/me/datasets"))["items"] if one["name"] == name)
+
+    def records(self) -> dict[str, Json]:
+        """By reply."""
+        found: list[Json] = []
+        dataset = self.dataset()["id"]
+        while True:
+            params = {"include": ["responses", "suggestions"], "limit": 1000, "offset": len(found)}
+            page = ok(self._owner.get(f"/datasets/{dataset}/records", params=params))
+            found += page["items"]
+            if len(found) >= page["total"]:
+                assert len({one["external_id"] for one in found}) == len(found)
+                return {one["external_id"]: one for one in found}
+
+    def answer(self, person: str, reply_id: str, status: str = "submitted", **values: Any) -> Json:
+        """As the page does: the first time it makes a response, later it changes it."""
+        client, record = self._client_of(person), self.records()[reply_id]
+        mine = [one for one in record["responses"] if one["user_id"] == ok(client.get("/me"))["id"]]
+        body: Json = {"status": status, "values": {name: {"value": value} for name, value in values.items()} or None}
+        if mine:
+            return ok(client.put(f"/responses/{mine[0]['id']}", json=body))  # type: ignore[no-any-return]
+        return ok(client.post(f"/records/{record['id']}/responses", json=body))  # type: ignore[no-any-return]
+
+    def pending(self, person: str) -> set[str]:
+        """What Argilla's page would deal to this person."""
+        scopes = [{"entity": entity, "property": "status"} for entity in ("response", "record")]
+        body = {"filters": {"and": [{"type": "terms", "scope": one, "values": ["pending"]} for one in scopes]}}
+        path = f"/me/datasets/{self.dataset()['id']}/records/search"
+        items = ok(self._client_of(person).post(path, json=body, params={"limit": 1000}))["items"]
+        return {one["record"]["external_id"] for one in items}
+
+    def _workspace(self) -> str:
+        items = ok(self._owner.get("/me/workspaces"))["items"]
+        return str(next(one["id"] for one in items if one["name"] == WORKSPACE))
+
+
+@pytest.fixture
+def there(store: Store, owner: httpx.Client, client_of: ClientOf) -> There:
+    return There(store, owner, client_of)
+
+
+ALL_GOOD = {"voice": "pass", "policy": "pass", "bias": "not_applicable"}
+
+
+def replies(store: Store) -> list[str]:
+    return [store.conversations.of_external("log", str(number)).turns[-1].id for number in range(4)]
+
+
+def kinds(store: Store, reply_id: str) -> list[str]:
+    return [act.kind for act in store.reviews.history(reply_id)]
+
+
+def judge(store: Store, reply_id: str, person: str, **fields: Any) -> None:
+    values: Json = {"reply_id": reply_id, "reviewer": person, "charter_version": store.charters.current().version}  # type: ignore[union-attr]
+    if not fields:
+        fields["verdicts"] = (Verdict(question="voice", value="fail", clause_ids=("warm",)),)
+    store.reviews.save(ReviewAct.model_validate(values | fields))
+
+
+# There
+
+
+def test_a_charter_becomes_a_dataset(store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client) -> None:
+    store.tasks.change_settings(QueueSettings(overlap=2), "ana")
+    assert syncing.sync().pushed == 4
+    dataset = there.dataset()
+    assert dataset["name"].endswith("-v1")
+    assert "Promise no refund." in dataset["guidelines"]
+    assert dataset["distribution"] == {"strategy": "overlap", "min_submitted": 2}
+    questions = {one["name"]: one for one in ok(owner.get(f"/datasets/{dataset['id']}/questions"))["items"]}
+    assert list(questions) == [
+        "voice",
+        "voice_rules",
+        "policy",
+        "policy_rules",
+        "bias",
+        "bias_rules",
+        "where",
+        "correction",
+        "why",
+    ]
+    options = [option["value"] for option in questions["policy_rules"]["settings"]["options"]]
+    assert options == ["no-refund", "no-date", "_other"]
+    assert (questions["where"]["settings"]["type"], questions["where"]["settings"]["field"]) == ("span", "reply")
+
+
+def test_a_reply_becomes_a_record(store: Store, syncing: ArgillaSync, there: There) -> None:
+    reply_id = replies(store)[0]
+    say = {"question": "policy", "value": "fail", "clause_ids": ("no-date",), "spans": (Span(start=0, end=6),)}
+    store.helpers.suggest(reply_id, "check:dates", [Suggestion(**say, score=0.7, author="check:dates")])
+    syncing.sync()
+    record = there.records()[reply_id]
+    assert record["fields"] == {
+        "chat": [{"role": "user", "content": "Message 0 of log 0."}],
+        "reply": "Parcel 0 is on its way, maybe.",
+    }
+    assert record["metadata"] == {
+        "model": "m",
+        "adapter": "warm-1",
+        "language": "en",
+        "source": "log",
+        "priority": 0,
+    }
+    suggested = sorted((one["value"] for one in record["suggestions"]), key=str)
+    assert suggested == [
+        ["no-date"],
+        [{"label": "policy", "start": 0, "end": 6}],
+        "Parcel 0 is on its way, maybe.",
+        "fail",
+    ] or set(map(str, suggested)) == {
+        "['no-date']",
+        str([{"label": "policy", "start": 0, "end": 6}]),
+        "Parcel 0 is on its way, maybe.",
+        "fail",
+    }
+    (label,) = [one for one in record["suggestions"] if one["value"] == "fail"]
+    assert (label["agent"], label["score"]) == ("check:dates", 0.7)
+
+
+def test_a_second_sync_changes_nothing_and_a_new_suggestion_goes_there(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    syncing.sync()
+    again = syncing.sync()
+    assert (again.pushed, again.pulled, again.shown, again.removed) == (0, 0, 0, 0)
+    assert syncing.reconcile().nothing
+    reply_id = replies(store)[1]
+    given = Suggestion(question="voice", value="fail", author="model:judge")
+    store.helpers.suggest(reply_id, "model:judge", [given])
+    assert syncing.sync().pushed == 1
+    assert len(there.records()[reply_id]["suggestions"]) == 2
+    store.helpers.suggest(reply_id, "model:judge", [])
+    assert syncing.sync().pushed == 1
+    assert len(there.records()[reply_id]["suggestions"]) == 1
+
+
+def test_drafts_are_ranked(store: Store, syncing: ArgillaSync, there: There) -> None:
+    first, second = replies(store)[:2]
+    store.helpers.add_candidate(first, "It comes today.", MODEL, "ana")
+    syncing.sync()
+    assert there.records()[first]["fields"]["draft_1"] == "It comes today."
+    assert "draft_1" not in there.records()[second]["fields"]
+    ranked = [{"value": "draft_1", "rank": 1}, {"value": "reply", "rank": 2}, {"value": "draft_2", "rank": 3}]
+    there.answer("ana", first, **ALL_GOOD, ranking=ranked)
+    syncing.sync()
+    (act,) = store.reviews.history(first)
+    assert act.body.ranking == ("It comes today.", "Parcel 0 is on its way, maybe.")
+
+
+# Back
+
+
+def test_a_response_becomes_a_judgement_by_the_right_person_with_argillas_time(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    reply_id = replies(store)[0]
+    syncing.sync()
+    response = there.answer(
+        "ana",
+        reply_id,
+        voice="fail",
+        voice_rules=["warm", "_other"],
+        policy="open",
+        bias="pass",
+        where=[{"label": "voice", "start": 7, "end": 8}],
+        correction="Parcel 0 comes on Monday!",
+        why="too vague",
+    )
+    assert syncing.sync().pulled == 1
+    (act,) = store.reviews.history(reply_id)
+    assert (act.person, act.route, act.kind) == ("ana", "import", "review")
+    assert act.made_at.isoformat().startswith(response["updated_at"][:23])
+    voice, bias = act.judgements
+    assert (voice.question, voice.value, voice.clause_ids, voice.spans) == (
+        "voice",
+        "fail",
+        ("warm",),
+        (Span(start=7, end=8),),
+    )
+    assert (bias.question, bias.value) == ("bias", "pass")
+    assert act.correction is not None
+    assert (act.correction.before, act.correction.after, act.correction.reasons) == (
+        "Parcel 0 is on its way, maybe.",
+        "Parcel 0 comes on Monday!",
+        ("too vague",),
+    )
+    assert store.tasks.state_of(reply_id)["outcome"] == "corrected"
+    assert store.tasks.state_of(reply_id)["state"] == "done"
+
+
+def test_an_edit_there_is_a_newer_judgement_here(store: Store, syncing: ArgillaSync, there: There) -> None:
+    reply_id = replies(store)[0]
+    syncing.sync()
+    there.answer("ana", reply_id, **ALL_GOOD)
+    syncing.sync()
+    there.answer("ana", reply_id, **ALL_GOOD | {"voice": "fail"}, why="cold")
+    assert syncing.sync().pulled == 1
+    first, second = store.reviews.history(reply_id)
+    assert [act.judgements[0].value for act in (first, second)] == ["pass", "fail"]
+    assert second.judgements[0].note == "cold"
+    assert store.tasks.state_of(reply_id)["outcome"] == "failed"
+    assert first.made_at < second.made_at
+
+
+def test_a_correction_taken_back_there_no_longer_counts_here(store: Store, syncing: ArgillaSync, there: There) -> None:
+    reply_id = replies(store)[0]
+    syncing.sync()
+    there.answer("ana", reply_id, **ALL_GOOD, correction="Today!")
+    syncing.sync()
+    there.answer("ana", reply_id, **ALL_GOOD, correction="Parcel 0 is on its way, maybe.")
+    syncing.sync()
+    assert kinds(store, reply_id) == ["review", "undo", "review"]
+    assert store.tasks.state_of(reply_id)["outcome"] == "approved"
+
+
+def test_discarded_is_left_to_a_colleague_and_a_draft_is_nothing_yet(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    first, second, third = replies(store)[:3]
+    syncing.sync()
+    there.answer("ana", first, "discarded")
+    there.answer("ana", second, "draft", voice="fail")
+    there.answer("ana", third, **ALL_GOOD)
+    summary = syncing.sync()
+    assert (summary.passed, summary.pulled) == (1, 1)
+    assert kinds(store, first) == ["pass"]
+    assert kinds(store, second) == []
+    hold = store.tasks.claim(Person(name="ana"), QueueSettings(), exclude=())
+    assert hold is not None
+    assert hold.reply_id != first
+    there.answer("ana", third, "discarded")
+    syncing.sync()
+    assert kinds(store, third) == ["review", "undo", "pass"]
+    assert store.tasks.state_of(third)["state"] == "open"
+
+
+def test_an_answer_that_says_nothing_is_a_failure_with_its_reason_and_can_be_tried_again(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    reply_id = replies(store)[0]
+    syncing.sync()
+    there.answer("ana", reply_id, voice="open", policy="open", bias="open")
+    assert syncing.sync().failed == 1
+    assert syncing.failures() == [(reply_id, "Nothing is marked and the reply is unchanged.")]
+    assert syncing.progress()[0].failed == 1
+    assert syncing.sync().failed == 0
+    assert syncing.retry() == 1
+    assert syncing.sync().failed == 1
+    there.answer("ana", reply_id, **ALL_GOOD)
+    assert syncing.sync().pulled == 1
+    assert syncing.failures() == []
+
+
+# Both ways
+
+
+def test_what_is_done_on_one_side_is_done_on_the_other(store: Store, syncing: ArgillaSync, there: There) -> None:
+    here, over_there, skipped, _ = replies(store)
+    syncing.sync()
+    judge(store, here, "ana", correction="Today!", verdicts=(Verdict(question="voice", value="fail"),))
+    store.reviews.skip("s", skipped, "ana", "spam")
+    there.answer("ben", over_there, **ALL_GOOD)
+    summary = syncing.sync()
+    assert (summary.shown, summary.removed, summary.pulled) == (1, 1, 1)
+    assert store.tasks.state_of(over_there)["state"] == "done"
+    assert there.pending("ben") == {replies(store)[3]}
+    assert skipped not in there.records()
+    (shown,) = there.records()[here]["responses"]
+    assert shown["values"]["correction"] == {"value": "Today!"}
+    assert shown["values"]["policy"] == {"value": "open"}
+    assert kinds(store, here) == ["review"]  # our own answer does not come back as a second one
+    store.reviews.bring_back_skipped("ana")
+    assert syncing.sync().pushed == 1
+    assert skipped in there.records()
+    assert syncing.reconcile().nothing
+
+
+def test_an_answer_of_our_desk_taken_back_or_asked_anew_is_asked_there_too(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    reply_id, other = replies(store)[:2]
+    syncing.sync()
+    judge(store, reply_id, "ana")
+    there.answer("ben", other, **ALL_GOOD)
+    syncing.sync()
+    assert reply_id not in there.pending("ben")
+    store.reviews.undo("ana")
+    store.reviews.requeue([other], ["voice"], "ana", "changed our mind")
+    assert syncing.sync().shown == 2
+    assert reply_id in there.pending("ben")
+    assert [one["status"] for one in there.records()[other]["responses"]] == ["draft"]
+    there.answer("ben", other, **ALL_GOOD)
+    assert syncing.sync().pulled == 1
+    assert kinds(store, other) == ["review", "requeue", "review"]
+    assert store.tasks.state_of(other)["state"] == "done"
+
+
+def test_a_draft_there_is_never_thrown_away(store: Store, syncing: ArgillaSync, there: There) -> None:
+    reply_id = replies(store)[0]
+    syncing.sync()
+    there.answer("ben", reply_id, "draft", voice="fail", correction="half a sen")
+    store.reviews.skip("s", reply_id, "ana", "spam")
+    assert syncing.sync().removed == 0
+    there.answer("ben", reply_id, **ALL_GOOD, correction="A whole sentence.")
+    assert syncing.sync().pulled == 1
+    assert store.tasks.state_of(reply_id)["outcome"] == "corrected"
+
+
+def test_two_in_argilla_and_one_here_count_alike(store: Store, syncing: ArgillaSync, there: There) -> None:
+    store.tasks.change_settings(QueueSettings(overlap=3), "ana")
+    syncing.sync()
+    for number, reply_id in enumerate(replies(store)):
+        there.answer("ana", reply_id, **ALL_GOOD)
+        there.answer("ben", reply_id, **ALL_GOOD | {"voice": "fail" if number == 0 else "pass"})
+        judge(store, reply_id, "eva", verdicts=(Verdict(question="voice", value="pass"),))
+    syncing.sync()
+    assert {
+        (one.reviewer, one.value) for one in store.figures.answers("voice") if one.reply_id == replies(store)[0]
+    } == {
+        ("ana", "pass"),
+        ("ben", "fail"),
+        ("eva", "pass"),
+    }
+    assert store.tasks.counts() == {"waiting": 0, "reviewed": 4, "skipped": 0, "disputed": 1}
+    assert [reply for reply, _ in store.tasks.disputed()] == [replies(store)[0]]
+
+
+def test_people_without_an_account_there_are_named(store: Store, syncing: ArgillaSync) -> None:
+    syncing.sync()
+    judge(store, replies(store)[0], "zoe")
+    summary = syncing.sync()
+    assert (summary.without_account, summary.shown, summary.removed) == ({"zoe"}, 0, 1)
+
+
+def test_a_new_charter_is_a_new_dataset_and_answers_to_the_old_one_still_come_in(
+    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
+) -> None:
+    answered, late, *_ = replies(store)
+    syncing.sync()
+    old = there.dataset()["name"]
+    there.answer("ana", answered, **ALL_GOOD)
+    there.answer("ben", late, "draft", voice="fail")
+    draft = there.records()[late]
+    current = store.charters.current()
+    assert current is not None
+    store.charters.add(current.model_copy(update={"voice": (Trait(id="short", text="Be short."),)}), "ana")
+    assert syncing.sync().pushed == 3
+    assert there.dataset()["name"].endswith("-v2")
+    assert set(there.records()) == set(replies(store)) - {answered}
+    names = {one["name"] for one in ok(owner.get("/me/datasets"))["items"]}
+    assert old in names
+    mirror = store.argilla.mirrors(there._workspace())[0]
+    left = ok(owner.get(f"/datasets/{mirror.id}/records"))["items"]
+    assert {one["external_id"] for one in left} == {answered, late}  # what nobody answered has moved on
+    client = there._client_of("ben")
+    body = {"status": "submitted", "values": {name: {"value": value} for name, value in ALL_GOOD.items()}}
+    ok(client.put(f"/responses/{draft['responses'][0]['id']}", json=body))
+    assert syncing.sync().pulled == 1
+    assert store.reviews.history(late)[0].judgements[0].charter_version == 1
+
+
+def test_a_changed_overlap_goes_there(store: Store, syncing: ArgillaSync, there: There) -> None:
+    syncing.sync()
+    store.tasks.change_settings(QueueSettings(overlap=2), "ana")
+    syncing.sync()
+    assert there.dataset()["distribution"]["min_submitted"] == 2
+
+
+# Edited by hand
+
+
+def test_a_reconcile_puts_right_what_was_done_by_hand(
+    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
+) -> None:
+    deleted, altered, *_ = replies(store)
+    syncing.sync()
+    dataset = there.dataset()["id"]
+    before = {reply: (one["fields"], one["metadata"]) for reply, one in there.records().items()}
+    ok(owner.delete(f"/datasets/{dataset}/records", params={"ids": there.records()[deleted]["id"]}))
+    ok(owner.patch(f"/records/{there.records()[altered]['id']}", json={"fields": {"reply": "By hand."}}))
+    by_hand = [{"fields": {"reply": "mine"}}, {"fields": {"reply": "mine too"}, "external_id": "mine"}]
+    ok(owner.put(f"/datasets/{dataset}/records/bulk", json={"items": by_hand}))
+    prop = ok(owner.get(f"/me/datasets/{dataset}/metadata-properties"))["items"][0]
+    ok(owner.delete(f"/metadata-properties/{prop['id']}"))
+    ok(owner.patch(f"/datasets/{dataset}", json={"distribution": {"strategy": "overlap", "min_submitted": 5}}))
+    for record in ok(owner.get(f"/datasets/{dataset}/records"))["items"]:
+        if record["external_id"] in (None, "mine"):
+            body = {"status": "submitted", "values": {name: {"value": value} for name, value in ALL_GOOD.items()}}
+            ok(there._client_of("ana").post(f"/records/{record['id']}/responses", json=body))
+    repairs = syncing.reconcile()
+    assert (repairs.missing, repairs.altered, repairs.foreign, repairs.pushed) == (1, 1, 2, 2)
+    after = {reply: (one["fields"], one["metadata"]) for reply, one in there.records().items() if reply in before}
+    assert after == before
+    assert there.dataset()["distribution"]["min_submitted"] == 1
+    assert len(ok(owner.get(f"/me/datasets/{dataset}/metadata-properties"))["items"]) == 5
+    assert syncing.reconcile().nothing
+
+
+def test_a_deleted_dataset_is_said_and_made_anew(
+    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
+) -> None:
+    done = replies(store)[0]
+    syncing.sync()
+    there.answer("ana", done, **ALL_GOOD)
+    syncing.sync()
+    name = there.dataset()["name"]
+    ok(owner.delete(f"/datasets/{there.dataset()['id']}"))
+    with pytest.raises(UserError, match="was deleted in Argilla"):
+        syncing.sync()
+    repairs = syncing.reconcile()
+    assert (repairs.datasets, repairs.pushed) == ([name], 3)
+    assert kinds(store, done) == ["review"]
+    assert set(there.records()) == set(replies(store)[1:])
+    assert syncing.sync().pushed == 0
+
+
+def test_a_deleted_user_takes_nothing_along(
+    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client, argilla: ArgillaServer
+) -> None:
+    argilla.add_people([Person(name="gus")])
+    reply_id = replies(store)[0]
+    syncing.sync()
+    there.answer("gus", reply_id, **ALL_GOOD)
+    syncing.sync()
+    gus = next(one["id"] for one in ok(owner.get("/users"))["items"] if one["username"] == "gus")
+    ok(owner.delete(f"/users/{gus}"))
+    assert syncing.sync().failed == 0
+    repairs = syncing.reconcile()
+    assert (repairs.gone, repairs.without_account) == (1, {"gus"})
+    assert [act.person for act in store.reviews.history(reply_id)] == ["gus"]
+    assert store.tasks.state_of(reply_id)["state"] == "done"
+
+
+def test_a_dataset_of_this_name_that_is_not_ours_is_left_alone(
+    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
+) -> None:
+    current = store.charters.current()
+    assert current is not None
+    name = argilla_sync.dataset_name(current, "main")
+    theirs = ok(owner.post("/datasets", json={"name": name, "workspace_id": there._workspace()}))
+    syncing.sync()
+    assert there.dataset()["name"] == f"{name}-2"
+    assert ok(owner.get(f"/datasets/{theirs['id']}"))["status"] == "draft"
+
+
+# Errors in words
+
+
+def test_a_conversation_over_argillas_limits_is_said_and_waits_here(store: Store, syncing: ArgillaSync) -> None:
+    (long,) = fill(store, 1, "long", turns=503)
+    store.conversations.import_one(
+        "wide",
+        "0",
+        "w",
+        None,
+        [(Message(role="user", text="x" * 20_001), None), (Message(role="assistant", text="y" * 30_000), MODEL)],
+    )
+    (wide,) = [store.conversations.of_external("wide", "0").turns[-1].id]
+    summary = syncing.sync()
+    reasons = dict(syncing.failures())
+    assert "at most 500" in reasons[long]
+    assert "20,001 characters" in reasons[wide]
+    assert summary.failed == len(reasons)
+    assert syncing.sync().failed == 0  # said once
+    judge(store, long, "ana")
+    assert store.tasks.state_of(long)["state"] == "done"
+
+
+def test_what_argilla_refuses_does_not_hold_up_the_rest(
+    store: Store, syncing: ArgillaSync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(argilla_sync, "record_of", _with_a_bad_one(replies(store)[1]))
+    summary = syncing.sync()
+    assert (summary.pushed, summary.failed) == (3, 1)
+    assert [reply for reply, _ in syncing.failures()] == [replies(store)[1]]
+    monkeypatch.undo()
+    assert syncing.retry() == 1
+    assert syncing.sync().pushed == 1
+
+
+def _with_a_bad_one(bad: str) -> Callable[..., Json]:
+    def made(reply: Any, questions: Any) -> Json:
+        from annotation.argilla_form import record_of
+
+        record = record_of(reply, questions)
+        return record | {"fields": {"nonsense": "x"}} if record["external_id"] == bad else record
+
+    return made
+
+
+def test_errors_are_said_in_words(
+    store: Store, argilla: ArgillaServer, owner: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(argilla_client, "PAUSE_SECONDS", 0.01)
+
+    def fails(url: str, key: str, says: str) -> None:
+        client = Argilla(url, key, WORKSPACE)
+        with pytest.raises(UserError, match=says):
+            ArgillaSync(store, client).sync()
+        client.close()
+
+    fails("http://127.0.0.1:9", argilla.keys.api_key, "does not answer")
+    fails(argilla.url, "wrong", "does not know this key")
+    ana = next(one["api_key"] for one in ok(owner.get("/users"))["items"] if one["username"] == "ana")
+    fails(argilla.url, ana, "an annotator")
+    with monkeypatch.context() as context:
+        context.setattr(argilla_client, "OLDEST", (99, 0))
+        fails(argilla.url, argilla.keys.api_key, "is version 2.8")
+
+
+def test_without_a_charter_there_is_nothing_to_ask(tmp_path: Path, desk: Argilla) -> None:
+    empty = open_store(f"sqlite:///{tmp_path / 'empty.db'}")
+    with pytest.raises(UserError, match="no charter"):
+        ArgillaSync(empty, desk).sync()
+    empty.close()
+
+
+def test_a_sync_reports_and_can_be_stopped(store: Store, syncing: ArgillaSync) -> None:
+    heard: list[Progress] = []
+    assert syncing.sync(cancelled=lambda: True).cancelled
+    assert not syncing.sync(heard.append).cancelled
+    assert ("sending replies", 4) in {(one.what, one.total) for one in heard}
+
+
+# Kills
+
+CHILD = """
+import sys
+from annotation import argilla_sync
+from annotation.argilla_client import Argilla
+from annotation.argilla_sync import ArgillaSync
+from annotation.store import open_store
+argilla_sync.AT_ONCE = 10
+url, server, key, workspace = sys.argv[1:]
+ArgillaSync(open_store(url), Argilla(server, key, workspace)).sync(lambda one: print(one.what, one.done, flush=True))
+"""
+
+
+def child(url: str, argilla: ArgillaServer) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", CHILD, url, argilla.url, argilla.keys.api_key, WORKSPACE]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def kill_at(process: subprocess.Popen[str], what: str, after: float) -> None:
+    """Kill -9 some moments after it began `what`."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(what) and not line.startswith(f"{what} 0"):
+            break
+    time.sleep(after)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def answer_all(there: There, reply_ids: list[str]) -> None:
+    """Ana answers all of them, Ben every second, over the bulk call of the page."""
+    records = there.records()
+    for person, mine in (("ana", reply_ids), ("ben", reply_ids[::2])):
+        items = [
+            {
+                "record_id": records[reply_id]["id"],
+                "status": "submitted",
+                "values": {name: {"value": value} for name, value in ALL_GOOD.items()}
+                | {"correction": {"value": f"{person} on {place}"}},
+            }
+            for place, reply_id in enumerate(mine)
+        ]
+        for start in range(0, len(items), 100):
+            answer = ok(there._client_of(person).post("/me/responses/bulk", json={"items": items[start : start + 100]}))
+            assert all(one["item"] for one in answer["items"])
+
+
+def assert_alike(store: Store, there: There, reply_ids: list[str]) -> None:
+    """Every record once, and every response once as an act, with what it said."""
+    records = there.records()
+    assert set(records) == set(reply_ids)
+    for reply_id, record in records.items():
+        said = sorted(one["values"]["correction"]["value"] for one in record["responses"])
+        kept = [act.correction.after for act in store.reviews.history(reply_id) if act.correction]
+        assert sorted(kept) == said
+
+
+@pytest.mark.timeout(300)
+def test_our_process_killed_in_the_middle_of_push_and_of_pull(
+    store: Store, url: str, syncing: ArgillaSync, there: There, argilla: ArgillaServer
+) -> None:
+    store.tasks.change_settings(QueueSettings(overlap=2), "ana")
+    reply_ids = replies(store) + fill(store, 196, "more")
+    for moment in (0.0, 0.07, 0.2):
+        kill_at(child(url, argilla), "sending replies", moment)
+    assert 0 < len(there.records()) < 200
+    syncing.sync()
+    assert len(there.records()) == 200
+    answer_all(there, reply_ids)
+    for moment in (0.0, 0.02):
+        process = child(url, argilla)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(moment + 0.15)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    syncing.sync()
+    assert_alike(store, there, reply_ids)
+    assert syncing.reconcile().nothing
+    assert_alike(store, there, reply_ids)
+    answered = store.figures.answers("voice")
+    assert sum(1 for _ in answered) == 300
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_of_the_server_killed_in_the_middle(
+    store: Store, syncing: ArgillaSync, there: There, argilla: ArgillaServer, part: Part
+) -> None:
+    reply_ids = replies(store) + fill(store, 96, "more")
+    killed: list[int] = []
+
+    def kill(progress: Progress) -> None:
+        if progress.done >= 20 and not killed:
+            pid = argilla.status().parts[part]
+            assert pid is not None
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+
+    argilla_sync.AT_ONCE = 10
+    try:
+        try:
+            syncing.sync(kill)
+        except Unreachable:
+            assert part == "server"
+        assert killed
+        psutil.wait_procs([psutil.Process(killed[0])] if psutil.pid_exists(killed[0]) else [], timeout=5)
+        assert part in argilla.ensure()
+        syncing.sync()
+        answer_all(there, reply_ids)
+        killed.clear()
+        syncing.sync()
+    finally:
+        argilla_sync.AT_ONCE = 250
+    assert_alike(store, there, reply_ids)
+    assert syncing.reconcile().nothing
