@@ -164,9 +164,7 @@ class Reviews(Part):
                     body=ActBody(undoes=row.id),
                 ),
             )
-            # By reply, not by act: a reply that was passed on or revised may have more than one hold behind it.
-            gone = leases.c.reply_id == row.reply_id, leases.c.person == person, leases.c.state.in_(("done", "passed"))
-            db.execute(leases.update().where(*gone).values(state="released"))
+            db.execute(leases.update().where(leases.c.id == row.id).values(state="released"))
             refresh(db, [row.reply_id])
         return undone
 

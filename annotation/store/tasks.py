@@ -125,6 +125,16 @@ class Tasks(Part):
             refresh(db, [reply_id])
             return made
 
+    def claim_again(self, person: Person, reply_id: str, route: Route) -> Hold:
+        """Hold a reply after this person took back what they said about it; what came as a hidden check or a repeat
+        is that still. Raises NotFound and Conflict.
+        """
+        if route not in ("gold", "repeat"):
+            return self.claim_one(person, reply_id, adjudicate=route == "adjudication")
+        with self._writer.begin() as db:
+            queue = db.scalar(sa.select(tasks.c.queue).where(tasks.c.reply_id == reply_id))
+            return hold(db, reply_id, person.name, route, settings_of(db, queue or MAIN))
+
     def renew(self, person: str, hold_id: str) -> bool:
         """Keep a hold alive while somebody works on it; False if it is no longer theirs."""
         query = sa.select(leases.c.id, leases.c.reply_id, leases.c.route, tasks.c.queue).join(

@@ -265,7 +265,8 @@ class ReviewService:
         undone = self._store.reviews.undo(self._who.name)
         if undone is None:
             return None
-        item = self.open(undone.reply_id)
+        hold = self._store.tasks.claim_again(self._who, undone.reply_id, undone.route)
+        item = self._item(hold, self._store.tasks.settings(hold.queue))
         answers = {one.question: one for one in undone.judgements}
         text = undone.correction.after if undone.correction else item.text_now
         return item.model_copy(update={"mine": answers, "text_now": text})
