@@ -125,10 +125,9 @@ class Argilla:
         ]
         return items
 
-    def change(self, record_id: str, record: Json) -> None:
-        """Set fields, metadata and suggestions of one record; suggestions that are not given any more go."""
-        about = {name: record[name] for name in ("fields", "metadata", "suggestions")}
-        self._ask("PATCH", f"/records/{record_id}", json=about)
+    def replace_suggestions(self, record_id: str, suggestions: Sequence[Json]) -> None:
+        """Give a record these suggestions and no others; `put` leaves those that are not given any more."""
+        self._ask("PATCH", f"/records/{record_id}", json={"suggestions": list(suggestions)})
 
     def record(self, record_id: str) -> Json:
         """One record with its responses. Raises NotFound."""

@@ -7,9 +7,13 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, content: str) -> None:
-    """Put `content` at `path` in one step; a reader sees the old file or the new one, also after a crash."""
+def write_whole(path: Path, content: str, mode: int = 0o644) -> None:
+    """Put `content` at `path` in one step; a reader sees the old file or the new one, also after a crash.
+
+    `mode`: who may read it, from its first byte on.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
+    os.close(os.open(aside, os.O_CREAT | os.O_WRONLY, mode))
     write_synced(aside, content.encode())
     aside.replace(path)
     sync(path.parent)

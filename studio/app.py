@@ -9,7 +9,7 @@ import gradio as gr
 from fastapi import FastAPI, Request
 from fastapi.staticfiles import StaticFiles
 
-from studio.pages import charter, chat, compare, datasets, find, home, quality, review, settle, team, training
+from studio.pages import argilla, charter, chat, compare, datasets, find, home, quality, review, settle, team, training
 from studio.services import Services
 from studio.theme import STYLE, theme
 from studio.web.desk import add_desk
@@ -21,6 +21,7 @@ ROUTES: tuple[tuple[str, str, Callable[[Services], None]], ...] = (
     ("Find", "/find", find.build),
     ("Settle", "/settle", settle.build),
     ("Agreement", "/agreement", quality.build),
+    ("Argilla", "/argilla", argilla.build),
     ("Charter", "/charter", charter.build),
     ("Datasets", "/datasets", datasets.build),
     ("Training", "/training", training.build),

@@ -34,16 +34,24 @@ def build(services: Services) -> None:
         with gr.Tab("Rules", id="rules"):
             rules = gr.HTML(elem_id="ts-rules")
         with gr.Tab("Change them", id="edit"):
-            with gr.Row(equal_height=True):
-                form = gr.Radio(FORMS, value="md", label="Written as", scale=2, elem_id="ts-form")
+            with gr.Row():
+                form = gr.Radio(FORMS, value="md", label="Written as", min_width=280, elem_id="ts-form")
                 example = gr.Dropdown(
                     [("–", None), *((_title(name), name) for name in shipped())],
                     value=None,
                     label="Start from an example",
-                    scale=2,
+                    min_width=280,
                     elem_id="ts-example",
                 )
-                file = gr.UploadButton("Open a file (.md, .toml)", file_types=[".md", ".toml"], scale=1, min_width=180)
+            with gr.Row():
+                file = gr.UploadButton(
+                    "Open a file (.md, .toml)",
+                    file_types=[".md", ".toml"],
+                    size="sm",
+                    scale=0,
+                    min_width=210,
+                    elem_id="ts-charter-file",
+                )
             text = gr.Code(
                 language="markdown",
                 label="The rules as text",
@@ -53,16 +61,27 @@ def build(services: Services) -> None:
                 wrap_lines=True,
             )
             with gr.Row():
-                check = gr.Button("See what it would change", elem_id="ts-check")
-                keep = gr.Button("Keep it as the new version", variant="primary", visible=False, elem_id="ts-keep")
+                check = gr.Button("See what it would change", scale=0, min_width=240, elem_id="ts-check")
+                keep = gr.Button(
+                    "Keep it as the new version",
+                    variant="primary",
+                    scale=0,
+                    min_width=250,
+                    visible=False,
+                    elem_id="ts-keep",
+                )
             again = gr.Checkbox(True, label="Ask again for every reply whose judgement no longer holds", visible=False)
             consequence = gr.HTML(elem_id="ts-consequence")
         with gr.Tab("Versions", id="versions"):
             with gr.Row():
-                old = gr.Dropdown([], label="From version", elem_id="ts-old")
-                new = gr.Dropdown([], label="To version", elem_id="ts-new")
+                old = gr.Dropdown([], label="From version", min_width=300, elem_id="ts-old")
+                new = gr.Dropdown([], label="To version", min_width=300, elem_id="ts-new")
             difference = gr.HTML(elem_id="ts-charter-difference")
-            files = gr.Files(label="The newest version as files", height=110)
+            with gr.Row():
+                files = [
+                    gr.DownloadButton(f"The newest as {name}", size="sm", scale=0, min_width=220, visible=False)
+                    for name in ("Markdown", "TOML")
+                ]
         with gr.Tab("As instructions", id="prompt"):
             gr.HTML(
                 '<p class="ts-muted">What a model is told, where it is given the rules instead of trained on them: the '
@@ -70,7 +89,7 @@ def build(services: Services) -> None:
             )
             prompt = gr.HTML(elem_id="ts-prompt")
 
-    screen = [rules, text, old, new, difference, files, prompt]
+    screen = [rules, text, old, new, difference, *files, prompt]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
     form.input(act(_Chamber.as_form), [text, form], [text, form, consequence], **quiet)
     example.input(act(_Chamber.example), [example, form], [text, consequence, keep, again], **quiet)
@@ -97,7 +116,7 @@ class _Chamber:
         if now is None:
             why = "Start from an example under ‘Change them’, or open a file of your own."
             nothing = empty("No rules yet", why)
-            return [nothing, "", gr.Dropdown([]), gr.Dropdown([]), "", gr.Files(visible=False), ""]
+            return [nothing, "", gr.Dropdown([]), gr.Dropdown([]), "", *[gr.DownloadButton(visible=False)] * 2, ""]
         cards = self._charter.versions()
         choices = [(f"Version {card.version}, {card.author}, {ago(card.made_at)}", card.version) for card in cards]
         before = cards[1].version if len(cards) > 1 else now.version
@@ -108,7 +127,7 @@ class _Chamber:
             gr.Dropdown(choices, value=before),
             gr.Dropdown(choices, value=now.version),
             self.between(before, now.version),
-            gr.Files(list(_files(now)), visible=True),
+            *(gr.DownloadButton(value=path, visible=True) for path in _files(now)),
             f'<div class="ts-diff">{escape(system_prompt(now))}</div>',
         ]
 

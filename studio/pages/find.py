@@ -52,19 +52,19 @@ def build(services: Services) -> None:
     shell.header(services, "Review")
     shell.title("Find", "Search the conversations, open a reply, or change many at once.", "Find")
     act = by_person(services, _Shelf)
-    with gr.Row(equal_height=True):
+    with gr.Row():
         text = gr.Textbox(
             label="Words",
             info='All of them; "in quotes" as a phrase, refund* for a beginning',
             max_length=200,
             scale=5,
+            min_width=300,
             elem_id="ts-words",
         )
         state = gr.Dropdown(
             [("Any", ""), *STATES], value="", label="Where it stands", scale=2, min_width=160, elem_id="ts-state"
         )
-        view = gr.Dropdown([], label="Your views", scale=2, min_width=160, elem_id="ts-view")
-        look = gr.Button("Find", variant="primary", scale=1, min_width=100, elem_id="ts-find")
+        view = gr.Dropdown([], label="Views", scale=2, min_width=160, elem_id="ts-view")
     with gr.Accordion("More filters", open=False):
         with gr.Row():
             outcome = gr.Dropdown(
@@ -82,14 +82,16 @@ def build(services: Services) -> None:
             model = gr.Textbox(label="Written by", info="A model or an adapter", max_length=200)
             assignee = gr.Dropdown([("Anybody", "")], value="", label="Kept for")
             queue = gr.Dropdown([("Any", "")], value="", label="Queue")
-        with gr.Row(equal_height=True):
-            name = gr.Textbox(label="Keep this as a view called", max_length=100, scale=4, elem_id="ts-view-name")
-            keep = gr.Button("Keep the view", scale=1, min_width=130, elem_id="ts-keep-view")
-            drop = gr.Button("Remove the chosen view", scale=1, min_width=130)
+        name = gr.Textbox(label="Keep this as a view called", max_length=100, elem_id="ts-view-name")
+        with gr.Row():
+            keep = gr.Button("Keep the view", scale=0, min_width=150, elem_id="ts-keep-view")
+            drop = gr.Button("Remove the chosen view", scale=0, min_width=250, elem_id="ts-drop-view")
+    with gr.Row():
+        look = gr.Button("Find", variant="primary", scale=0, min_width=120, elem_id="ts-find")
     found = gr.HTML(elem_id="ts-found")
     with gr.Row():
-        first = gr.Button("From the start", size="sm", visible=False, min_width=120)
-        more = gr.Button("Next page", size="sm", visible=False, min_width=120, elem_id="ts-more")
+        first = gr.Button("From the start", size="sm", scale=0, visible=False, min_width=130, elem_id="ts-first")
+        more = gr.Button("Next page", size="sm", scale=0, visible=False, min_width=130, elem_id="ts-more")
     after = gr.State(0)
     with gr.Accordion("Change all of them at once", open=False, visible=services.who.may("curate"), elem_id="ts-batch"):
         with gr.Row():
@@ -106,15 +108,17 @@ def build(services: Services) -> None:
                 value="",
                 label="Reviewers each",
             )
-            move = gr.Textbox(label="Move to the queue", max_length=64)
+            move = gr.Textbox(label="Move to the queue", max_length=64, elem_id="ts-move")
             aside = gr.Checkbox(label="Set them aside", elem_id="ts-aside")
-        with gr.Row(equal_height=True):
-            preview = gr.Button("See what it would change", elem_id="ts-preview-change")
-            make = gr.Button("Change them", variant="primary", visible=False, elem_id="ts-make-change")
+        with gr.Row():
+            preview = gr.Button("See what it would change", scale=0, min_width=240, elem_id="ts-preview-change")
+            make = gr.Button(
+                "Change them", variant="primary", scale=0, min_width=150, visible=False, elem_id="ts-make-change"
+            )
         said = gr.HTML(elem_id="ts-change-said")
-        with gr.Row(equal_height=True):
-            past = gr.Dropdown([], label="Earlier changes", scale=4, elem_id="ts-past")
-            undo = gr.Button("Take it back", scale=1, min_width=130, elem_id="ts-take-back")
+        past = gr.Dropdown([], label="Earlier changes", elem_id="ts-past")
+        with gr.Row():
+            undo = gr.Button("Take it back", scale=0, min_width=150, elem_id="ts-take-back")
 
     form = [text, state, outcome, question, value, clause, reviewer, source, language, model, assignee, queue]
     change = [give, skill, priority, overlap, move, aside]
@@ -247,8 +251,9 @@ def hits_html(hits: list[Hit], number: str) -> str:
         return empty("Nothing is like that", "Take a filter away, or look for fewer words.")
     rows = [
         [
+            '<div style="min-width:230px">'
             f'<a href="/review?reply={escape(hit.reply_id)}">{escape(_short(hit.text))}</a>'
-            f'<div class="ts-small ts-muted">{escape(hit.title)}</div>',
+            f'<div class="ts-small ts-muted">{escape(hit.title)}</div></div>',
             badge(SAID[hit.state], {"disputed": "warn", "done": "good"}.get(hit.state, "quiet"))
             + (badge("flagged", "warn") if hit.flagged else ""),
             escape(hit.outcome or "–"),

@@ -101,7 +101,9 @@ def said(figure: Figure, percent: bool = False) -> str:
         if figure.low is not None and figure.high is not None
         else ""
     )
-    caution = f'<div class="ts-small ts-muted">{escape(figure.words)}</div>' if figure.words else ""
+    caution = (
+        f'<div class="ts-small ts-muted" style="min-width:150px">{escape(figure.words)}</div>' if figure.words else ""
+    )
     return f"<b>{shown(figure.value)}</b>{around}{caution}"
 
 
@@ -118,10 +120,7 @@ def reviewers_html(cards: Sequence[ReviewerCard]) -> str:
             f"{100 * card.edit:.0f}%" if card.edit is not None else "–",
             said(card.consistent, percent=True) if card.consistent.units else "–",
             said(card.right, percent=True) if card.right.units else "–",
-            " · ".join(
-                f"{NAMES[name]} {100 * value:.0f}%" for name, value in card.competence.items() if value is not None
-            )
-            or "–",
+            _reliable(card),
         ]
         for card in cards
     ]
@@ -136,6 +135,11 @@ def reviewers_html(cards: Sequence[ReviewerCard]) -> str:
         "Reliable",
     )
     return f'<h2 class="ts-h2">Reviewers</h2>{table(heads, rows)}'
+
+
+def _reliable(card: ReviewerCard) -> str:
+    known = [f"{NAMES[name]} {100 * value:.0f}%" for name, value in card.competence.items() if value is not None]
+    return f'<div style="min-width:150px">{" · ".join(known)}</div>' if known else "–"
 
 
 def _details(found: Agreement) -> str:

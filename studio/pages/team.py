@@ -52,10 +52,10 @@ def build(services: Services) -> None:
                 label="Skills", info="Separated by commas, for example: de, fr, lending", elem_id="ts-skills"
             )
             with gr.Row():
-                add = gr.Button("Add", variant="primary", min_width=90, elem_id="ts-add-person")
-                change = gr.Button("Change", min_width=90, elem_id="ts-change-person")
-                close = gr.Button("Close the account", min_width=140, elem_id="ts-close-person")
-                link = gr.Button("Sign-in link", min_width=120, elem_id="ts-link")
+                add = gr.Button("Add", variant="primary", scale=0, min_width=80, elem_id="ts-add-person")
+                change = gr.Button("Change", scale=0, min_width=96, elem_id="ts-change-person")
+                close = gr.Button("Close the account", scale=0, min_width=196, elem_id="ts-close-person")
+                link = gr.Button("Sign-in link", scale=0, min_width=124, elem_id="ts-link")
             said = gr.HTML(elem_id="ts-team-said")
         with gr.Column(min_width=320):
             gr.HTML('<h2 class="ts-h2">Your password</h2>')
@@ -65,61 +65,81 @@ def build(services: Services) -> None:
                 info="At least 10 characters; three or four words make a good one",
                 elem_id="ts-password",
             )
-            keep = gr.Button("Set it", elem_id="ts-set-password")
+            with gr.Row():
+                keep = gr.Button("Set it", scale=0, min_width=100, elem_id="ts-set-password")
     gr.HTML('<h2 class="ts-h2">How replies are dealt out</h2>')
     with gr.Row():
         queue = gr.Dropdown(
-            [MAIN], value=MAIN, label="Queue", allow_custom_value=True, info="Type a new name for another one"
+            [MAIN],
+            value=MAIN,
+            label="Queue",
+            allow_custom_value=True,
+            info="Type a new name for another one",
+            min_width=300,
+            elem_id="ts-queue",
         )
         overlap = gr.Slider(
-            1,
-            9,
-            1,
+            *(1, 9, 1),
             step=1,
             label="Reviewers for each reply",
             info="None sees what the others said",
-            elem_id="ts-overlap",
             min_width=300,
+            elem_id="ts-overlap",
         )
         second = gr.Slider(
-            0, 50, 0, step=1, label="Second look, %", info="Replies that one more person judges unseen", min_width=300
+            *(0, 50, 0),
+            step=1,
+            label="Second look, %",
+            info="Replies that one more person judges unseen",
+            min_width=300,
+            elem_id="ts-second",
         )
+    with gr.Row():
         gold = gr.Slider(
-            0, 20, 0, step=1, label="Hidden checks, %", info="With a known answer, unannounced", min_width=300
+            *(0, 20, 0), step=1, label="Hidden checks, %", info="With a known answer, unannounced", min_width=300
         )
         repeat = gr.Slider(
-            0,
-            20,
-            0,
+            *(0, 20, 0),
             step=1,
             label="Repeats, %",
             info="Met a second time, to see if one agrees with oneself",
             min_width=300,
         )
         minutes = gr.Slider(
-            1, 240, 30, step=1, label="Held for, minutes", info="Then an abandoned reply goes to others", min_width=300
+            *(1, 240, 30),
+            step=1,
+            label="Held for, minutes",
+            info="Then an abandoned reply goes to others",
+            min_width=300,
+            elem_id="ts-minutes",
         )
+    hints = gr.Checkbox(True, label="Show suggestions of checks and models to reviewers")
+    by_language = gr.Checkbox(
+        False, label="Give a reply only to people with its language among their skills", elem_id="ts-by-language"
+    )
     with gr.Row():
-        hints = gr.Checkbox(True, label="Show suggestions of checks and models to reviewers")
-        by_language = gr.Checkbox(False, label="Give a reply only to people with its language among their skills")
-    deal = gr.Button("Keep these settings", elem_id="ts-keep-queue")
+        deal = gr.Button("Keep these settings", scale=0, min_width=200, elem_id="ts-keep-queue")
     gr.HTML('<h2 class="ts-h2">Hidden checks</h2>')
     golds = gr.HTML(elem_id="ts-golds")
     with gr.Row():
         reply = gr.Textbox(
-            label="Reply", info="The address of a reply on the desk ends with it", elem_id="ts-gold-reply"
+            label="Reply",
+            info="The address of a reply on the desk ends with it",
+            min_width=280,
+            elem_id="ts-gold-reply",
         )
         answers = [
             gr.Dropdown(
                 [("Not part of it", ""), *((word, value) for value, word in WORDS[one].items())],
                 value="",
                 label=NAMES[one],
+                elem_id=f"ts-gold-{one}",
             )
             for one in QUESTIONS
         ]
     with gr.Row():
-        check = gr.Button("Make it a hidden check", elem_id="ts-set-gold")
-        uncheck = gr.Button("Make it an ordinary reply again")
+        check = gr.Button("Make it a hidden check", scale=0, min_width=230, elem_id="ts-set-gold")
+        uncheck = gr.Button("Make it an ordinary reply again", scale=0, min_width=310, elem_id="ts-unset-gold")
 
     settings = [queue, overlap, second, gold, repeat, minutes, hints, by_language]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}

@@ -20,7 +20,13 @@ PAGES = (
     ("Compare", "/compare"),
     ("Team", "/team"),
 )
-REVIEW = (("Judge", "/review"), ("Find", "/find"), ("Settle", "/settle"), ("Agreement", "/agreement"))
+REVIEW = (
+    ("Judge", "/review"),
+    ("Find", "/find"),
+    ("Settle", "/settle"),
+    ("Agreement", "/agreement"),
+    ("Argilla", "/argilla"),
+)
 """Pages that stand together under Review."""
 LOGO = (
     '<svg viewBox="0 0 24 24" width="22" height="22" aria-hidden="true"><path d="M12 2.5v11" stroke="currentColor" '

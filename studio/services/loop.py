@@ -9,6 +9,7 @@ from annotation.people import Person
 from annotation.store import Store, open_store
 from annotation.store.comparisons import Comparison
 from annotation.types import Frozen
+from studio.services.argilla import ArgillaService
 from studio.services.chat import ChatService
 from studio.services.compare import CompareService
 from studio.services.datasets import DatasetService
@@ -117,6 +118,7 @@ class Services:
     settings: Settings
     store: Store
     serving: ServingService
+    argilla: ArgillaService
     who: Person
     chat: ChatService
     review: ReviewService
@@ -162,6 +164,7 @@ class Services:
     def close(self, stop_engine: bool = False) -> None:
         """Let go of the store and the watcher; the engine goes on unless it should stop too."""
         self.serving.close(stop_engine)
+        self.argilla.close()
         self.store.close()
 
 
@@ -173,7 +176,12 @@ def open_services(settings: Settings) -> Services:
     serving = ServingService(settings)
     who = Person(name=settings.person, role="admin")
     services = Services(
-        settings=settings, store=store, serving=serving, who=who, **_named(settings, store, serving, who)
+        settings=settings,
+        store=store,
+        serving=serving,
+        argilla=ArgillaService(store, settings),
+        who=who,
+        **_named(settings, store, serving, who),
     )
     services.datasets.recover()
     return services
