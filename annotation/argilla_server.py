@@ -74,8 +74,10 @@ class Running(Frozen):
     """`<part>.json`: which process is ours."""
 
     pid: int
-    created: float
-    """When the process began, seconds since the epoch: a pid alone may be somebody else's by now."""
+    began: float
+    """When it began, as `_began` says: a pid alone may be somebody else's by now."""
+    boot: str
+    """Of the machine that it runs on."""
     port: int
 
 
@@ -293,7 +295,7 @@ class ArgillaServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        running = Running(pid=child.pid, created=psutil.Process(child.pid).create_time(), port=port)
+        running = Running(pid=child.pid, began=_began(child.pid), boot=_boot(), port=port)
         write_whole(self.home / f"{part}.json", running.model_dump_json())
         Thread(target=child.wait, daemon=True).start()  # reap it, so that a dead part is seen to be dead
 
@@ -302,12 +304,12 @@ class ArgillaServer:
         running = self._running(part)
         if running is None or not _may_be_ours(running):
             return
-        members = _family(running.pid, running.created)
+        members = _family(running.pid, running.began)
         for process in members:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGTERM)
         psutil.wait_procs(members, timeout=STOP_SECONDS)
-        for process in _family(running.pid, running.created) | members:
+        for process in _family(running.pid, running.began) | members:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(members, timeout=5)
@@ -439,10 +441,16 @@ def _make_environment(home: Path) -> None:
         ["venv", "--quiet", "--python", sys.executable, str(home)],
         [*install, *REQUIREMENTS],
     ):
-        ended = subprocess.run([uv, *command], env=variables, capture_output=True, text=True, timeout=INSTALL_SECONDS)
-        if ended.returncode:
+        try:
+            ended = subprocess.run(
+                [uv, *command], env=variables, capture_output=True, text=True, timeout=INSTALL_SECONDS
+            )
+            failed, said = bool(ended.returncode), _last_lines(ended.stderr)
+        except subprocess.TimeoutExpired:
+            failed, said = True, f"it took more than {INSTALL_SECONDS / 60:.0f} minutes."
+        if failed:
             raise UserError(
-                f"Argilla could not be installed: {_last_lines(ended.stderr)}",
+                f"Argilla could not be installed: {said}",
                 f"The packages {', '.join(REQUIREMENTS)} from a package index.",
                 "Check the network, pip's settings and the free space, then start it again; or use an Argilla that "
                 "runs elsewhere: `--url` and `--api-key`.",
@@ -478,19 +486,41 @@ def _write_secret(path: Path, content: str) -> None:
 
 
 def _is(running: Running) -> bool:
+    if running.boot != _boot():
+        return False
     try:
-        process = psutil.Process(running.pid)
-        return abs(process.create_time() - running.created) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return _began(running.pid) == running.began and psutil.Process(running.pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
 def _may_be_ours(running: Running) -> bool:
     """False where the number was given to somebody else: then the session of that number is theirs too."""
-    return _is(running) or not psutil.pid_exists(running.pid)
+    return running.boot == _boot() and (_is(running) or not psutil.pid_exists(running.pid))
 
 
-def _family(pid: int, created: float) -> set[psutil.Process]:
+def _began(pid: int) -> float:
+    """When a process began, in seconds since the machine did: no time of day, which shifts when the clock is set or a
+    virtual machine sleeps. Raises psutil.NoSuchProcess.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        if sys.platform == "linux":
+            raise psutil.NoSuchProcess(pid) from None
+        return psutil.Process(pid).create_time()
+    return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _boot() -> str:
+    """Tells this start of the machine from others, '' where nothing says so."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _family(pid: int, began: float) -> set[psutil.Process]:
     """A part, its children, and those of its session that outlived it."""
     found: set[psutil.Process] = set()
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -498,7 +528,7 @@ def _family(pid: int, created: float) -> set[psutil.Process]:
         found |= {root, *root.children(recursive=True)}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
-            if os.getsid(process.pid) == pid and process.create_time() >= created - 1:
+            if os.getsid(process.pid) == pid and _began(process.pid) >= began:
                 found.add(process)
     return found
 

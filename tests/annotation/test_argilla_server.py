@@ -96,10 +96,26 @@ def test_a_server_that_hangs_is_replaced(argilla: ArgillaServer) -> None:
     assert argilla.status().state == "ready"
 
 
-def test_stopping_leaves_no_process_and_a_new_start_finds_everything(argilla: ArgillaServer) -> None:
+def test_a_clock_that_is_set_makes_no_stranger_of_a_part(
+    argilla: ArgillaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a virtual machine slept: every time of day that was kept is wrong."""
+    before = pids(argilla)
+    shifted = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: shifted(self) + 90)
+    assert argilla.ensure() == ()
+    assert pids(argilla) == before
+
+
+def test_stopping_leaves_no_process_and_a_new_start_finds_everything(
+    argilla: ArgillaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     family = [psutil.Process(pid) for pid in pids(argilla).values()]
     family += [child for one in list(family) for child in one.children(recursive=True)]
-    argilla.stop()
+    with monkeypatch.context() as context:
+        shifted = psutil.Process.create_time
+        context.setattr(psutil.Process, "create_time", lambda self: shifted(self) - 90)
+        argilla.stop()
     assert [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE] == []
     assert argilla.status().state == "off"
     argilla.stop()

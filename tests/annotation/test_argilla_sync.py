@@ -621,6 +621,50 @@ def test_a_sync_reports_and_can_be_stopped(store: Store, syncing: ArgillaSync) -
 
 # Kills
 
+
+@pytest.mark.parametrize("step", ["add_mirror", "keep_records", "keep_responses", "change_mirror"])
+def test_cut_off_before_our_side_knows_what_was_done(
+    store: Store, syncing: ArgillaSync, there: There, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """As a kill -9 between Argilla's answer and our note of it, at every place where there is one."""
+
+    def until_it_works() -> None:
+        for after in count():
+            calls = count()
+            kept = getattr(store.argilla, step)
+
+            def cut(*given: Any, _kept: Any = kept, _calls: Any = calls, _after: int = after, **named: Any) -> None:
+                if next(_calls) == _after:
+                    raise KeyboardInterrupt
+                _kept(*given, **named)
+
+            with monkeypatch.context() as context:
+                context.setattr(store.argilla, step, cut)
+                try:
+                    syncing.sync()
+                except KeyboardInterrupt:
+                    continue
+                return
+
+    until_it_works()
+    answered, edited, discarded, here = replies(store)
+    there.answer("ana", edited, **ALL_GOOD, correction="One.")
+    syncing.sync()
+    there.answer("ana", answered, **ALL_GOOD, correction="Two.")
+    there.answer("ana", edited, **ALL_GOOD)
+    there.answer("ana", discarded, "discarded")
+    judge(store, here, "ben")
+    until_it_works()
+    assert [kinds(store, one) for one in (answered, edited, discarded, here)] == [
+        ["review"],
+        ["review", "undo", "review"],
+        ["pass"],
+        ["review"],
+    ]
+    assert len(there.records()) == 4
+    assert syncing.reconcile().nothing
+
+
 CHILD = """
 import sys
 from annotation import argilla_sync

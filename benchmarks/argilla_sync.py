@@ -1,0 +1,172 @@
+"""The sync with Argilla at 10,000 replies and 10,000 responses, beside Argilla's own SDK doing the same writes."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+from rich.console import Console
+
+from annotation.argilla_client import Argilla, Json
+from annotation.argilla_server import WORKSPACE, ArgillaServer
+from annotation.argilla_sync import ArgillaSync
+from annotation.people import Person
+from annotation.store import Store, open_store
+from annotation.types import Axis, Charter, Clause, Message, Provenance, Trait
+from benchmarks.argilla_server import running_argilla
+
+T = TypeVar("T")
+REPLIES = 10_000
+MODEL = Provenance(model="m", adapter="warm-1")
+CHARTER = Charter(
+    name="Bench",
+    voice=(Trait(id="warm", text="Be warm."), Trait(id="short", text="Be short.")),
+    policy=tuple(Clause(id=f"clause-{number}", text=f"Keep to rule {number}.") for number in range(8)),
+    bias=(Axis(id="age", text="Treat all ages alike."),),
+)
+# A process of its own, so that neither side's imports count for the other's memory.
+SDK = """
+import sys, time, resource
+import argilla as rg
+url, key, name, start, end = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+client = rg.Argilla(api_url=url, api_key=key)
+labels = ["pass", "fail", "unsure", "not_applicable", "open"]
+clauses = [f"clause-{number}" for number in range(8)] + ["_other"]
+questions = [
+    rg.LabelQuestion(name="voice", labels=labels),
+    rg.MultiLabelQuestion(name="voice_rules", labels=["warm", "short", "_other"], required=False),
+    rg.LabelQuestion(name="policy", labels=labels),
+    rg.MultiLabelQuestion(name="policy_rules", labels=clauses, required=False),
+    rg.LabelQuestion(name="bias", labels=labels),
+    rg.MultiLabelQuestion(name="bias_rules", labels=["age", "_other"], required=False),
+    rg.SpanQuestion(name="where", field="reply", labels=["voice", "policy", "bias"], required=False),
+    rg.TextQuestion(name="correction", required=False),
+    rg.TextQuestion(name="why", required=False),
+]
+names = ["model", "adapter", "language", "source"]
+metadata = [rg.TermsMetadataProperty(name=one) for one in names] + [rg.IntegerMetadataProperty(name="priority")]
+fields = [rg.ChatField(name="chat", required=False), rg.TextField(name="reply")]
+settings = rg.Settings(fields=fields, questions=questions, metadata=metadata)
+dataset = rg.Dataset(name=name, workspace="tonesmith", settings=settings, client=client)
+dataset.create()
+records = []
+for number in range(start, end):
+    reply = f"Parcel {number} is on its way."
+    chat = [{"role": "user", "content": f"Where is parcel {number}?"}]
+    about = {"model": "m", "adapter": "warm-1", "language": "en", "source": "log", "priority": 0}
+    suggestions = [rg.Suggestion("correction", reply)]
+    fields = {"chat": chat, "reply": reply}
+    records.append(rg.Record(id=f"{number:032x}", fields=fields, metadata=about, suggestions=suggestions))
+clock = time.perf_counter()
+dataset.records.log(records)
+print("took", time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def measure(folder: Path, replies: int = REPLIES) -> dict[str, float]:
+    """Records, responses and megabytes a second or in all; the SDK goes before and after, half of it each time."""
+    store = _store(folder, replies)
+    with running_argilla(folder) as server:
+        server.add_people([Person(name="ana")])
+        client = Argilla(server.url, server.keys.api_key, WORKSPACE)
+        syncing = ArgillaSync(store, client)
+        sdk = [_sdk(server, "before", 0, replies // 2)]
+        push, summary = _timed(syncing.sync)
+        if summary.pushed != replies:
+            raise RuntimeError(f"{summary.pushed} of {replies} were pushed")
+        sdk.append(_sdk(server, "after", replies // 2, replies))
+        idle, _ = _timed(syncing.sync)
+        _answer_all(server, store, syncing)
+        pull, summary = _timed(syncing.sync)
+        if summary.pulled != replies:
+            raise RuntimeError(f"{summary.pulled} of {replies} were pulled")
+        check, repairs = _timed(syncing.reconcile)
+        if not repairs.nothing:
+            raise RuntimeError(f"the two sides differed: {repairs}")
+        client.close()
+    store.close()
+    ours, theirs = replies / push, replies / sum(seconds for seconds, _ in sdk)
+    return {
+        "replies": float(replies),
+        "push_per_second": ours,
+        "sdk_per_second": theirs,
+        "ratio": ours / theirs,
+        "nothing_new_seconds": idle,
+        "pull_per_second": replies / pull,
+        "reconcile_seconds": check,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "sdk_peak_mb": statistics.mean(memory for _, memory in sdk),
+    }
+
+
+def _store(folder: Path, replies: int) -> Store:
+    store = open_store(f"sqlite:///{folder / 'store.db'}")
+    store.charters.add(CHARTER, "bench")
+    for number in range(replies):
+        asked = Message(role="user", text=f"Where is parcel {number}?")
+        said = Message(role="assistant", text=f"Parcel {number} is on its way.")
+        store.conversations.import_one("log", str(number), f"Parcel {number}", "en", [(asked, None), (said, MODEL)])
+    return store
+
+
+def _sdk(server: ArgillaServer, name: str, start: int, end: int) -> tuple[float, float]:
+    """Seconds and megabytes for writing these records with the SDK."""
+    command = [sys.executable, "-c", SDK, server.url, server.keys.api_key, name, str(start), str(end)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the SDK failed: {done.stderr[-2000:]}")
+    _, seconds, kilobytes = next(line for line in done.stdout.splitlines() if line.startswith("took")).split()
+    return float(seconds), float(kilobytes) / 1024
+
+
+def _answer_all(server: ArgillaServer, store: Store, syncing: ArgillaSync) -> None:
+    """Ana answers everything: in bulk, and the last one as the page would, which is what tells the sync to look."""
+    name = syncing.progress()[-1].name
+    with server.client() as client:
+        ana = next(one for one in _json(client.get("/users"))["items"] if one["username"] == "ana")
+        dataset = next(one["id"] for one in _json(client.get("/me/datasets"))["items"] if one["name"] == name)
+        records: list[Json] = []
+        while page := _json(client.get(f"/datasets/{dataset}/records?limit=1000&offset={len(records)}"))["items"]:
+            records += page
+        values = {one: {"value": "pass"} for one in ("voice", "policy", "bias")}
+        answer = {"user_id": ana["id"], "status": "submitted", "values": values}
+        items = [{"external_id": one["external_id"], "responses": [answer]} for one in records[1:]]
+        for start in range(0, len(items), 500):
+            _json(client.put(f"/datasets/{dataset}/records/bulk", json={"items": items[start : start + 500]}))
+    headers = {"X-Argilla-Api-Key": ana["api_key"]}
+    last = f"{server.url}/api/v1/records/{records[0]['id']}/responses"
+    _json(httpx.post(last, headers=headers, json={"status": "submitted", "values": values}))
+
+
+def _timed(work: Callable[[], T]) -> tuple[float, T]:
+    clock = time.perf_counter()
+    found = work()
+    return time.perf_counter() - clock, found
+
+
+def _json(answer: httpx.Response) -> Json:
+    if answer.is_error:
+        raise RuntimeError(f"{answer.request.url}: {answer.status_code} {answer.text[:500]}")
+    found: Json = answer.json()
+    return found
+
+
+def main() -> None:
+    """Measure and print; a number on the command line is how many replies."""
+    out = Console()
+    replies = int(sys.argv[1]) if len(sys.argv) > 1 else REPLIES
+    with tempfile.TemporaryDirectory(prefix="tonesmith-argilla-") as folder:
+        for name, value in measure(Path(folder), replies).items():
+            out.print(f"{name:>20} {value:.2f}")
+
+
+if __name__ == "__main__":
+    main()
