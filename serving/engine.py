@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from annotation.errors import UserError
 from annotation.files import write_whole
+from annotation.processes import began
 from annotation.types import Frozen
 from serving.client import Client
 from training.hardware import Hardware, dtype_for
@@ -233,7 +234,7 @@ class Engine:
                 )
             record = Record(
                 pid=child.pid,
-                created=psutil.Process(child.pid).create_time(),
+                created=began(child.pid),
                 port=port,
                 fingerprint=self.config.fingerprint,
                 started=time.time(),
@@ -262,7 +263,7 @@ class Engine:
             return  # the number is somebody else's by now, and so is the session
         for process in psutil.process_iter(["pid"]):
             try:
-                if os.getsid(process.pid) == record.pid and process.create_time() >= record.created - 1:
+                if os.getsid(process.pid) == record.pid and began(process.pid) >= record.created - 1:
                     process.kill()
             except (psutil.NoSuchProcess, ProcessLookupError, PermissionError):
                 continue
@@ -482,7 +483,7 @@ class Watcher:
 def _alive(record: Record) -> bool:
     try:
         process = psutil.Process(record.pid)
-        return abs(process.create_time() - record.created) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return abs(began(record.pid) - record.created) < 1 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import psutil
 
+from annotation.processes import began
+
 
 def stop_tree(pid: int, created: float | None = None, patience: float = 10.0) -> None:
     """Ask process `pid` and all it started to end, and kill what is left after `patience` seconds.
@@ -52,7 +54,7 @@ def undisturbed() -> Iterator[None]:
 
 def _is_another(pid: int, created: float | None) -> bool:
     try:
-        return created is not None and abs(psutil.Process(pid).create_time() - created) >= 1
+        return created is not None and abs(began(pid) - created) >= 1
     except psutil.NoSuchProcess:
         return False
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from annotation.errors import UserError
 from annotation.files import sync, write_whole
+from annotation.processes import began
 from annotation.types import Frozen, utc_now
 from training.types import OVER, Metric, RunState, SftConfig
 
@@ -29,7 +30,7 @@ class Process(Frozen):
 
     pid: int
     created: float
-    """Seconds since the epoch, as the system tells it."""
+    """Seconds since the machine started: the clock may be set meanwhile."""
 
 
 class RunDir:
@@ -118,14 +119,14 @@ class RunDir:
             return False
         try:
             process = psutil.Process(kept.pid)
-            return abs(process.create_time() - kept.created) < 1 and process.status() != psutil.STATUS_ZOMBIE
+            return abs(began(kept.pid) - kept.created) < 1 and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
     def keep_process(self, pid: int) -> None:
         """Remember which process is the trainer."""
         try:
-            created = psutil.Process(pid).create_time()
+            created = began(pid)
         except psutil.NoSuchProcess:  # over before we looked; its state file tells how
             return
         write_whole(self.process, Process(pid=pid, created=created).model_dump_json())

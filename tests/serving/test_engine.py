@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from annotation.errors import UserError
+from annotation.processes import began
 from serving import engine as engine_module
 from serving.engine import Attached, Engine, EngineConfig, EngineStatus, Record, Watcher, argv, environment
 from training.hardware import GIB, Gpu, Hardware
@@ -156,7 +157,7 @@ def sleeper() -> Iterator[psutil.Process]:
 def recorded(home: Path, process: psutil.Process, created: float | None = None, ago: float = 1.0) -> Record:
     record = Record(
         pid=process.pid,
-        created=process.create_time() if created is None else created,
+        created=began(process.pid) if created is None else created,
         port=1,  # nothing listens there
         fingerprint=CONFIG.fingerprint,
         started=time.time() - ago,
@@ -187,7 +188,7 @@ def test_a_running_engine_is_adopted_by_a_new_studio_with_the_same_settings(
 def test_a_number_that_went_to_somebody_else_is_neither_adopted_nor_stopped(
     tmp_path: Path, sleeper: psutil.Process
 ) -> None:
-    recorded(tmp_path, sleeper, created=sleeper.create_time() - 1000)
+    recorded(tmp_path, sleeper, created=began(sleeper.pid) - 1000)
     engine = Engine(CONFIG, tmp_path, OLD_CPU)
     assert not engine.adopt()
     engine.stop()

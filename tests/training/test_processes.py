@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from annotation.processes import began
 from training.processes import family, stop_tree, undisturbed
 
 PARENT = """
@@ -48,14 +49,14 @@ def gone(pid: int, seconds: float = 5.0) -> bool:
 
 def test_a_child_that_does_not_listen_is_killed() -> None:
     started, child = parent()
-    stop_tree(started.pid, psutil.Process(started.pid).create_time(), patience=0.3)
+    stop_tree(started.pid, began(started.pid), patience=0.3)
     assert gone(child)
     close(started)
 
 
 def test_children_that_outlive_a_killed_parent_are_found_by_their_session() -> None:
     started, child = parent()
-    created = psutil.Process(started.pid).create_time()
+    created = began(started.pid)
     started.kill()
     close(started)
     assert child in {process.pid for process in family(started.pid)}
@@ -65,7 +66,7 @@ def test_children_that_outlive_a_killed_parent_are_found_by_their_session() -> N
 
 def test_another_process_under_the_same_number_is_left_alone() -> None:
     started, child = parent()
-    stop_tree(started.pid, psutil.Process(started.pid).create_time() - 50, patience=0.3)
+    stop_tree(started.pid, began(started.pid) - 50, patience=0.3)
     assert started.poll() is None
     stop_tree(started.pid, patience=0.3)
     assert gone(child)

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from annotation.errors import UserError
+from annotation.processes import began
 from annotation.types import utc_now
 from training.rundir import Process, RunDir
 from training.types import Metric, RunState, SftConfig
@@ -87,7 +87,7 @@ def test_a_dead_process_without_an_end_has_failed_and_says_where_it_can_go_on(ru
 
 
 def test_a_number_given_to_another_process_is_not_the_trainer(run: RunDir) -> None:
-    started = psutil.Process().create_time()
+    started = began(os.getpid())
     run.process.write_text(Process(pid=os.getpid(), created=started - 100).model_dump_json())
     run.write_state(RunState(status="running"))
     assert not run.alive()
