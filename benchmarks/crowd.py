@@ -51,7 +51,7 @@ def crowd(store: Store, url: str, folder: Path, seconds: float, name: str) -> Ro
     time.sleep(60 * SETTINGS.lease_minutes + 0.5)
     store.tasks.free_expired()
     found = faults(store, folder)
-    saved = sum(1 for file in folder.glob("*.acks") for _ in file.open())
+    saved = sum(len(file.read_text().splitlines()) for file in folder.glob("*.acks"))
     said = ", ".join(f"{number} {what}" for what, number in found.items())
     worst = sum(found.values())
     what = f"{PROCESSES * THREADS} reviewers, {seconds:.0f} s, killed half-way, {name}"
@@ -84,7 +84,7 @@ def run(url: str, folder: Path, seconds: float, kill: bool) -> None:
 
 def faults(store: Store, folder: Path) -> dict[str, int]:
     """What went wrong, by kind."""
-    said = [line.strip() for file in folder.glob("*.acks") for line in file.open()]
+    said = [line for file in folder.glob("*.acks") for line in file.read_text().splitlines()]
     with store.engine.connect() as db:
         kept = Counter(db.scalars(sa.select(acts.c.id).where(acts.c.kind == "review")))
         judged = Counter(

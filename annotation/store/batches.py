@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
@@ -107,20 +108,23 @@ class Batches(Part):
             if row["undone_at"]:
                 raise Conflict("That change was taken back already.")
             db.execute(batches.update().where(batches.c.id == batch_id).values(undone_by=person, undone_at=utc_now()))
-            before = batch_items.alias()
+            change = Change.model_validate(row["body"]["change"])
             ours = sa.select(batch_items.c.reply_id).where(batch_items.c.batch_id == batch_id)
-            values = {
-                name: sa.select(before.c[name])
-                .where(before.c.batch_id == batch_id, before.c.reply_id == tasks.c.reply_id)
+            still = _as_left(change, batch_id, row["made_at"])
+            if change.set_aside:
+                _add_acts(db, batch_id, "restore", person, still)
+            before: dict[str, Any] = {
+                name: sa.select(batch_items.c[name])
+                .where(batch_items.c.batch_id == batch_id, batch_items.c.reply_id == tasks.c.reply_id)
                 .scalar_subquery()
-                for name in CHANGED
+                for name in _values(change)
             }
-            changed = tasks.update().where(tasks.c.reply_id.in_(ours), tasks.c.state.in_(("open", "skipped", "full")))
-            back = db.execute(changed.values(values)).rowcount
-            if row["body"]["change"].get("set_aside"):
-                _add_acts(db, batch_id, "restore", person)
+            if change.set_aside:  # who holds it now, and so whether it is full, is worked out below
+                before["state"] = sa.case((before["state"] == "skipped", "skipped"), else_="open")
+            back = db.execute(tasks.update().where(tasks.c.reply_id.in_(ours), still).values(before)).rowcount
             _lead_back(db, ours)
-            _refresh_begun(db, ours)
+            if change.set_aside or change.overlap is not None:
+                _refresh_begun(db, ours)
         return back
 
     def recent(self, limit: int = 10) -> list[Batch]:
@@ -149,7 +153,24 @@ def _values(change: Change) -> dict[str, Any]:
     return values
 
 
-def _add_acts(db: sa.Connection, batch_id: str, kind: str, person: str) -> None:
+def _as_left(change: Change, batch_id: str, made_at: datetime) -> sa.ColumnElement[bool]:
+    """Replies that are still as this change left them, and that nobody has finished since."""
+    kinds = ("skip", "restore") if change.set_aside else ("review",)
+    since = sa.exists().where(
+        acts.c.reply_id == tasks.c.reply_id,
+        acts.c.kind.in_(kinds),
+        acts.c.made_at > made_at,
+        ~acts.c.id.startswith(batch_id),
+    )
+    same = [tasks.c[name] == value for name, value in _values(change).items()]
+    waiting = tasks.c.state.in_(("open", "full", "skipped"))
+    untouched = sa.and_(waiting, ~since) if change.set_aside else sa.or_(waiting, ~since)
+    return sa.and_(tasks.c.state != "gold", untouched, *same)
+
+
+def _add_acts(
+    db: sa.Connection, batch_id: str, kind: str, person: str, where: sa.ColumnElement[bool] | None = None
+) -> None:
     """One act a reply of the batch: where a reply stands must follow from its history alone."""
     body = sa.literal({"text": "with many others"}, acts.c.body.type)
     columns = {
@@ -163,6 +184,7 @@ def _add_acts(db: sa.Connection, batch_id: str, kind: str, person: str) -> None:
     }
     source = sa.select(*columns.values()).join(batch_items, batch_items.c.reply_id == tasks.c.reply_id)
     source = source.where(batch_items.c.batch_id == batch_id, batch_items.c.state != "skipped")
+    source = source if where is None else source.where(where)
     db.execute(acts.insert().from_select(list(columns), source))
 
 

@@ -70,7 +70,8 @@ HELD = (
     )
     .order_by(leases.c.seq)
     .limit(AT_ONCE)
-    .with_for_update(of=leases, skip_locked=True)
+    # Both rows, or neither: whoever saves has locked the reply's and asks for the hold's after it.
+    .with_for_update(of=[tasks, leases], skip_locked=True)
 )
 RENEW = (
     leases.update()

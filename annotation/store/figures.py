@@ -45,6 +45,7 @@ class Figures(Part):
                 judgements.c.clause_ids,
                 judgements.c.seconds,
                 sa.func.length(turns.c.text),
+                replaced_too=True,  # by what counts: somebody who settled a reply has judged it for themselves before
             )
             .join(turns, turns.c.id == judgements.c.reply_id)
             .where(judgements.c.question == question, judgements.c.route.in_(routes))
@@ -76,6 +77,7 @@ class Figures(Part):
                 judgements.c.question == question,
                 judgements.c.route == "queue",
                 again.c.route == "repeat",
+                judgements.c.act_id.not_in(_undone()),
                 again.c.act_id.not_in(_undone()),
             )
             .order_by(judgements.c.seq.desc(), again.c.seq)  # the first answer against the newest repeat
@@ -147,8 +149,10 @@ def _undone() -> sa.Select[Any]:
     return sa.select(acts.c.body["undoes"].as_string()).where(acts.c.kind == "undo")
 
 
-def _standing(*columns: Any) -> sa.Select[Any]:
-    """Answers that were not taken back nor replaced by their author, and whose question was not asked anew since."""
+def _standing(*columns: Any, replaced_too: bool = False) -> sa.Select[Any]:
+    """Answers that were not taken back, nor (without `replaced_too`) replaced by their author, and whose question was
+    not asked anew since.
+    """
     asked = acts.alias()
     given = acts.alias()
     anew = (
@@ -177,5 +181,5 @@ def _standing(*columns: Any) -> sa.Select[Any]:
     return (
         sa.select(*columns)
         .join(given, given.c.id == judgements.c.act_id)
-        .where(judgements.c.act_id.not_in(_undone()), ~anew, ~replaced)
+        .where(judgements.c.act_id.not_in(_undone()), ~anew, *(() if replaced_too else (~replaced,)))
     )

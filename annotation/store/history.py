@@ -77,11 +77,21 @@ def write_row(db: sa.Connection, reply_id: str, overlap: int, gold: bool, said: 
     db.execute(tasks.update().where(tasks.c.reply_id == reply_id).values(vars(now)))
 
 
+def lock(db: sa.Connection, reply_ids: Sequence[str]) -> None:
+    """Keep everybody else on PostgreSQL from changing where these replies stand; always in one order, so that two of
+    these at once can't wait for each other. A reply is locked before the holds on it.
+    """
+    rows = sa.select(tasks.c.reply_id).where(tasks.c.reply_id.in_(reply_ids)).order_by(tasks.c.reply_id)
+    if db.dialect.name == "postgresql":  # SQLite has one writer at a time anyway
+        db.execute(rows.with_for_update()).all()
+
+
 def refresh(db: sa.Connection, reply_ids: Sequence[str]) -> None:
     """Work out the queue's rows of these replies anew, from their acts and the holds on them.
 
     Whoever has gone past one of them that is open (again) is led back to it.
     """
+    lock(db, reply_ids)  # before the acts are read: one that is just being saved must not be overlooked
     histories = acts_of(db, reply_ids)
     held_query = (
         sa.select(leases.c.reply_id, sa.func.count())

@@ -78,12 +78,13 @@ class People(Part):
         """
         given = {"role": role, "skills": list(skills) if skills is not None else None, "active": active}
         values = {key: value for key, value in given.items() if value is not None}
+        admins = sa.select(people.c.name).where(people.c.role == "admin", people.c.active).order_by(people.c.name)
         with self._writer.begin() as db:
+            before = db.scalars(admins.with_for_update()).all()  # locked: two admins could close each other's account
             changed = db.execute(people.update().where(people.c.name == name).values(values or {"name": name}))
             if not changed.rowcount:
                 raise NotFound(f"Nobody here is called '{name}'.")
-            admins = sa.select(sa.func.count()).where(people.c.role == "admin", people.c.active)
-            if not db.scalar(admins):
+            if name in before and not db.scalars(admins).all():
                 raise Conflict(f"{name} is the last admin.", "At least one.", "Make somebody else an admin first.")
             if active is False:
                 db.execute(sessions.delete().where(sessions.c.person == name))
@@ -127,7 +128,8 @@ class People(Part):
 
     def _count_failure(self, name: str) -> None:
         with self._writer.begin() as db:
-            failures = (db.scalar(sa.select(people.c.failures).where(people.c.name == name)) or 0) + 1
+            so_far = sa.select(people.c.failures).where(people.c.name == name).with_for_update()
+            failures = (db.scalar(so_far) or 0) + 1
             locked = utc_now() + LOCKED if failures >= TRIES else None
             values = {"failures": 0 if locked else failures, "locked_until": locked}
             db.execute(people.update().where(people.c.name == name).values(values))
@@ -166,7 +168,8 @@ class People(Part):
         """Whose sign-in link this is; it does not work a second time. Raises WrongPassword."""
         with self._writer.begin() as db:
             this = sessions.c.token_sha256 == _sha256(token), sessions.c.kind == "link"
-            name = db.scalar(sa.select(sessions.c.person).where(*this, sessions.c.expires_at > utc_now()))
+            theirs = sa.select(sessions.c.person).join(people, people.c.name == sessions.c.person)
+            name = db.scalar(theirs.where(*this, sessions.c.expires_at > utc_now(), people.c.active))
             if name is None or not db.execute(sessions.delete().where(*this)).rowcount:
                 raise WrongPassword(
                     "This sign-in link was used before, or is too old.",

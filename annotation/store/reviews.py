@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field
 
 from annotation.acts import Act, ActBody, ActKind, Standing, replay
 from annotation.errors import Conflict, NotFound, UserError
-from annotation.store.history import acts_of, add_act, refresh, write_row
+from annotation.store.history import acts_of, add_act, lock, refresh, write_row
 from annotation.store.part import Part, new_id
 from annotation.store.tables import acts, leases, reactions, tasks, turns
 from annotation.types import (
@@ -29,6 +29,8 @@ from annotation.types import (
 
 Thumb = Literal["up", "down", "none"]
 CHUNK = 500
+OF_BATCH = "-skip-"
+"""In the ids of skips that a change of many replies at once made; it is taken back as a whole."""
 NOTE_LIMIT = 5_000
 """Longest note or comment, in characters."""
 
@@ -126,6 +128,8 @@ class Reviews(Part):
         with self._writer.begin() as db:
             _task(db, reply_id)
             if db.scalar(sa.select(acts.c.id).where(acts.c.id == act.id)) is None:
+                if kind in ("skip", "pass"):
+                    _hold(db, act.id, reply_id, person)
                 add_act(db, act)
                 if kind in ("skip", "pass"):
                     _close_hold(db, act.id, "passed" if kind == "pass" else "done")
@@ -144,6 +148,7 @@ class Reviews(Part):
         newest = (
             sa.select(acts.c.id, acts.c.reply_id)
             .where(acts.c.person == person, acts.c.kind.in_(("review", "skip", "pass")), acts.c.id.not_in(taken_back))
+            .where(~acts.c.id.contains(OF_BATCH))
             .order_by(acts.c.seq.desc())
             .limit(1)
         )
@@ -151,6 +156,7 @@ class Reviews(Part):
             row = db.execute(newest).first()
             if row is None:
                 return None
+            lock(db, [row.reply_id])
             undone = next(act for act in acts_of(db, [row.reply_id])[row.reply_id] if act.id == row.id)
             add_act(
                 db,
@@ -174,6 +180,7 @@ class Reviews(Part):
         for start in range(0, len(reply_ids), CHUNK):
             some = reply_ids[start : start + CHUNK]
             with self._writer.begin() as db:
+                lock(db, some)
                 for reply_id in some:
                     add_act(
                         db,
@@ -210,6 +217,7 @@ class Reviews(Part):
         for start in range(0, len(skipped), CHUNK):
             some = skipped[start : start + CHUNK]
             with self._writer.begin() as db:
+                lock(db, some)
                 for reply_id in some:
                     add_act(
                         db,
@@ -222,11 +230,9 @@ class Reviews(Part):
                             made_at=utc_now(),
                         ),
                     )
-                db.execute(
-                    leases.update()
-                    .where(leases.c.reply_id.in_(some), leases.c.state == "done")
-                    .values(state="released")
-                )
+                # Whoever skipped one may meet it again; whoever has judged it has not to.
+                skips = sa.select(acts.c.id).where(acts.c.reply_id.in_(some), acts.c.kind == "skip")
+                db.execute(leases.update().where(leases.c.id.in_(skips)).values(state="released"))
                 refresh(db, some)
         return len(skipped)
 
@@ -272,6 +278,7 @@ class Reviews(Part):
     def last_of(self, person: str) -> str | None:
         """Id of the reply this person reviewed or skipped last."""
         query = sa.select(acts.c.reply_id).where(acts.c.person == person, acts.c.kind.in_(("review", "skip", "pass")))
+        query = query.where(~acts.c.id.contains(OF_BATCH))
         with self._engine.connect() as db:
             return db.scalar(query.order_by(acts.c.seq.desc()).limit(1))
 
@@ -281,14 +288,25 @@ def _save(db: sa.Connection, act: ReviewAct) -> bool:
     task = _task(db, act.reply_id)
     before = acts_of(db, [act.reply_id]).get(act.reply_id, [])
     if (kept := next((one for one in before if one.id == act.act_id), None)) is not None:
-        return _same_again(act, kept)
+        return _same_again(act, kept, task.text, before)
     corrected = _corrects(act, task.text, before)
     _check(act, task.text, corrected)
-    route = _end_hold(db, act, task.state)
+    route = _end_hold(db, act, task.state, before)
     made = _as_act(act, task.text if corrected else None, route)
     add_act(db, made)
     write_row(db, act.reply_id, task.overlap, task.state == "gold", [*before, made])
     return True
+
+
+def _hold(db: sa.Connection, act_id: str, reply_id: str, person: str) -> Any:
+    """`state` and `route` of the hold that this act ends, None if it was never taken. Raises Conflict if it is not this
+    person's, or is of another reply.
+    """
+    query = sa.select(leases.c.state, leases.c.route, leases.c.reply_id, leases.c.person)
+    hold = db.execute(query.where(leases.c.id == act_id).with_for_update()).first()
+    if hold is not None and (hold.reply_id, hold.person) != (reply_id, person):
+        raise Conflict("This form belongs to another reply, or to somebody else.", do="Load the page again.")
+    return hold
 
 
 def _task(db: sa.Connection, reply_id: str) -> Any:
@@ -305,24 +323,33 @@ def _task(db: sa.Connection, reply_id: str) -> Any:
 def _corrects(act: ReviewAct, text: str, before: Sequence[Act]) -> bool:
     """Whether the act changes the reply, and not just as this person's newest correction did."""
     after = (act.correction or "").strip()
-    mine = [one.correction.after for one in before if one.correction and one.correction.author == act.reviewer]
+    undone = {one.body.undoes for one in before}
+    standing = (one.correction for one in before if one.correction and one.id not in undone)
+    mine = [correction.after for correction in standing if correction.author == act.reviewer]
     return after not in ("", text.strip()) and (not mine or after != mine[-1].strip() or act.origin != "review")
 
 
-def _same_again(act: ReviewAct, before: Act) -> bool:
-    """False if what was kept under this id says the same. Raises SavedElsewhere if it does not."""
-    said = {one.question: (one.value, one.clause_ids, one.note) for one in before.judgements}
-    again = {one.question: (one.value, one.clause_ids, one.note) for one in act.verdicts}
-    text = before.correction.after if before.correction else None
-    unchanged = act.correction is None or text == act.correction.strip() or text is None
-    if before.kind == "review" and said == again and unchanged:
+def _same_again(act: ReviewAct, kept: Act, text: str, history: Sequence[Act]) -> bool:
+    """False if what was kept under this id says the same, and still stands. Raises SavedElsewhere if not."""
+    said = {one.question: _answer(one) for one in kept.judgements}
+    again = {one.question: _answer(one) for one in act.verdicts}
+    after = act.correction.strip() if act.correction and _corrects(act, text, history[: history.index(kept)]) else None
+    unchanged = act.correction is None or after == (kept.correction.after if kept.correction else None)
+    undone = any(one.body.undoes == kept.id for one in history)
+    if kept.kind == "review" and said == again and unchanged and act.ranking == kept.body.ranking and not undone:
         return False
+    what = f"{'saved' if kept.kind == 'review' else 'skipped'} from another tab at {kept.made_at:%H:%M} UTC"
     raise SavedElsewhere(
-        f"This reply was {'saved' if before.kind == 'review' else 'skipped'} from another tab at "
-        f"{before.made_at:%H:%M} UTC, with other answers.",
+        f"What you said here was {what}, and taken back since."
+        if undone
+        else f"This reply was {what}, with other answers.",
         "One answer at a time.",
         "What you entered is still here. Save once more to keep it as your newer answer.",
     )
+
+
+def _answer(one: Judgement | Verdict) -> tuple[object, ...]:
+    return one.value, one.clause_ids, one.severity, one.kind, one.spans, one.note
 
 
 def _check(act: ReviewAct, text: str, corrected: bool) -> None:
@@ -343,25 +370,30 @@ def _check(act: ReviewAct, text: str, corrected: bool) -> None:
             )
 
 
-def _end_hold(db: sa.Connection, act: ReviewAct, state: str) -> Route:
+def _end_hold(db: sa.Connection, act: ReviewAct, state: str, before: Sequence[Act]) -> Route:
     """End the hold of this act, or put one behind it that was never taken, so that nobody is dealt this reply twice.
 
-    `state` is where the reply stands. Raises HoldLost if the hold ran out and all places are taken.
+    `state` is where the reply stands. Raises HoldLost if the hold ran out and all places are taken by others.
     """
-    hold = db.execute(sa.select(leases.c.state, leases.c.route).where(leases.c.id == act.act_id)).first()
+    hold = _hold(db, act.act_id, act.reply_id, act.reviewer)
     if hold is None:
         row = {"id": act.act_id, "reply_id": act.reply_id, "person": act.reviewer, "route": act.route}
         db.execute(leases.insert().values(row | {"state": "done", "made_at": utc_now(), "expires_at": utc_now()}))
         return act.route
-    lost = hold.state != "held" and hold.route in ("queue", "search") and state != "open"
+    lost = hold.state != "held" and hold.route in ("queue", "search")
+    if lost:  # unless the place that is taken is their own: one they were dealt again since, or have judged in
+        ours = leases.c.reply_id == act.reply_id, leases.c.person == act.reviewer, leases.c.state == "held"
+        again = leases.update().where(*ours, leases.c.route.in_(("queue", "search"))).values(state="done")
+        seated = db.execute(again).rowcount or act.reviewer in replay(before).done_by
+        lost = state != "open" and not seated
     if lost and act.route != "late":
         raise HoldLost(
             "Your hold on this reply ran out while it was open, and somebody else has it now.",
             "",
             "What you wrote is still here. Keep it as an extra opinion, or copy it.",
         )
-    db.execute(leases.update().where(leases.c.id == act.act_id).values(state="done"))
     route: Route = "late" if act.route == "late" else hold.route
+    db.execute(leases.update().where(leases.c.id == act.act_id).values(state="done", route=route))
     return route
 
 

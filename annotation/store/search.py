@@ -148,25 +148,24 @@ class Search(Part):
         if wanted.question or wanted.value or wanted.clause or wanted.reviewer:
             found.append(tasks.c.reply_id.in_(_judged(wanted)))
         if wanted.text.strip():
-            found.append(turns.c.conversation_id.in_(self._with_words(wanted.text)))
+            found += [turns.c.conversation_id.in_(self._with_word(word)) for word in words_of(wanted.text)]
         return found
 
-    def _with_words(self, text: str) -> sa.Select[Any]:
-        words = words_of(text)
+    def _with_word(self, word: str) -> sa.Select[Any]:
+        """The conversations that have it in one of their turns."""
         if self._engine.dialect.name == "sqlite":
-            match = " ".join(_fts5(word) for word in words)
-            hits = sa.text("SELECT rowid FROM turns_text WHERE turns_text MATCH :match").bindparams(match=match)
+            hits = sa.text("SELECT rowid FROM turns_text WHERE turns_text MATCH :match")
+            hits = hits.bindparams(sa.bindparam("match", _fts5(word), unique=True))
             return sa.select(turns.c.conversation_id).where(
                 turns.c.seq.in_(hits.columns(sa.column("rowid", sa.Integer)))
             )
-        vector = sa.func.to_tsvector(
-            sa.literal_column("'simple'"),
-            sa.func.left(turns.c.text, sa.literal_column(str(INDEXED_CHARACTERS))),
-        )
-        query = " & ".join(_tsquery(word) for word in words)
-        return sa.select(turns.c.conversation_id).where(
-            vector.op("@@")(sa.func.to_tsquery(sa.literal_column("'simple'"), query))
-        )
+        simple: sa.ColumnElement[str] = sa.literal_column("'simple'")
+        vector = sa.func.to_tsvector(simple, sa.func.left(turns.c.text, sa.literal_column(str(INDEXED_CHARACTERS))))
+        if word.endswith("*"):
+            query = sa.func.to_tsquery(simple, _beginning(word))
+        else:  # cut into words by the same rules as the text was: 9.99, ana@shop.example
+            query = sa.func.phraseto_tsquery(simple, word)
+        return sa.select(turns.c.conversation_id).where(vector.op("@@")(query))
 
     # Views
 
@@ -199,6 +198,7 @@ class Search(Part):
 
 def words_of(text: str) -> list[str]:
     """The words and "phrases in quotes" to look for; a trailing * stays with its word. Raises UserError for none."""
+    text = text.replace("\0", " ")  # neither database takes it
     found = [
         (phrase or word).strip() + ("*" if word.endswith("*") else "")
         for phrase, word in re.findall(r'"([^"]*)"|([^\s"]+)', text)
@@ -215,14 +215,10 @@ def _fts5(word: str) -> str:
     return '"' + word.rstrip("*").replace('"', '""') + '"' + star
 
 
-def _tsquery(word: str) -> str:
-    star = ":*" if word.endswith("*") else ""
-    parts = re.findall(r"\w+", word)
-    return (
-        "("
-        + " <-> ".join(f"'{part}'{star if number == len(parts) - 1 else ''}" for number, part in enumerate(parts))
-        + ")"
-    )
+def _beginning(word: str) -> str:
+    """The words of a phrase for to_tsquery, the last one's beginning only; quoted, so that nothing is an operator."""
+    parts = [f"'{part}'" for part in re.sub(r"['\\]", " ", word.rstrip("*")).split()]
+    return " <-> ".join(parts) + ":*"
 
 
 def _in_state(state: str) -> sa.ColumnElement[bool]:
@@ -240,5 +236,6 @@ def _judged(wanted: Filter) -> sa.Select[Any]:
         if given := getattr(wanted, name):
             query = query.where(judgements.c[name] == given)
     if wanted.clause:
-        query = query.where(sa.cast(judgements.c.clause_ids, sa.Text).like(f'%"{wanted.clause}"%'))
+        cited = sa.cast(judgements.c.clause_ids, sa.Text)
+        query = query.where(cited.contains(f'"{wanted.clause}"', autoescape=True))
     return query

@@ -25,10 +25,12 @@ from annotation.store.dealing import (
     settings_of,
     turn_of,
 )
-from annotation.store.history import refresh
+from annotation.store.history import lock, refresh
 from annotation.store.part import Part
 from annotation.store.tables import golds, leases, queues, tasks
 from annotation.types import Frozen, Question, Route, Value, utc_now
+
+NOT_DONE = ("open", "full", "skipped")
 
 
 class Gold(Frozen):
@@ -59,7 +61,7 @@ class Tasks(Part):
     def change_settings(self, settings: QueueSettings, author: str) -> None:
         """Keep new settings; replies not yet done get the new overlap."""
         row = {"name": settings.name, "body": settings.model_dump(), "author": author, "made_at": utc_now()}
-        waiting = sa.select(tasks.c.reply_id).where(tasks.c.queue == settings.name, tasks.c.state.in_(("open", "full")))
+        waiting = sa.select(tasks.c.reply_id).where(tasks.c.queue == settings.name, tasks.c.state.in_(NOT_DONE))
         with self._writer.begin() as db:
             db.execute(queues.insert().values(row))
             if settings.second_share == 0:
@@ -84,6 +86,8 @@ class Tasks(Part):
         are freed on the way.
         """
         with self._writer.begin() as db:
+            if db.dialect.name == "postgresql":  # one tab after the other: two at once would be dealt the same reply
+                db.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(person.name))))
             if (held := held_by(db, person.name, settings, exclude)) is not None:
                 return held
             dice = settings.gold_share or settings.repeat_share
@@ -105,8 +109,9 @@ class Tasks(Part):
 
         With `adjudicate`, to settle a difference, whatever its state. Raises NotFound and Conflict.
         """
-        with self._writer.begin() as db:
+        with self._writer.begin() as db:  # on its own: nobody is made to wait for what it locks while this waits
             free_expired(db)
+        with self._writer.begin() as db:
             task = db.execute(sa.select(tasks).where(tasks.c.reply_id == reply_id).with_for_update()).first()
             if task is None:
                 raise NotFound(f"There is no reply {reply_id} to judge.", do="Open another one.")
@@ -120,7 +125,8 @@ class Tasks(Part):
             route: Route = "adjudication" if adjudicate else "search"
             if not adjudicate:
                 done = db.execute(mine.where(leases.c.state == "done").order_by(leases.c.seq.desc())).first()
-                route = route_of_claim(task, person, done)
+                settled = done is not None and done.route == "adjudication" and task.state != "gold"
+                route = "adjudication" if settled else route_of_claim(task, person, done)
             made = hold(db, reply_id, person.name, route, settings)
             refresh(db, [reply_id])
             return made
@@ -132,7 +138,11 @@ class Tasks(Part):
         if route not in ("gold", "repeat"):
             return self.claim_one(person, reply_id, adjudicate=route == "adjudication")
         with self._writer.begin() as db:
+            lock(db, [reply_id])
             queue = db.scalar(sa.select(tasks.c.queue).where(tasks.c.reply_id == reply_id))
+            mine = leases.c.reply_id == reply_id, leases.c.person == person.name, leases.c.state == "held"
+            if (held := db.execute(sa.select(leases).where(*mine)).first()) is not None:
+                return renewed(db, held, settings_of(db, queue or MAIN))
             return hold(db, reply_id, person.name, route, settings_of(db, queue or MAIN))
 
     def renew(self, person: str, hold_id: str) -> bool:
@@ -154,6 +164,7 @@ class Tasks(Part):
             theirs = leases.c.id == hold_id, leases.c.person == person, leases.c.state == "held"
             reply_id = db.scalar(sa.select(leases.c.reply_id).where(*theirs))
             if reply_id:
+                lock(db, [reply_id])
                 db.execute(leases.update().where(*theirs).values(state="released"))
                 refresh(db, [reply_id])
 
@@ -222,6 +233,8 @@ class Tasks(Part):
                 raise NotFound(f"There is no reply {reply_id} to judge.")
             db.execute(golds.delete().where(golds.c.reply_id == reply_id))
             db.execute(golds.insert().values(row))
+            held = leases.c.reply_id == reply_id, leases.c.state == "held", leases.c.route.in_(("queue", "search"))
+            db.execute(leases.update().where(*held).values(route="gold"))
 
     def unset_gold(self, reply_id: str) -> None:
         """Make a hidden check an ordinary reply again."""
