@@ -18,6 +18,7 @@ from annotation.store.batches import Change
 from annotation.store.search import Filter
 from annotation.types import Charter, Clause, Message, Sampling
 from studio.services import Services, open_services
+from studio.services.argilla import ArgillaService
 from studio.services.review import ReviewForm
 from studio.settings import Settings
 
@@ -190,7 +191,7 @@ def public() -> list[str]:
     return [
         f"{service}.{name}"
         for service, kind in named
-        if service not in ("settings", "store", "serving", "who")
+        if service not in ("settings", "store", "serving", "argilla", "who")
         for name, member in inspect.getmembers(kind)
         if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property))
     ]
@@ -223,6 +224,36 @@ def test_adapters_are_loaded_by_curators(world: World, method: str) -> None:
         with pytest.raises(UserError) as refused:
             getattr(world.services.serving, method)("no-adapter", who)
         assert isinstance(refused.value, Forbidden) is not who.may("curate")
+
+
+ARGILLA: dict[str, tuple[Permission, tuple[str, ...]]] = {
+    "up": ("manage", ()),
+    "attach": ("manage", ("http://127.0.0.1:1", "key")),
+    "down": ("manage", ()),
+    "leave": ("manage", ()),
+    "passwords": ("manage", ()),
+    "sync": ("curate", ()),
+    "reconcile": ("curate", ()),
+    "retry": ("curate", ()),
+    "sync_soon": ("curate", ()),
+    "cancel": ("curate", ()),
+}
+OF_THE_STUDIO = {"start", "close", "view"}
+"""What the studio itself calls, and what everybody sees on the page."""
+
+
+@pytest.mark.parametrize("method", ARGILLA)
+def test_argilla_is_connected_by_admins_and_synced_by_curators(world: World, method: str) -> None:
+    least, given = ARGILLA[method]
+    for who in (*CLOSED, *(person for person in EVERYBODY if not person.may(least))):
+        with pytest.raises(Forbidden):
+            call = getattr(world.services.argilla, method)
+            call(by=who, **dict(zip(("url", "api_key"), given, strict=False)))
+
+
+def test_nobody_forgot_a_method_of_argilla() -> None:
+    public = {name for name, _ in inspect.getmembers(ArgillaService, inspect.isfunction) if not name.startswith("_")}
+    assert public == {*ARGILLA, *OF_THE_STUDIO}
 
 
 def test_everybody_sets_their_own_password_while_the_account_is_open(world: World) -> None:
