@@ -181,19 +181,7 @@ class Reviews(Part):
             some = reply_ids[start : start + CHUNK]
             with self._writer.begin() as db:
                 lock(db, some)
-                for reply_id in some:
-                    add_act(
-                        db,
-                        Act(
-                            id=new_id(),
-                            reply_id=reply_id,
-                            person=person,
-                            kind="requeue",
-                            route="queue",
-                            made_at=utc_now(),
-                            body=body,
-                        ),
-                    )
+                _add_to_each(db, "requeue", some, person, body)
                 seen = leases.c.reply_id.in_(some), leases.c.state.in_(("done", "passed"))
                 db.execute(leases.update().where(*seen).values(state="released"))
                 refresh(db, some)
@@ -218,18 +206,7 @@ class Reviews(Part):
             some = skipped[start : start + CHUNK]
             with self._writer.begin() as db:
                 lock(db, some)
-                for reply_id in some:
-                    add_act(
-                        db,
-                        Act(
-                            id=new_id(),
-                            reply_id=reply_id,
-                            person=person,
-                            kind="restore",
-                            route="queue",
-                            made_at=utc_now(),
-                        ),
-                    )
+                _add_to_each(db, "restore", some, person, ActBody())
                 # Whoever skipped one may meet it again; whoever has judged it has not to.
                 skips = sa.select(acts.c.id).where(acts.c.reply_id.in_(some), acts.c.kind == "skip")
                 db.execute(leases.update().where(leases.c.id.in_(skips)).values(state="released"))
@@ -307,6 +284,13 @@ def _hold(db: sa.Connection, act_id: str, reply_id: str, person: str) -> Any:
     if hold is not None and (hold.reply_id, hold.person) != (reply_id, person):
         raise Conflict("This form belongs to another reply, or to somebody else.", do="Load the page again.")
     return hold
+
+
+def _add_to_each(db: sa.Connection, kind: ActKind, reply_ids: Sequence[str], person: str, body: ActBody) -> None:
+    """The same act about each of these replies."""
+    for reply_id in reply_ids:
+        act = Act(id=new_id(), reply_id=reply_id, person=person, kind=kind, route="queue", made_at=utc_now(), body=body)
+        add_act(db, act)
 
 
 def _task(db: sa.Connection, reply_id: str) -> Any:
