@@ -122,9 +122,9 @@ class Batches(Part):
             if change.set_aside:  # who holds it now, and so whether it is full, is worked out below
                 before["state"] = sa.case((before["state"] == "skipped", "skipped"), else_="open")
             back = db.execute(tasks.update().where(tasks.c.reply_id.in_(ours), still).values(before)).rowcount
-            _lead_back(db, ours)
             if change.set_aside or change.overlap is not None:
                 _refresh_begun(db, ours)
+            _lead_back(db, ours)
         return back
 
     def recent(self, limit: int = 10) -> list[Batch]:

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime
 
 from annotation.errors import Conflict
 from annotation.people import Person
-from annotation.queue import RANKS, REPEAT_AFTER, QueueSettings, overlap_for, rank_of
+from annotation.queue import RANKS, REPEAT_AFTER, QueueSettings, dealt, overlap_for, rank_of
 from annotation.store.history import holding, refresh
 from annotation.store.part import new_id
 from annotation.store.tables import acts, cursors, deals, golds, leases, queues, tasks
@@ -53,6 +53,26 @@ def new_task(settings: QueueSettings, reply_id: str, position: int, language: st
         "state": "open",
         "stale": False,
     }
+
+
+def claim(db: sa.Connection, person: Person, settings: QueueSettings, exclude: Collection[str]) -> Hold | None:
+    """`Tasks.claim`, within a transaction that writes."""
+    if db.dialect.name == "postgresql":  # one tab after the other: two at once would be dealt the same reply
+        db.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(person.name))))
+    if (held := held_by(db, person.name, settings, exclude)) is not None:
+        return held
+    dice = settings.gold_share or settings.repeat_share
+    kind = dealt(settings, person.name, turn_of(db, person.name)) if dice else "queue"
+    if kind == "gold" and (reply_id := gold_for(db, person.name)):
+        return hold(db, reply_id, person.name, "gold", settings)
+    if kind == "repeat" and (reply_id := repeat_for(db, person.name)):
+        return hold(db, reply_id, person.name, "repeat", settings)
+    reply_id = from_lanes(db, person, settings)
+    if reply_id is None:
+        return None
+    made = hold(db, reply_id, person.name, "queue", settings)
+    db.execute(FULL, {"reply": reply_id})
+    return made
 
 
 # Holds

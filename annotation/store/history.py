@@ -113,7 +113,8 @@ def refresh(db: sa.Connection, reply_ids: Sequence[str]) -> None:
 
 def lead_back(db: sa.Connection, rank: int) -> None:
     """Let everybody who has gone past this rank look from there again."""
-    past = cursors.c.rank >= rank
-    # Locked in one order, so that two of these at once can't wait for each other.
-    db.execute(sa.select(cursors.c.rank).where(past).order_by(*cursors.primary_key).with_for_update())
-    db.execute(cursors.update().where(past).values(rank=rank - 1))
+    if db.dialect.name == "postgresql":
+        # One at a time: it takes other people's cursors, so that two at once, which go on to move their own, could wait
+        # for each other. It comes after the replies are locked.
+        db.execute(sa.select(sa.func.pg_advisory_xact_lock(1, 1)))
+    db.execute(cursors.update().where(cursors.c.rank >= rank).values(rank=rank - 1))

@@ -10,20 +10,15 @@ from pydantic import AwareDatetime
 
 from annotation.errors import NotFound
 from annotation.people import Person
-from annotation.queue import MAIN, QueueSettings, dealt, overlap_for
+from annotation.queue import MAIN, QueueSettings, overlap_for
 from annotation.store.dealing import (
-    FULL,
     Hold,
+    claim,
     free_expired,
-    from_lanes,
-    gold_for,
-    held_by,
     hold,
     renewed,
-    repeat_for,
     route_of_claim,
     settings_of,
-    turn_of,
 )
 from annotation.store.history import lock, refresh
 from annotation.store.part import Part
@@ -86,22 +81,7 @@ class Tasks(Part):
         are freed on the way.
         """
         with self._writer.begin() as db:
-            if db.dialect.name == "postgresql":  # one tab after the other: two at once would be dealt the same reply
-                db.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(person.name))))
-            if (held := held_by(db, person.name, settings, exclude)) is not None:
-                return held
-            dice = settings.gold_share or settings.repeat_share
-            kind = dealt(settings, person.name, turn_of(db, person.name)) if dice else "queue"
-            if kind == "gold" and (reply_id := gold_for(db, person.name)):
-                return hold(db, reply_id, person.name, "gold", settings)
-            if kind == "repeat" and (reply_id := repeat_for(db, person.name)):
-                return hold(db, reply_id, person.name, "repeat", settings)
-            reply_id = from_lanes(db, person, settings)
-            if reply_id is None:
-                return None
-            made = hold(db, reply_id, person.name, "queue", settings)
-            db.execute(FULL, {"reply": reply_id})
-            return made
+            return claim(db, person, settings, exclude)
 
     def claim_one(self, person: Person, reply_id: str, adjudicate: bool = False) -> Hold:
         """Hold one reply that was found by search. The sampling design holds here too: a full reply is not given out

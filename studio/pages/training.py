@@ -114,7 +114,8 @@ class _Gym:
         ]
 
     def start(self, version_id: str | None, preset: str) -> list[Any]:
-        started = self._training.start(version_id, preset)
+        newest = next((version.id for version in self._datasets.all()), None)  # pressed before the list was there
+        started = self._training.start(version_id or newest, preset)
         return [gr.Dropdown(self._runs(), value=started, visible=True), *self.watch(started)]
 
     def cancel(self, run_id: str) -> list[Any]:

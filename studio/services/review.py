@@ -14,6 +14,7 @@ from annotation.queue import MAIN, QueueSettings
 from annotation.store import Store
 from annotation.store.dealing import Hold
 from annotation.store.helpers import Candidate, Suggestion
+from annotation.store.items import Item
 from annotation.store.reviews import NOTE_LIMIT, ReviewAct, Verdict
 from annotation.types import (
     Charter,
@@ -142,15 +143,13 @@ class ReviewService:
     def next(self, queue: str = MAIN, exclude: Collection[str] = ()) -> ReviewItem | None:
         """The next reply for this person, held for them; None when nothing is left. `exclude`: what they have open."""
         self._who.must("judge")
-        settings = self._store.tasks.settings(queue)
-        hold = self._store.tasks.claim(self._who, settings, exclude)
-        return self._item(hold, settings) if hold else None
+        dealt = self._store.items.deal(self._who, queue, exclude)
+        return self._shown(dealt.hold, dealt.item, dealt.settings) if dealt else None
 
     def open(self, reply_id: str) -> ReviewItem:
         """One reply that was found, held for this person. Raises NotFound, Conflict."""
         self._who.must("judge")
-        hold = self._store.tasks.claim_one(self._who, reply_id)
-        return self._item(hold, self._store.tasks.settings(hold.queue), again=True)
+        return self._again(self._store.tasks.claim_one(self._who, reply_id))
 
     def look(self, reply_id: str) -> ReviewItem:
         """One reply to read only, for who may not or need not judge it. Raises NotFound."""
@@ -171,9 +170,13 @@ class ReviewService:
         reply_id = self._store.reviews.last_of(self._who.name)
         return self.open(reply_id) if reply_id else None
 
-    def _item(self, hold: Hold, settings: QueueSettings, again: bool = False) -> ReviewItem:
-        """`again`: this person has asked for it, so they see what they said; what is dealt comes blank."""
+    def _again(self, hold: Hold) -> ReviewItem:
+        """What this person asked for themselves: they see what they said about it."""
         item = self._store.items.get(hold.reply_id)
+        return self._shown(hold, item, self._store.tasks.settings(hold.queue), again=True)
+
+    def _shown(self, hold: Hold, item: Item, settings: QueueSettings, again: bool = False) -> ReviewItem:
+        """What is dealt comes blank, also a repeat; not so what somebody looks at `again`."""
         reply = item.conversation.turns[-1].text
         live = _standing(item.history)
         mine = [act for act in live if act.person == self._who.name and again]
@@ -266,7 +269,7 @@ class ReviewService:
         if undone is None:
             return None
         hold = self._store.tasks.claim_again(self._who, undone.reply_id, undone.route)
-        item = self._item(hold, self._store.tasks.settings(hold.queue))
+        item = self._again(hold)
         answers = {one.question: one for one in undone.judgements}
         text = undone.correction.after if undone.correction else item.text_now
         return item.model_copy(update={"mine": answers, "text_now": text})

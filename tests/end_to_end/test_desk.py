@@ -157,6 +157,30 @@ def test_the_next_reply_is_there_at_once_and_an_empty_save_is_refused(page: Page
     expect(page.locator("#desk-reply")).not_to_have_text(before, timeout=1000)
 
 
+SLOW_SAVES = """() => {
+  const before = window.fetch;
+  window.fetch = async (path, options) => {
+    if (String(path).includes('/desk/save')) await new Promise((resolve) => setTimeout(resolve, 1500));
+    return before(path, options);
+  };
+}"""
+
+
+def test_a_slow_save_does_not_bring_the_same_reply_again(page: Page, studio: Studio) -> None:
+    desk(page, studio)
+    page.wait_for_timeout(800)
+
+    page.evaluate(SLOW_SAVES)
+    seen = []
+    for _ in range(3):
+        seen.append(reply(page))
+        page.keyboard.press("a")
+        page.keyboard.press("Control+Enter")
+        expect(page.locator("#desk-reply")).not_to_have_text(seen[-1])
+    wait_saved(page)
+    assert len({*seen, reply(page)}) == 4
+
+
 def test_what_was_typed_outlives_a_kill_and_a_reload(page: Page, studio: Studio) -> None:
     desk(page, studio)
     shown = reply(page)

@@ -16,7 +16,7 @@ class Desk {
     this.box = box;
     this.item = null;
     this.ahead = []; // replies held for us, next first
-    this.saving = 0;
+    this.leaving = new Set(); // replies whose save or skip is on its way: the server may still count them as ours
     this.queue = new URLSearchParams(location.search).get('queue') || 'main';
   }
 
@@ -43,7 +43,8 @@ class Desk {
   // ---- Getting work
 
   async fetchNext() {
-    const open = [this.item, ...this.ahead].filter(Boolean).map((item) => `&exclude=${item.reply_id}`).join('');
+    const here = [this.item, ...this.ahead].filter(Boolean).map((item) => item.reply_id);
+    const open = [...here, ...this.leaving].map((id) => `&exclude=${id}`).join('');
     return (await get(`next?queue=${encodeURIComponent(this.queue)}${open}`)).item;
   }
 
@@ -328,7 +329,7 @@ class Desk {
     }
     const form = this.filled(item, entered, extra === true);
     this.say('Saving…');
-    this.saving += 1;
+    this.leaving.add(item.reply_id);
     const sent = post('save', form);
     const moved = this.advance().catch((problem) => this.complain(problem));
     try {
@@ -339,7 +340,7 @@ class Desk {
       await moved;
       await this.notSaved(item, form, problem);
     } finally {
-      this.saving -= 1;
+      this.leaving.delete(item.reply_id);
     }
     this.count();
   }
@@ -436,6 +437,7 @@ class Desk {
     const item = this.item;
     const choose = async (body) => {
       open.close();
+      this.leaving.add(item.reply_id);
       const sent = post('skip', { act_id: item.act_id, reply_id: item.reply_id, ...body });
       const moved = this.advance().catch((problem) => this.complain(problem));
       try {
@@ -446,6 +448,8 @@ class Desk {
         await moved;
         this.put(item);
         this.complain(problem);
+      } finally {
+        this.leaving.delete(item.reply_id);
       }
       this.count();
     };
