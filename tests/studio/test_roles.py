@@ -246,8 +246,8 @@ OF_THE_STUDIO = {"start", "close", "view"}
 def test_argilla_is_connected_by_admins_and_synced_by_curators(world: World, method: str) -> None:
     least, given = ARGILLA[method]
     for who in (*CLOSED, *(person for person in EVERYBODY if not person.may(least))):
+        call = getattr(world.services.argilla, method)
         with pytest.raises(Forbidden):
-            call = getattr(world.services.argilla, method)
             call(by=who, **dict(zip(("url", "api_key"), given, strict=False)))
 
 
