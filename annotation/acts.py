@@ -144,7 +144,7 @@ def replay(acts: Sequence[Act]) -> Standing:
         elif act.kind == "requeue":
             _clear(answers, settled, act.body.questions)
             done_by.clear()
-        elif act.kind == "skip":
+        elif act.kind == "skip" and act.route != "late":
             skipped = act.body.text or "no reason given"
         elif act.kind == "restore":
             skipped = None

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from annotation.errors import NotFound
 from annotation.queue import MAIN
 from annotation.store.dealing import new_task, settings_of
+from annotation.store.history import lead_back
 from annotation.store.part import Part, new_id
 from annotation.store.tables import conversations, tasks, turns
 from annotation.types import Conversation, Message, Provenance, Role, Turn, utc_now
@@ -225,6 +226,7 @@ def _add_turns(db: sa.Connection, made: Sequence[Turn], language: str | None) ->
     queued = [new_task(settings, turn.id, places[turn.id], language) for turn in made if _can_be_judged(turn)]
     if queued:
         db.execute(tasks.insert(), queued)
+        lead_back(db, min(places[turn.id] for turn in made))  # somebody may be among what was put last
 
 
 def _can_be_judged(turn: Turn) -> bool:

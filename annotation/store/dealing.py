@@ -63,7 +63,7 @@ def claim(db: sa.Connection, person: Person, settings: QueueSettings, exclude: C
         return held
     dice = settings.gold_share or settings.repeat_share
     kind = dealt(settings, person.name, turn_of(db, person.name)) if dice else "queue"
-    if kind == "gold" and (reply_id := gold_for(db, person.name)):
+    if kind == "gold" and (reply_id := gold_for(db, person, settings.name)):
         return hold(db, reply_id, person.name, "gold", settings)
     if kind == "repeat" and (reply_id := repeat_for(db, person.name)):
         return hold(db, reply_id, person.name, "repeat", settings)
@@ -176,9 +176,20 @@ def turn_of(db: sa.Connection, person: str) -> int:
     return number or 0
 
 
-def gold_for(db: sa.Connection, person: str) -> str | None:
-    met = sa.select(leases.c.reply_id).where(leases.c.person == person)
-    query = sa.select(golds.c.reply_id).where(golds.c.reply_id.not_in(met)).order_by(golds.c.made_at, golds.c.reply_id)
+def gold_for(db: sa.Connection, person: Person, queue: str) -> str | None:
+    """The oldest hidden check of the queue that this person may be dealt and has not met."""
+    met = sa.select(leases.c.reply_id).where(leases.c.person == person.name)
+    query = (
+        sa.select(golds.c.reply_id)
+        .join(tasks, tasks.c.reply_id == golds.c.reply_id)
+        .where(
+            tasks.c.queue == queue,
+            tasks.c.assignee.in_(("", person.name)),
+            tasks.c.skill.in_(("", *person.skills)),
+            golds.c.reply_id.not_in(met),
+        )
+        .order_by(golds.c.made_at, golds.c.reply_id)
+    )
     return db.scalar(query.limit(1))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from annotation.acts import Act, ActBody, project
+from annotation.acts import COUNTED, Act, ActBody, project
 from annotation.store.tables import acts, corrections, cursors, judgements, leases, tasks
 from annotation.types import Correction, Judgement
 
@@ -68,7 +68,14 @@ def places_taken(db: sa.Connection, reply_id: str) -> int:
 
 def holding(which: sa.ColumnElement[bool]) -> tuple[sa.ColumnElement[bool], ...]:
     """What makes a hold take a place, for those of `which`."""
-    return which, leases.c.state == "held", leases.c.route.in_(("queue", "search"))
+    mine = leases.alias()
+    seated = sa.exists().where(  # looking at one's own answer again takes no second place
+        mine.c.reply_id == leases.c.reply_id,
+        mine.c.person == leases.c.person,
+        mine.c.state == "done",
+        mine.c.route.in_(sorted(COUNTED)),
+    )
+    return which, leases.c.state == "held", leases.c.route.in_(("queue", "search")), ~seated
 
 
 def write_row(db: sa.Connection, reply_id: str, overlap: int, gold: bool, said: Sequence[Act]) -> None:
@@ -113,6 +120,8 @@ def refresh(db: sa.Connection, reply_ids: Sequence[str]) -> None:
 
 def lead_back(db: sa.Connection, rank: int) -> None:
     """Let everybody who has gone past this rank look from there again."""
+    if db.scalar(sa.select(cursors.c.rank).where(cursors.c.rank >= rank).limit(1)) is None:
+        return
     if db.dialect.name == "postgresql":
         # One at a time: it takes other people's cursors, so that two at once, which go on to move their own, could wait
         # for each other. It comes after the replies are locked.

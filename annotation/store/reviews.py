@@ -113,7 +113,8 @@ class Reviews(Part):
     ) -> str:
         """Keep an act other than a review; returns its id. The same `act_id` again changes nothing.
 
-        A skip or a pass ends the hold of that id. Raises NotFound for an unknown reply. `made_at` is for what was said
+        A skip or a pass ends the hold of that id; a skip after it ran out, of a reply that others have finished or hold
+        since, is kept and sets nothing aside. Raises NotFound for an unknown reply. `made_at` is for what was said
         elsewhere; None is now.
         """
         act = Act(
@@ -126,10 +127,12 @@ class Reviews(Part):
             body=body,
         )
         with self._writer.begin() as db:
-            _task(db, reply_id)
+            task = _task(db, reply_id)
             if db.scalar(sa.select(acts.c.id).where(acts.c.id == act.id)) is None:
                 if kind in ("skip", "pass"):
-                    _hold(db, act.id, reply_id, person)
+                    hold = _hold(db, act.id, reply_id, person)
+                    late = hold is not None and hold.state == "expired" and task.state not in ("open", "skipped")
+                    act = act.model_copy(update={"route": "late"}) if late else act
                 add_act(db, act)
                 if kind in ("skip", "pass"):
                     _close_hold(db, act.id, "passed" if kind == "pass" else "done")
