@@ -182,6 +182,11 @@ def around(db: sa.Connection, reply_id: str) -> tuple[Conversation, tuple[Turn, 
     row = db.execute(OF_TURN, {"turn": reply_id}).mappings().first()
     if row is None:
         raise NotFound(f"There is no reply {reply_id}.")
+    return along(db, row, reply_id)
+
+
+def along(db: sa.Connection, row: sa.RowMapping, reply_id: str) -> tuple[Conversation, tuple[Turn, ...]]:
+    """`around`, where the conversation's row is at hand."""
     kept = _turns_of(db, row["id"])
     whole = _walk(kept, row["head_id"])
     places = [place for place, turn in enumerate(whole) if turn.id == reply_id]

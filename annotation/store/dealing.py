@@ -67,11 +67,13 @@ def claim(db: sa.Connection, person: Person, settings: QueueSettings, exclude: C
         return hold(db, reply_id, person.name, "gold", settings)
     if kind == "repeat" and (reply_id := repeat_for(db, person.name)):
         return hold(db, reply_id, person.name, "repeat", settings)
-    reply_id = from_lanes(db, person, settings)
-    if reply_id is None:
+    found = from_lanes(db, person, settings)
+    if found is None:
         return None
+    reply_id, places = found
     made = hold(db, reply_id, person.name, "queue", settings)
-    db.execute(FULL, {"reply": reply_id})
+    if places <= 1 or db.dialect.name == "postgresql":  # there, others may have taken places since these were counted
+        db.execute(FULL, {"reply": reply_id})
     return made
 
 
@@ -98,19 +100,16 @@ RENEW = (
     .where(leases.c.id == sa.bindparam("hold"))
     .values(expires_at=sa.bindparam("until", type_=leases.c.expires_at.type))
 )
+TAKEN = (
+    sa.select(sa.func.count())
+    .select_from(leases)
+    .where(*holding(leases.c.reply_id == tasks.c.reply_id))
+    .correlate(tasks)
+    .scalar_subquery()
+)
 FULL = (
     tasks.update()
-    .where(
-        tasks.c.reply_id == sa.bindparam("reply"),
-        tasks.c.state == "open",
-        tasks.c.done
-        + sa.select(sa.func.count())
-        .select_from(leases)
-        .where(*holding(leases.c.reply_id == tasks.c.reply_id))
-        .correlate(tasks)
-        .scalar_subquery()
-        >= tasks.c.overlap,
-    )
+    .where(tasks.c.reply_id == sa.bindparam("reply"), tasks.c.state == "open", tasks.c.done + TAKEN >= tasks.c.overlap)
     .values(state="full")
 )
 """After a new hold: no more of them once every place is taken."""
@@ -216,7 +215,7 @@ def repeat_for(db: sa.Connection, person: str) -> str | None:
 # Lanes
 
 OPEN = (
-    sa.select(tasks.c.rank, tasks.c.reply_id)
+    sa.select(tasks.c.rank, tasks.c.reply_id, (tasks.c.overlap - tasks.c.done - TAKEN).label("places"))
     .where(
         tasks.c.queue == sa.bindparam("queue"),
         tasks.c.state == "open",
@@ -230,7 +229,7 @@ OPEN = (
     .limit(1)
     .with_for_update(of=tasks, skip_locked=True)
 )
-"""The first open reply of a queue that a person has not met."""
+"""The first open reply of a queue that a person has not met, and how many places it has left."""
 OWN = OPEN.where(tasks.c.assignee == sa.bindparam("person"), tasks.c.skill.in_(sa.bindparam("skills", expanding=True)))
 FROM_START = OPEN.where(tasks.c.assignee == "", tasks.c.skill == sa.bindparam("skill"))
 CAME_TO = (
@@ -242,7 +241,7 @@ CAME_TO = (
     )
     .scalar_subquery()
 )
-GOING_ON = FROM_START.where(tasks.c.rank > sa.func.coalesce(CAME_TO, -10 * RANKS))
+GOING_ON = FROM_START.add_columns(CAME_TO.label("came_to")).where(tasks.c.rank > sa.func.coalesce(CAME_TO, -10 * RANKS))
 ADVANCE = (
     cursors.update()
     .where(
@@ -252,25 +251,33 @@ ADVANCE = (
     )
     .values(rank=sa.bindparam("to_rank"))
 )
+STEP = 64
+"""Places after which it is kept anew how far somebody has come: passing so few again takes less than writing does."""
 
 
-def from_lanes(db: sa.Connection, person: Person, settings: QueueSettings) -> str | None:
-    """The first open reply: what is kept for the person before what is for everybody, then by rank over the skills."""
+def from_lanes(db: sa.Connection, person: Person, settings: QueueSettings) -> tuple[str, int] | None:
+    """The first open reply and the places it has left: what is kept for the person before what is for everybody, then
+    by rank over the skills.
+    """
     skills = ["", *person.skills]
     asked = {"queue": settings.name, "person": person.name}
     if (row := db.execute(OWN, asked | {"skills": skills}).first()) is not None:
-        return str(row.reply_id)
+        return row.reply_id, row.places
     found = []
     for skill in skills:
         lane = asked | {"skill": skill}
-        row = db.execute(GOING_ON, lane).first() or db.execute(FROM_START, lane).first()
+        row = db.execute(GOING_ON, lane).first()
+        came_to = row.came_to if row is not None else None
+        if row is None:
+            row = db.execute(FROM_START, lane).first()
         if row is not None:
-            found.append((row.rank, row.reply_id, skill))
+            found.append((row.rank, row.reply_id, row.places, skill, came_to))
     if not found:
         return None
-    rank, reply_id, skill = min(found)
-    _advance(db, person.name, settings.name, skill, rank)
-    return str(reply_id)
+    rank, reply_id, places, skill, came_to = min(found, key=lambda one: one[:2])
+    if came_to is None or rank - came_to > STEP:
+        _advance(db, person.name, settings.name, skill, rank - 1)
+    return reply_id, places
 
 
 def _advance(db: sa.Connection, person: str, queue: str, skill: str, rank: int) -> None:

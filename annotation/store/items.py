@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from annotation.acts import Act
+from annotation.errors import NotFound
 from annotation.people import Person
 from annotation.queue import QueueSettings
-from annotation.store.conversations import around
+from annotation.store.conversations import OF_TURN, along
 from annotation.store.dealing import Hold, claim, settings_of
 from annotation.store.helpers import Candidate, Suggestion, candidates_of, suggestions_of
 from annotation.store.history import acts_of
 from annotation.store.part import Part
+from annotation.store.tables import acts, candidates, charters, suggestions
 from annotation.types import Conversation, Turn
 
 
@@ -28,6 +30,8 @@ class Item:
     history: list[Act]
     suggestions: list[Suggestion]
     candidates: list[Candidate]
+    charter_version: int | None
+    """The newest there is."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,14 @@ class Dealt:
     hold: Hold
     item: Item
     settings: QueueSettings
+
+
+OF_IT = {"said": acts, "suggested": suggestions, "drafted": candidates}
+WITH_IT = OF_TURN.add_columns(
+    *(sa.exists().where(table.c.reply_id == sa.bindparam("turn")).label(name) for name, table in OF_IT.items()),
+    sa.select(sa.func.max(charters.c.version)).scalar_subquery().label("charter_version"),
+)
+"""A reply's conversation, and what else there is to ask for: most replies have nothing yet."""
 
 
 class Items(Part):
@@ -56,11 +68,15 @@ class Items(Part):
 
 
 def _item(db: sa.Connection, reply_id: str) -> Item:
-    conversation, after = around(db, reply_id)
+    row = db.execute(WITH_IT, {"turn": reply_id}).mappings().first()
+    if row is None:
+        raise NotFound(f"There is no reply {reply_id}.")
+    conversation, after = along(db, row, reply_id)
     return Item(
         conversation=conversation,
         after=after,
-        history=acts_of(db, [reply_id]).get(reply_id, []),
-        suggestions=suggestions_of(db, reply_id),
-        candidates=candidates_of(db, reply_id),
+        history=acts_of(db, [reply_id]).get(reply_id, []) if row["said"] else [],
+        suggestions=suggestions_of(db, reply_id) if row["suggested"] else [],
+        candidates=candidates_of(db, reply_id) if row["drafted"] else [],
+        charter_version=row["charter_version"],
     )

@@ -158,7 +158,7 @@ leases = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("made_at", Moment, nullable=False),
     sa.Column("expires_at", Moment, nullable=False),
-    sa.Index("ix_leases_reply_id_person", "reply_id", "person", "state"),
+    sa.Index("ix_leases_reply_id_state", "reply_id", "state", "person"),
     sa.Index("ix_leases_person_state", "person", "state", "seq"),
     sa.Index("ix_leases_state_expires_at", "state", "expires_at"),
     sa.Index(

@@ -187,15 +187,15 @@ class ReviewService:
             after=item.after,
             mine={one.question: one for act in mine for one in act.judgements},
             text_now=corrections[-1] if corrections else reply,
-            suggestions=(*self._found(reply), *item.suggestions) if settings.suggestions else (),
+            suggestions=(*self._found(reply, item.charter_version), *item.suggestions) if settings.suggestions else (),
             candidates=tuple(item.candidates),
             said=tuple(_said(act) for act in live if act.kind in ("comment", "flag", "requeue")),
             expires_at=hold.expires_at,
         )
 
-    def _found(self, reply: str) -> list[Suggestion]:
+    def _found(self, reply: str, charter_version: int | None) -> list[Suggestion]:
         """What the charter's patterns find in the reply."""
-        charter = self._store.charters.current()
+        charter = self._store.charters.get(charter_version) if charter_version else None
         return [
             Suggestion(
                 question=one.question,
