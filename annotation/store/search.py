@@ -24,7 +24,9 @@ class Filter(Frozen):
     """Which replies. What is None or empty does not narrow; what is given must all be true."""
 
     text: Annotated[str, Field(max_length=200)] = ""
-    """Words that the conversation must have, in any order; "in quotes" as a phrase, a trailing * for a beginning."""
+    """Words that the conversation must have, in any order; "in quotes" as a phrase, a trailing * for a beginning.
+    Capitals and accents do not matter.
+    """
     state: TaskState | Literal["waiting", "reviewed", "flagged", "stale"] | None = None
     outcome: Outcome | None = None
     question: Question | None = None
@@ -160,11 +162,13 @@ class Search(Part):
                 turns.c.seq.in_(hits.columns(sa.column("rowid", sa.Integer)))
             )
         simple: sa.ColumnElement[str] = sa.literal_column("'simple'")
-        vector = sa.func.to_tsvector(simple, sa.func.left(turns.c.text, sa.literal_column(str(INDEXED_CHARACTERS))))
+        plain = sa.func.without_accents
+        beginning = sa.func.left(turns.c.text, sa.literal_column(str(INDEXED_CHARACTERS)))
+        vector = sa.func.to_tsvector(simple, plain(beginning))
         if word.endswith("*"):
-            query = sa.func.to_tsquery(simple, _beginning(word))
+            query = sa.func.to_tsquery(simple, plain(_beginning(word)))
         else:  # cut into words by the same rules as the text was: 9.99, ana@shop.example
-            query = sa.func.phraseto_tsquery(simple, word)
+            query = sa.func.phraseto_tsquery(simple, plain(word))
         return sa.select(turns.c.conversation_id).where(vector.op("@@")(query))
 
     # Views

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import gradio as gr
 
@@ -14,8 +14,9 @@ from studio.pages.settle import NAMES
 from studio.pages.team import queue_name
 from studio.parts import shell
 from studio.parts.guard import by_person
-from studio.parts.words import ago, badge, count, empty, table
+from studio.parts.words import ago, badge, count, duration, empty, table
 from studio.services import Services
+from studio.services.suggest import BatchView
 
 STATES = (
     ("Waiting", "waiting"), ("Reviewed", "reviewed"), ("Set aside", "skipped"), ("Reviewers differ", "disputed"),
@@ -120,6 +121,8 @@ def build(services: Services) -> None:
         with gr.Row():
             undo = gr.Button("Take it back", scale=0, min_width=150, elem_id="ts-take-back")
 
+    ask = _ask_a_model(services)
+
     form = [text, state, outcome, question, value, clause, reviewer, source, language, model, assignee, queue]
     change = [give, skill, priority, overlap, move, aside]
     page_of = [found, first, more, after]
@@ -132,10 +135,44 @@ def build(services: Services) -> None:
     preview.click(act(_Shelf.preview), [*form, *change], [said, make], **quiet)
     make.click(act(_Shelf.make), [*form, *change], [said, make, past, *page_of], **quiet)
     undo.click(act(_Shelf.undo), [past, *form], [said, past, *page_of], **quiet)
+    ask.start.click(act(_Shelf.ask), [ask.model, ask.number, *form], ask.said, **quiet)
+    ask.stop.click(act(_Shelf.stop_asking), None, ask.said, **quiet)
+    ask.timer.tick(act(_Shelf.asking), ask.said, [ask.said, ask.stop], **quiet)
     page = gr.context.Context.root_block
     if page is not None:
+        page.load(act(_Shelf.models), None, ask.model, **quiet)
         choices = [view, clause, reviewer, source, language, assignee, queue, give, past]
         page.load(act(_Shelf.arrive), None, [*choices, *page_of], **quiet)
+
+
+class _Ask(NamedTuple):
+    """The components of "Let a model suggest answers"."""
+
+    model: gr.Dropdown
+    number: gr.Number
+    start: gr.Button
+    stop: gr.Button
+    said: gr.HTML
+    timer: gr.Timer
+
+
+def _ask_a_model(services: Services) -> _Ask:
+    may = services.who.may("curate")
+    with gr.Accordion("Let a model suggest answers", open=False, visible=may, elem_id="ts-ask"):
+        gr.HTML(
+            '<p class="ts-muted">The model is asked about each reply found above, rule by rule. Reviewers see what it '
+            "says beside the reply, where their queue shows suggestions; it never counts as an answer.</p>"
+        )
+        with gr.Row():
+            model = gr.Dropdown([], label="Model", elem_id="ts-ask-model")
+            number = gr.Number(
+                50, label="Replies at most", minimum=1, maximum=10_000, precision=0, elem_id="ts-ask-most"
+            )
+        with gr.Row():
+            start = gr.Button("Ask", variant="primary", scale=0, min_width=120, elem_id="ts-ask-start")
+            stop = gr.Button("Stop", scale=0, min_width=100, visible=False, elem_id="ts-ask-stop")
+        said = gr.HTML(elem_id="ts-ask-said")
+        return _Ask(model, number, start, stop, said, gr.Timer(1, active=may))
 
 
 class _Shelf:
@@ -146,6 +183,7 @@ class _Shelf:
         self._charter = services.charter
         self._team = services.team
         self._may_curate = services.who.may("curate")
+        self._services = services
 
     def arrive(self) -> list[Any]:
         there = self._find.choices()
@@ -204,6 +242,25 @@ class _Shelf:
         said = f'<div class="ts-notice ts-good" role="status">Taken back for {count(number, "reply", "replies")}.</div>'
         return [said, self._past(), *self._page(_filter(form), 0)]
 
+    def models(self) -> Any:
+        choices = self._services.serving.choices()
+        return gr.Dropdown(choices, value=choices[0][1] if choices else None)
+
+    def ask(self, model: str | None, number: float, *form: Any) -> str:
+        batch = self._services.suggesting
+        batch.start(self._services.who, _filter(form), model or "base", int(number))
+        return asking_html(batch.view())
+
+    def stop_asking(self) -> str:
+        self._services.suggesting.cancel(self._services.who)
+        return asking_html(self._services.suggesting.view())
+
+    def asking(self, shown: str | None) -> list[Any]:
+        """What changed since; nothing is sent to the page where nothing moved."""
+        view = self._services.suggesting.view()
+        said = asking_html(view)
+        return [gr.skip(), gr.skip()] if said == (shown or "") else [said, gr.Button(visible=view.running)]
+
     def _views(self, chosen: str) -> Any:
         views = [(f"{view.name} ({view.owner})", view.id) for view in self._find.views()]
         return gr.Dropdown([("All replies", ""), *views], value=chosen)
@@ -222,6 +279,21 @@ class _Shelf:
             gr.Button(visible=bool(rest)),
             shown[-1].position if shown else 0,
         ]
+
+
+def asking_html(view: BatchView) -> str:
+    """How far a model has come with its suggestions; empty where none was asked."""
+    if view.trouble:
+        return f'<div class="ts-notice ts-bad" role="alert">{escape(view.trouble)}</div>'
+    if not view.model:
+        return ""
+    done = f"{view.done:,} of {count(view.of, 'reply', 'replies')}"
+    if not view.running:
+        return f'<div class="ts-notice ts-good" role="status">{escape(view.model)} was asked about {done}.</div>'
+    left = f", about {duration(view.eta_seconds)} left" if view.eta_seconds is not None else ""
+    width = 100 * view.done / view.of if view.of else 0
+    text = f"Asking {escape(view.model)}: {done}{left}"
+    return f'<p role="status">{text}</p><div class="ts-progress"><i style="width:{width:.0f}%"></i></div>'
 
 
 def _filter(form: Any) -> Filter:

@@ -19,7 +19,7 @@ from studio.services.review import ReviewService
 from studio.services.rules import CharterService
 from studio.services.serving import ServingService
 from studio.services.settle import SettleService
-from studio.services.suggest import SuggestService
+from studio.services.suggest import SuggestBatch, SuggestService
 from studio.services.team import TeamService
 from studio.services.training import TrainingService
 from studio.settings import Settings
@@ -119,6 +119,7 @@ class Services:
     store: Store
     serving: ServingService
     argilla: ArgillaService
+    suggesting: SuggestBatch
     who: Person
     chat: ChatService
     review: ReviewService
@@ -165,6 +166,7 @@ class Services:
         """Let go of the store and the watcher; the engine goes on unless it should stop too."""
         self.serving.close(stop_engine)
         self.argilla.close()
+        self.suggesting.close()
         self.store.close()
 
 
@@ -180,6 +182,7 @@ def open_services(settings: Settings) -> Services:
         store=store,
         serving=serving,
         argilla=ArgillaService(store, settings),
+        suggesting=SuggestBatch(store, serving.model),
         who=who,
         **_named(settings, store, serving, who),
     )

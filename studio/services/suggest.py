@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from threading import Event, Lock, Thread
 
 from annotation.acts import QUESTIONS
-from annotation.errors import UserError
+from annotation.errors import Conflict, UserError
 from annotation.people import Person
 from annotation.store import Store
 from annotation.store.helpers import Suggestion
 from annotation.store.search import Filter
 from annotation.types import Axis, Charter, ChatModel, Clause, Conversation, Frozen, Message, Question, Sampling, Trait
 
+log = logging.getLogger("tonesmith.suggest")
 SAMPLES = 3
 """Answers drawn for one suggestion; the score is the share of them that say the same."""
 ASKED: dict[Question, str] = {
@@ -74,6 +79,79 @@ class SuggestService:
                 text += chunk.text
             answers.append(rules_named(text, [rule.id for rule in rules]))
         return consensus(question, answers, f"model:{model}")
+
+
+class BatchView(Frozen):
+    """Where the batch in the background stands."""
+
+    running: bool = False
+    model: str = ""
+    done: int = 0
+    of: int = 0
+    eta_seconds: float | None = None
+    trouble: str = ""
+    """Why it stopped, where nobody wanted it to."""
+
+
+class SuggestBatch:
+    """One batch of suggestions at a time, in a thread of the studio: closing the page does not stop it."""
+
+    def __init__(self, store: Store, model: Callable[[], ChatModel]) -> None:
+        self._store = store
+        self._model = model
+        self._one = Lock()
+        self._stop = Event()
+        self._thread: Thread | None = None
+        self._view = BatchView()
+
+    def start(self, by: Person, wanted: Filter, model: str, limit: int) -> None:
+        """Begin. Raises Forbidden, Conflict while another batch runs, UserError without a charter."""
+        by.must("curate")
+        if self._store.charters.current() is None:
+            raise UserError("There is no charter to judge by.", do="Write one on the Charter page.")
+        with self._one:
+            if self._view.running:
+                raise Conflict(f"{self._view.model} is being asked already.", do="Wait for it, or stop it.")
+            self._stop.clear()
+            self._view = BatchView(running=True, model=model)
+            service = SuggestService(self._store, by, self._model)
+            self._thread = Thread(target=self._run, args=(service, wanted, limit), name="suggest", daemon=True)
+            self._thread.start()
+
+    def cancel(self, by: Person) -> None:
+        """Stop after the reply that is being asked about; what was suggested stays."""
+        by.must("curate")
+        self._stop.set()
+
+    def view(self) -> BatchView:
+        """Where it stands."""
+        return self._view
+
+    def close(self) -> None:
+        """Stop, and wait a little for it."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(5)
+
+    def _run(self, service: SuggestService, wanted: Filter, limit: int) -> None:
+        trouble = ""
+        try:
+            asyncio.run(self._follow(service, wanted, limit))
+        except UserError as error:
+            trouble = str(error)
+        except Exception:
+            log.exception("a batch of suggestions failed")
+            trouble = "It stopped by a fault of ours; the studio's log has the details."
+        self._view = self._view.model_copy(update={"running": False, "eta_seconds": None, "trouble": trouble})
+
+    async def _follow(self, service: SuggestService, wanted: Filter, limit: int) -> None:
+        began = time.monotonic()
+        async for step in service.suggest(wanted, self._view.model, limit):
+            left = (time.monotonic() - began) / step.done * (step.of - step.done) if step.done else None
+            now = {"done": step.done, "of": step.of, "eta_seconds": left}
+            self._view = self._view.model_copy(update=now)
+            if self._stop.is_set():
+                return
 
 
 def question_text(question: Question, rules: Sequence[Trait | Clause | Axis], conversation: Conversation) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
-from annotation.errors import UserError
+from annotation.errors import Conflict, UserError
 from annotation.people import Forbidden, Person
 from annotation.store import Store, open_store
 from annotation.store.search import Filter
 from annotation.types import Charter, Clause, Message
 from serving.scripted import ScriptedModel
-from studio.services.suggest import SuggestService, consensus, rules_named
+from studio.services.suggest import BatchView, SuggestBatch, SuggestService, consensus, rules_named
 
 CURATOR = Person(name="cat", role="curator")
 CHARTER = Charter(name="Shop", policy=(Clause(id="no-promises", text="No promises."), Clause(id="no", text="No.")))
@@ -60,6 +61,42 @@ def test_it_needs_a_charter_and_a_curator(store: Store) -> None:
         suggest(store, "none")
     with pytest.raises(Forbidden):
         suggest(store, "none", who=Person(name="ana"))
+
+
+def ended(batch: SuggestBatch) -> BatchView:
+    end = time.monotonic() + 10
+    while batch.view().running:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return batch.view()
+
+
+def test_a_batch_in_the_background_tells_how_far_it_is_and_goes_on_after_a_stop(store: Store) -> None:
+    batch = SuggestBatch(store, lambda: ScriptedModel(["no-promises"], word_seconds=0.05))
+    with pytest.raises(UserError, match="no charter"):
+        batch.start(CURATOR, Filter(), "base", 10)
+    store.charters.add(CHARTER, "cat")
+    with pytest.raises(Forbidden):
+        batch.start(Person(name="ana"), Filter(), "base", 10)
+    batch.start(CURATOR, Filter(), "base", 10)
+    with pytest.raises(Conflict, match="base is being asked"):
+        batch.start(CURATOR, Filter(), "base", 10)
+    batch.cancel(CURATOR)
+    stopped = ended(batch)
+    assert (stopped.done, stopped.trouble) == (0, "")
+    batch.start(CURATOR, Filter(), "base", 10)
+    assert ended(batch) == BatchView(model="base", done=3, of=3)
+    assert all(store.helpers.suggestions(hit.reply_id) for hit in store.search.find(Filter()))
+
+
+def test_a_batch_without_an_engine_says_so(store: Store) -> None:
+    def none() -> ScriptedModel:
+        raise UserError("No engine runs.", do="Start one.")
+
+    store.charters.add(CHARTER, "cat")
+    batch = SuggestBatch(store, none)
+    batch.start(CURATOR, Filter(), "base", 10)
+    assert "No engine runs." in ended(batch).trouble
 
 
 @pytest.mark.parametrize(
