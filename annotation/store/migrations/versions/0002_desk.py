@@ -272,13 +272,16 @@ def _carry_over(postgresql: bool) -> None:
         "SELECT id, reply_id, person, route, 'done', made_at, made_at FROM acts ORDER BY seq"
     )
     corrected = "EXISTS (SELECT 1 FROM corrections WHERE corrections.reply_id = turns.id)"
-    failed = "EXISTS (SELECT 1 FROM judgements WHERE judgements.reply_id = turns.id AND value = 'fail')"
+    said = "SELECT 1 FROM judgements WHERE judgements.reply_id = turns.id AND value"
+    failed, unsure = f"EXISTS ({said} = 'fail')", f"EXISTS ({said} = 'unsure')"
+    answered = "(SELECT COUNT(DISTINCT question) FROM judgements WHERE judgements.reply_id = turns.id) = 3"
     op.execute(
         "INSERT INTO tasks (reply_id, position, queue, assignee, skill, rank, overlap, done, state, outcome, stale) "
         "SELECT id, seq, 'main', '', '', seq, 1, CASE review_state WHEN 'reviewed' THEN 1 ELSE 0 END, "
         "CASE review_state WHEN 'waiting' THEN 'open' WHEN 'reviewed' THEN 'done' ELSE 'skipped' END, "
         f"CASE WHEN review_state <> 'reviewed' THEN NULL WHEN {corrected} THEN 'corrected' "
-        f"WHEN {failed} THEN 'failed' ELSE 'partial' END, {'false' if postgresql else '0'} "
+        f"WHEN {failed} THEN 'failed' WHEN {unsure} THEN 'unsure' WHEN {answered} THEN 'approved' ELSE 'partial' END, "
+        f"{'false' if postgresql else '0'} "
         "FROM turns WHERE review_state IS NOT NULL"
     )
     op.drop_table("skips")
