@@ -94,7 +94,7 @@ def build(services: Services) -> None:
         first = gr.Button("From the start", size="sm", scale=0, visible=False, min_width=130, elem_id="ts-first")
         more = gr.Button("Next page", size="sm", scale=0, visible=False, min_width=130, elem_id="ts-more")
     after = gr.State(0)
-    with gr.Accordion("Change all of them at once", open=False, visible=services.who.may("curate"), elem_id="ts-batch"):
+    with gr.Accordion("Change all of them at once", open=False, visible=False, elem_id="ts-batch") as at_once:
         with gr.Row():
             give = gr.Dropdown([("As it is", ""), ("Everybody", "*")], value="", label="Keep for", elem_id="ts-give")
             skill = gr.Textbox(label="Ask for the skill", info="For example a language tag; a single - asks for none")
@@ -121,7 +121,7 @@ def build(services: Services) -> None:
         with gr.Row():
             undo = gr.Button("Take it back", scale=0, min_width=150, elem_id="ts-take-back")
 
-    ask = _ask_a_model(services)
+    ask = _ask_a_model()
 
     form = [text, state, outcome, question, value, clause, reviewer, source, language, model, assignee, queue]
     change = [give, skill, priority, overlap, move, aside]
@@ -140,7 +140,7 @@ def build(services: Services) -> None:
     ask.timer.tick(act(_Shelf.asking), ask.said, [ask.said, ask.stop], **quiet)
     page = gr.context.Context.root_block
     if page is not None:
-        page.load(act(_Shelf.models), None, ask.model, **quiet)
+        page.load(act(_Shelf.for_curators), None, [at_once, ask.whole, ask.model, ask.timer], **quiet)
         choices = [view, clause, reviewer, source, language, assignee, queue, give, past]
         page.load(act(_Shelf.arrive), None, [*choices, *page_of], **quiet)
 
@@ -148,6 +148,7 @@ def build(services: Services) -> None:
 class _Ask(NamedTuple):
     """The components of "Let a model suggest answers"."""
 
+    whole: gr.Accordion
     model: gr.Dropdown
     number: gr.Number
     start: gr.Button
@@ -156,9 +157,8 @@ class _Ask(NamedTuple):
     timer: gr.Timer
 
 
-def _ask_a_model(services: Services) -> _Ask:
-    may = services.who.may("curate")
-    with gr.Accordion("Let a model suggest answers", open=False, visible=may, elem_id="ts-ask"):
+def _ask_a_model() -> _Ask:
+    with gr.Accordion("Let a model suggest answers", open=False, visible=False, elem_id="ts-ask") as whole:
         gr.HTML(
             '<p class="ts-muted">The model is asked about each reply found above, rule by rule. Reviewers see what it '
             "says beside the reply, where their queue shows suggestions; it never counts as an answer.</p>"
@@ -172,7 +172,7 @@ def _ask_a_model(services: Services) -> _Ask:
             start = gr.Button("Ask", variant="primary", scale=0, min_width=120, elem_id="ts-ask-start")
             stop = gr.Button("Stop", scale=0, min_width=100, visible=False, elem_id="ts-ask-stop")
         said = gr.HTML(elem_id="ts-ask-said")
-        return _Ask(model, number, start, stop, said, gr.Timer(1, active=may))
+        return _Ask(whole, model, number, start, stop, said, gr.Timer(1, active=False))
 
 
 class _Shelf:
@@ -242,9 +242,15 @@ class _Shelf:
         said = f'<div class="ts-notice ts-good" role="status">Taken back for {count(number, "reply", "replies")}.</div>'
         return [said, self._past(), *self._page(_filter(form), 0)]
 
-    def models(self) -> Any:
-        choices = self._services.serving.choices()
-        return gr.Dropdown(choices, value=choices[0][1] if choices else None)
+    def for_curators(self) -> list[Any]:
+        """The page is laid out once for everybody: who may use these parts is seen when they come."""
+        choices, may = self._services.serving.choices(), self._may_curate
+        return [
+            gr.Accordion(visible=may),
+            gr.Accordion(visible=may),
+            gr.Dropdown(choices, value=choices[0][1]),
+            gr.Timer(active=may),
+        ]
 
     def ask(self, model: str | None, number: float, *form: Any) -> str:
         batch = self._services.suggesting
