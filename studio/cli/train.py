@@ -27,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
 def train(
     dataset: Annotated[str | None, typer.Argument(help="Dataset version; the newest if not given.")] = None,
     preset: Annotated[str, typer.Option(help="quick, standard or thorough")] = "quick",
+    steps: Annotated[int | None, typer.Option(min=1, help="End after so many steps, for a first try.")] = None,
     home: Home = None,
     wait: Annotated[bool, typer.Option(help="Wait for the run and show how it goes.")] = True,
     as_json: AsJson = False,
@@ -36,7 +37,7 @@ def train(
         tonesmith.serving.prepare_base()
         newest = next((version.id for version in tonesmith.datasets.all()), None)
         version = tonesmith.datasets.get(dataset).id if dataset else newest
-        run_id = tonesmith.training.start(version, preset)
+        run_id = tonesmith.training.start(version, preset, max_steps=steps)
         _finish(tonesmith, run_id, wait, as_json)
 
 

@@ -63,8 +63,15 @@ class TrainingService:
             id=run_id, dataset_id=config.dataset_id, about=about, state=state, metrics=metrics, can_resume=resumable
         )
 
-    def start(self, version_id: str | None, preset_name: str, base_model: Path | None = None) -> str:
-        """Check everything, then start a run in a process of its own; returns its id.
+    def start(
+        self,
+        version_id: str | None,
+        preset_name: str,
+        base_model: Path | None = None,
+        max_steps: int | None = None,
+    ) -> str:
+        """Check everything, then start a run in a process of its own; returns its id. It ends after `max_steps`, where
+        these are fewer than the preset's.
 
         Raises UserError for whatever would go wrong: no version, no rows, changed files, no model, no disk space,
         another run under way.
@@ -82,6 +89,8 @@ class TrainingService:
         version = self._store.datasets.get(version_id)
         base = base_model or self._serving.base_path()
         config = self._config(version, self._preset(preset_name), base)
+        if max_steps is not None:
+            config = config.model_copy(update={"max_steps": min(max_steps, config.max_steps or max_steps)})
         check(config)
         run = RunDir.create(self._settings.runs / config.run_name, config)
         launch.start(run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -19,9 +18,8 @@ from annotation.store.batches import Change
 from annotation.store.people import HASHER, WrongPassword
 from annotation.store.reviews import HoldLost, ReviewAct, SavedElsewhere, Verdict
 from annotation.store.search import Filter, words_of
-from annotation.store.tables import leases, people, tasks
+from annotation.store.tables import leases, people
 from annotation.types import Message, Value, utc_now
-from benchmarks import crowd
 
 ANA, BEN, CAT = (Person(name=name) for name in ("ana", "ben", "cat"))
 ONE = QueueSettings()
@@ -354,21 +352,3 @@ def test_links_work_once_sessions_end_and_a_closed_account_gives_back_what_it_he
 
 
 # Many at once
-
-
-@pytest.mark.slow
-def test_fifty_reviewers_and_a_kill_lose_and_double_nothing(store: Store, tmp_path: Path) -> None:
-    url = store.engine.url.render_as_string(hide_password=False)
-    folder = tmp_path / "crowd"
-    folder.mkdir()
-    crowd.prepare(store, 400)
-    crowd.run(url, folder, 6, kill=True)
-    crowd.run(url, folder, 6, kill=False)
-    with store.engine.begin() as db:
-        db.execute(leases.update().where(leases.c.state == "held").values(expires_at=utc_now() - timedelta(seconds=1)))
-    store.tasks.free_expired()
-    assert crowd.faults(store, folder) == dict.fromkeys(
-        ("lost", "doubled", "beyond their overlap", "still held", "not as replayed"), 0
-    )
-    with store.engine.connect() as db:
-        assert (db.scalar(sa.select(sa.func.sum(tasks.c.done))) or 0) > 50

@@ -209,9 +209,10 @@ def test_the_same_loop_from_the_command_line(studio: Studio, tmp_path: Path) -> 
         item = studio.json("review", "next")["item"]
         studio.run("review", "save", item["reply"], "--voice", "pass", "--policy", "pass", "--bias", "pass")
     version = studio.json("curate")
-    run = studio.json("train", version["id"], "--preset", "quick")
+    run = studio.json("train", version["id"], "--preset", "quick", "--steps", "4")
     assert run["status"] == "succeeded"
     assert run["result"]["rows_trained"] == version["rows"]["sft"]
+    assert run["step"] == 4
     adapter = run["result"]["adapter"]
     wait_until(lambda: {a["name"]: a["loaded"] for a in studio.json("adapters")}[adapter], 60, "the hot load")
     voted = studio.json("compare", "Can I return a tent?", "--adapter", adapter, "--vote", "left")
