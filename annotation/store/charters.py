@@ -11,6 +11,8 @@ from annotation.store.part import Part, Writer
 from annotation.store.tables import charters
 from annotation.types import Charter, utc_now
 
+NEWEST = sa.select(sa.func.max(charters.c.version))
+
 
 class Charters(Part):
     """Read and add charter versions."""
@@ -23,7 +25,7 @@ class Charters(Part):
     def current(self) -> Charter | None:
         """The newest version, or None if there is none yet."""
         with self._engine.connect() as db:
-            version = db.scalar(sa.select(sa.func.max(charters.c.version)))
+            version = db.scalar(NEWEST)
         return self.get(version) if version else None
 
     def get(self, version: int) -> Charter:

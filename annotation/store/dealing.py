@@ -12,7 +12,7 @@ from pydantic import AwareDatetime
 from annotation.errors import Conflict
 from annotation.people import Person
 from annotation.queue import RANKS, REPEAT_AFTER, QueueSettings, dealt, overlap_for, rank_of
-from annotation.store.history import holding, refresh
+from annotation.store.history import holding, one_of, refresh
 from annotation.store.part import new_id
 from annotation.store.tables import acts, cursors, deals, golds, leases, queues, tasks
 from annotation.types import Frozen, Route, utc_now
@@ -33,9 +33,12 @@ class Hold(Frozen):
     expires_at: AwareDatetime
 
 
+SETTINGS = sa.select(queues.c.body).where(queues.c.name == sa.bindparam("name")).order_by(queues.c.seq.desc()).limit(1)
+
+
 def settings_of(db: sa.Connection, name: str) -> QueueSettings:
     """A queue's newest settings."""
-    body = db.scalar(sa.select(queues.c.body).where(queues.c.name == name).order_by(queues.c.seq.desc()).limit(1))
+    body = db.scalar(SETTINGS, {"name": name})
     return QueueSettings.model_validate(body) if body else QueueSettings(name=name)
 
 
@@ -222,7 +225,7 @@ OPEN = (
         ~sa.exists().where(
             leases.c.reply_id == tasks.c.reply_id,
             leases.c.person == sa.bindparam("person"),
-            leases.c.state.in_(("held", "done", "passed")),
+            one_of(leases.c.state, ("held", "done", "passed")),
         ),
     )
     .order_by(tasks.c.rank)

@@ -61,7 +61,7 @@ class Items(Part):
 
     def deal(self, person: Person, queue: str, exclude: Collection[str] = ()) -> Dealt | None:
         """`Tasks.claim` and what it holds, in one transaction; None when nothing is left for this person."""
-        with self._writer.begin() as db:
+        with self._writer.begin(may_be_lost=True) as db:
             settings = settings_of(db, queue)
             hold = claim(db, person, settings, exclude)
             return Dealt(hold, _item(db, hold.reply_id), settings) if hold else None

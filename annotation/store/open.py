@@ -109,19 +109,29 @@ def _engine(url: str) -> sa.Engine:
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _sqlite_pragmas)
         sa.event.listen(engine, "begin", _sqlite_begin)
+    else:
+        sa.event.listen(engine, "begin", _postgresql_begin)
     return engine
 
 
 def _sqlite_pragmas(connection: sqlite3.Connection, _record: Any) -> None:
-    """WAL lets readers go on while one writes; FULL makes 'saved' mean on disk, also after a power cut."""
+    """WAL lets readers go on while one writes."""
     connection.isolation_level = None  # transactions begin below, not behind our back
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _sqlite_begin(connection: sa.Connection) -> None:
-    writes = connection.get_execution_options().get("writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    """FULL makes 'saved' mean on disk, also after a power cut."""
+    options = connection.get_execution_options()
+    if options.get("writes"):
+        connection.exec_driver_sql(f"PRAGMA synchronous={'NORMAL' if options.get('may_be_lost') else 'FULL'}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes") else "BEGIN")
+
+
+def _postgresql_begin(connection: sa.Connection) -> None:
+    if connection.get_execution_options().get("may_be_lost"):
+        connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
 
 
 def _alembic(engine: sa.Engine) -> Config:

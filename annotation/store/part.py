@@ -25,12 +25,17 @@ class Writer:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine.execution_options(writes=True)
+        self._quick = engine.execution_options(writes=True, may_be_lost=True)
         self._turn = Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     @contextmanager
-    def begin(self) -> Iterator[sa.Connection]:
-        """A transaction: committed at the end, rolled back at an error."""
-        with self._turn, self._engine.begin() as db:
+    def begin(self, may_be_lost: bool = False) -> Iterator[sa.Connection]:
+        """A transaction: committed at the end, rolled back at an error.
+
+        With `may_be_lost` nobody waits for the disk: killing the process loses nothing, but a power cut may undo it.
+        That does for holds, which run out anyway, and for nothing that somebody said.
+        """
+        with self._turn, (self._quick if may_be_lost else self._engine).begin() as db:
             yield db
 
 

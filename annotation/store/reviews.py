@@ -263,6 +263,21 @@ class Reviews(Part):
             return db.scalar(query.order_by(acts.c.seq.desc()).limit(1))
 
 
+# Built once: a reviewer waits for these.
+TASK = (
+    sa.select(turns.c.text, tasks.c.overlap, tasks.c.state)
+    .join(tasks, tasks.c.reply_id == turns.c.id)
+    .where(turns.c.id == sa.bindparam("reply"))
+    .with_for_update(of=tasks)
+)
+HOLD = (
+    sa.select(leases.c.state, leases.c.route, leases.c.reply_id, leases.c.person)
+    .where(leases.c.id == sa.bindparam("hold"))
+    .with_for_update()
+)
+END = leases.update().where(leases.c.id == sa.bindparam("hold"))
+
+
 def _save(db: sa.Connection, act: ReviewAct) -> bool:
     """Keep one act; False if this very act was kept before."""
     task = _task(db, act.reply_id)
@@ -282,8 +297,7 @@ def _hold(db: sa.Connection, act_id: str, reply_id: str, person: str) -> Any:
     """`state` and `route` of the hold that this act ends, None if it was never taken. Raises Conflict if it is not this
     person's, or is of another reply.
     """
-    query = sa.select(leases.c.state, leases.c.route, leases.c.reply_id, leases.c.person)
-    hold = db.execute(query.where(leases.c.id == act_id).with_for_update()).first()
+    hold = db.execute(HOLD, {"hold": act_id}).first()
     if hold is not None and (hold.reply_id, hold.person) != (reply_id, person):
         raise Conflict("This form belongs to another reply, or to somebody else.", do="Load the page again.")
     return hold
@@ -300,8 +314,7 @@ def _task(db: sa.Connection, reply_id: str) -> Any:
     """A reply's `text`, and `overlap` and `state` of its place in the queue. On PostgreSQL this also makes everybody
     else wait who would change where it stands. Raises NotFound.
     """
-    query = sa.select(turns.c.text, tasks.c.overlap, tasks.c.state).join(tasks, tasks.c.reply_id == turns.c.id)
-    row = db.execute(query.where(turns.c.id == reply_id).with_for_update(of=tasks)).first()
+    row = db.execute(TASK, {"reply": reply_id}).first()
     if row is None:
         raise NotFound(f"There is no reply {reply_id} to judge.", do="Open the next one on the Review page.")
     return row
@@ -365,7 +378,7 @@ def _end_hold(db: sa.Connection, act: ReviewAct, state: str, before: Sequence[Ac
     hold = _hold(db, act.act_id, act.reply_id, act.reviewer)
     if hold is None:
         row = {"id": act.act_id, "reply_id": act.reply_id, "person": act.reviewer, "route": act.route}
-        db.execute(leases.insert().values(row | {"state": "done", "made_at": utc_now(), "expires_at": utc_now()}))
+        db.execute(leases.insert(), row | {"state": "done", "made_at": utc_now(), "expires_at": utc_now()})
         return act.route
     lost = hold.state != "held" and hold.route in ("queue", "search")
     if lost:  # unless the place that is taken is their own: one they were dealt again since, or have judged in
@@ -380,7 +393,7 @@ def _end_hold(db: sa.Connection, act: ReviewAct, state: str, before: Sequence[Ac
             "What you wrote is still here. Keep it as an extra opinion, or copy it.",
         )
     route: Route = "late" if act.route == "late" else hold.route
-    db.execute(leases.update().where(leases.c.id == act.act_id).values(state="done", route=route))
+    db.execute(END, {"hold": act.act_id, "state": "done", "route": route})
     return route
 
 
