@@ -191,7 +191,7 @@ def public() -> list[str]:
     return [
         f"{service}.{name}"
         for service, kind in named
-        if service not in ("settings", "store", "serving", "argilla", "who")
+        if service not in ("settings", "store", "serving", "argilla", "suggesting", "who")
         for name, member in inspect.getmembers(kind)
         if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property))
     ]
@@ -254,6 +254,18 @@ def test_argilla_is_connected_by_admins_and_synced_by_curators(world: World, met
 def test_nobody_forgot_a_method_of_argilla() -> None:
     public = {name for name, _ in inspect.getmembers(ArgillaService, inspect.isfunction) if not name.startswith("_")}
     assert public == {*ARGILLA, *OF_THE_STUDIO}
+
+
+def test_a_model_is_asked_in_the_background_by_curators(world: World) -> None:
+    batch = world.services.suggesting
+    public = {name for name, _ in inspect.getmembers(type(batch), inspect.isfunction) if not name.startswith("_")}
+    assert public == {"start", "cancel", "view", "close"}
+    for who in (*CLOSED, *(person for person in EVERYBODY if not person.may("curate"))):
+        with pytest.raises(Forbidden):
+            batch.start(who, Filter(), "base", 1)
+        with pytest.raises(Forbidden):
+            batch.cancel(who)
+    assert not batch.view().model
 
 
 def test_everybody_sets_their_own_password_while_the_account_is_open(world: World) -> None:
