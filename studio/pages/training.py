@@ -171,7 +171,8 @@ class _Gym:
         return f"{view.state.model_dump_json()} {hash(adapters)}"
 
     def _runs(self) -> list[tuple[str, str]]:
-        return [(f"{view.id} · {view.state.status}", view.id) for view in self._training.all()]
+        # Without their state, which would grow old in the list; it stands below.
+        return [(f"{view.id} · {view.about}", view.id) for view in self._training.all()]
 
 
 def loss_frame(view: RunView) -> pd.DataFrame:

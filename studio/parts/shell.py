@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 import gradio as gr
 
@@ -52,14 +53,19 @@ def header(services: Services, here: str) -> None:
             elem_id="ts-nav",
             js_on_load=(STYLE / "drafts.js").read_text(encoding="utf-8"),
         )
-        pill = gr.HTML(engine_pill(services.serving.view()), elem_id="ts-engine")
+        # The page is laid out before there is an engine: what it says is asked for when somebody comes.
+        pill = gr.HTML(engine_pill(EngineView(label="…", detail="", tone="quiet")), elem_id="ts-engine")
     shown = gr.State("")
 
     def refresh(last: str) -> tuple[object, object]:
         now = engine_pill(services.serving.view())
         return (gr.skip(), gr.skip()) if now == last else (now, now)
 
-    gr.Timer(POLL_SECONDS).tick(refresh, shown, [pill, shown], show_progress="hidden", queue=False, api_name=False)
+    quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_name": False}
+    gr.Timer(POLL_SECONDS).tick(refresh, shown, [pill, shown], **quiet)
+    page = gr.context.Context.root_block
+    if page is not None:
+        page.load(refresh, shown, [pill, shown], **quiet)
 
 
 def title(text: str, lead: str, tab: str = "") -> None:
