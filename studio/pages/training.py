@@ -170,9 +170,8 @@ class _Gym:
     def _mark(self, view: RunView, adapters: str) -> str:
         return f"{view.state.model_dump_json()} {hash(adapters)}"
 
-    def _runs(self) -> list[tuple[str, str]]:
-        # Without their state, which would grow old in the list; it stands below.
-        return [(f"{view.id} · {view.about}", view.id) for view in self._training.all()]
+    def _runs(self) -> list[str]:
+        return [view.id for view in self._training.all()]  # their state would grow old in a list; it stands below
 
 
 def loss_frame(view: RunView) -> pd.DataFrame:
