@@ -106,7 +106,7 @@ class _Gym:
             for version in self._datasets.all()
         ]
         runs = self._runs()
-        newest = runs[0][1] if runs else None
+        newest = runs[0] if runs else None
         return [
             gr.Dropdown(versions, value=versions[0][1] if versions else None),
             gr.Dropdown(runs, value=newest, visible=bool(runs)),
