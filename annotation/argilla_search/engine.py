@@ -1,16 +1,15 @@
-"""The engine: Argilla's questions to its search index, put to its database instead."""
+"""The engine: Argilla's questions to its search index, put to tables beside its own that its database keeps."""
 
 from __future__ import annotations
 
-import functools
-import operator
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from argilla_server.database import AsyncSessionLocal, async_engine
-from argilla_server.models import Dataset, MetadataProperty, Record, Response, Suggestion, User, Vector, VectorSettings
+from argilla_server.models import Dataset, MetadataProperty, Record, Response, Suggestion, User, VectorSettings
 from argilla_server.search_engine.base import (
     Filter,
     FloatMetadataMetrics,
@@ -23,31 +22,31 @@ from argilla_server.search_engine.base import (
     TermsMetrics,
     TextQuery,
 )
-from sqlalchemy import Select, String, cast, exists, false, func, literal, or_, select, true
-from sqlalchemy.sql.elements import ColumnElement, UnaryExpression
+from sqlalchemy import exists, false, func, literal, null, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.elements import ColumnElement
 
-from .filters import Filters
-from .json_sql import json_sql
-from .similarity import Nearest
-from .text import TextQuery as ParsedQuery
+from . import schema
+from .filters import Filters, Walk, scopes_of
+from .similarity import Vectors
+from .tables import RECORDS, RESPONSES, SCOPES, VALUES, WORDS
+from .words import Found, find
 
 NAME = "sql"
-VECTOR_BATCH = 1000
 MOST_TERMS = 2**14
 """As Argilla's own engines cut a list of terms."""
-SHUFFLE_CHARACTERS = 8
+RANKED = 10_000
+PRIME = 4_294_967_291
+"""The largest below 2 ** 32, and above the number of any record; products of the two stay below 2 ** 63."""
 
 
 @SearchEngine.register(engine_name=NAME)
 class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
-    """Nothing of its own to keep, so an instance costs nothing and whatever was committed is found at once."""
-
-    def __init__(self) -> None:
-        self._json = json_sql(async_engine.dialect.name)
-        self._filters = Filters(self._json)
+    """What it asks is kept by the database itself, so an instance costs nothing and whatever was committed is found."""
 
     @classmethod
     async def new_instance(cls) -> SqlSearchEngine:
+        await schema.ensure()
         return cls()
 
     async def close(self) -> None:
@@ -60,9 +59,11 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
     async def info(self) -> dict[str, Any]:
         return {"name": NAME, "database": async_engine.dialect.name}
 
-    # Keeping an index: there is none.
+    # Keeping an index: its triggers do.
 
-    async def create_index(self, dataset: Dataset) -> None: ...
+    async def create_index(self, dataset: Dataset) -> None:
+        """At the first dataset ever, the tables may not be there yet."""
+        await schema.ensure()
 
     async def delete_index(self, dataset: Dataset) -> None: ...
 
@@ -90,44 +91,41 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
         """`total`, and how many records have each status."""
         if dataset.is_draft:
             return {}
+        status = RECORDS.c.status
         return await self._counts(
-            select(Record.status, func.count()).where(Record.dataset_id == dataset.id).group_by(Record.status)
+            select(status, func.count()).where(RECORDS.c.dataset_id == dataset.id).group_by(status)
         )
 
     async def get_dataset_user_progress(self, dataset: Dataset, user: User) -> dict[str, int]:
         """`total`, and how many of this user's responses have each status."""
         if dataset.is_draft:
             return {}
-        return await self._counts(
-            select(Response.status, func.count())
-            .join(Record, Record.id == Response.record_id)
-            .where(Record.dataset_id == dataset.id, Response.user_id == user.id)
-            .group_by(Response.status)
-        )
+        status = RESPONSES.c.status
+        where = (RESPONSES.c.user_id == user.id, RESPONSES.c.dataset_id == dataset.id)
+        return await self._counts(select(status, func.count()).where(*where).group_by(status))
 
     async def compute_metrics_for(self, metadata_property: MetadataProperty) -> MetadataMetrics:
         """The terms with their counts, or the smallest and the largest number."""
-        elements = self._json.elements(Record.metadata_, metadata_property.name)
-        where = Record.dataset_id == metadata_property.dataset_id
+        scope = select(SCOPES.c.number).where(
+            SCOPES.c.dataset_id == metadata_property.dataset_id,
+            SCOPES.c.kind == "metadata",
+            SCOPES.c.name == metadata_property.name,
+        )
+        of_scope = VALUES.c.scope == scope.scalar_subquery()
         async with AsyncSessionLocal() as db:
             if metadata_property.is_terms:
                 count = func.count().label("count")
-                terms = (
-                    select(elements.text, count)
-                    .select_from(Record)
-                    .join(elements.rows, true())
-                    .where(where, elements.text.is_not(None))
-                    .group_by(elements.text)
-                    .order_by(count.desc(), elements.text)
-                )
-                found = (await db.execute(terms)).all()
+                terms = select(VALUES.c.text, count).where(of_scope).group_by(VALUES.c.text)
+                found = (await db.execute(terms.order_by(count.desc(), VALUES.c.text))).all()
                 values = [TermsMetrics.TermCount(term=term, count=number) for term, number in found[:MOST_TERMS]]
                 return TermsMetrics(total=sum(number for _, number in found), values=values)
-            ends = select(func.min(elements.number), func.max(elements.number)).select_from(Record)
-            low, high = (await db.execute(ends.join(elements.rows, true()).where(where))).one()
+            # Two questions: only so does each take one look at an end of the index.
+            low = select(func.min(VALUES.c.number)).where(of_scope).scalar_subquery()
+            high = select(func.max(VALUES.c.number)).where(of_scope).scalar_subquery()
+            least, most = (await db.execute(select(low, high))).one()
         if metadata_property.is_integer:
-            return IntegerMetadataMetrics(min=_whole(low), max=_whole(high))
-        return FloatMetadataMetrics(min=low, max=high)
+            return IntegerMetadataMetrics(min=_whole(least), max=_whole(most))
+        return FloatMetadataMetrics(min=least, max=most)
 
     # Searching.
 
@@ -141,21 +139,20 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
         limit: int = 100,
         user_id: UUID | None = None,
     ) -> SearchResponses:
-        """Sorted as asked; else by how often the words are found; else for a user in an order that only they have."""
-        conditions, relevance = self._conditions(dataset, query, filter)
-        orders: list[UnaryExpression[Any]] = self._filters.orders(sort or [])
-        score = relevance.label("score")
-        if not orders and query is not None:
-            orders = [score.desc()]
-        last = [_shuffled(user_id).asc()] if user_id else [Record.inserted_at.asc()]
-        page = select(Record.id, score).where(*conditions)
-        page = page.order_by(*orders, *last, Record.id).offset(offset).limit(limit)
+        """Sorted as asked; else the best answer to the words first; else for a user in an order that only they have."""
         async with AsyncSessionLocal() as db:
-            rows = (await db.execute(page)).all()
-            total = offset + len(rows)
-            if len(rows) == limit or (offset and not rows):  # there may be more, or the page is past the end
-                total = await db.scalar(select(func.count()).select_from(Record).where(*conditions)) or 0
-        return SearchResponses(items=[_item(one, score) for one, score in rows], total=total)
+            asked = await self._asked(db, dataset, query, filter, sort or [])
+            last = _shuffled(user_id) if user_id else RECORDS.c.inserted_at
+            rows = [(await db.execute(asked.page(last, offset, limit))).all()]
+            if asked.walk is not None and len(rows[0]) < limit:
+                rows.append(await asked.without_value(db, last, offset, limit - len(rows[0])))
+            found = [row for part in rows for row in part]
+            total = offset + len(found)
+            if len(found) == limit or (offset and not found):  # there may be more, or the page is past the end
+                total = await db.scalar(asked.count()) or 0
+        return SearchResponses(
+            items=[SearchResponseItem(record_id=one, score=score) for one, score in found], total=total
+        )
 
     async def similarity_search(
         self,
@@ -169,7 +166,7 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
         order: str = "most_similar",
         threshold: float | None = None,
     ) -> SearchResponses:
-        """Reads every vector that the filters leave, so its time grows with them: exact, but no index behind it."""
+        """Exact: against every vector there is, from a copy in memory."""
         if bool(value) == bool(record):
             raise ValueError("Must provide either vector value or record to compute the similarity search")
         vector = value or (record.vector_value_by_vector_settings(vector_settings) if record else None)
@@ -177,79 +174,118 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
             raise ValueError("Cannot find a vector value to apply with provided info")
         if order == "least_similar":
             vector = [-number for number in vector]
-        conditions, _ = self._conditions(dataset, query, filter)
-        if record is not None:
-            conditions.append(Record.id != record.id)
-        nearest = Nearest(vector, max_results)
-        vectors = (
-            select(Record.id, Vector.value)
-            .join(Vector, Vector.record_id == Record.id)
-            .where(Vector.vector_settings_id == vector_settings.id, *conditions)
-            .order_by(Record.inserted_at, Record.id)
-            .execution_options(yield_per=VECTOR_BATCH)
-        )
         async with AsyncSessionLocal() as db:
-            async for batch in (await db.stream(vectors)).partitions():
-                nearest.add([row[0] for row in batch], [row[1] for row in batch])
-        hits = [hit for hit in nearest.hits if threshold is None or hit[1] >= threshold]
-        return SearchResponses(items=[_item(one, score) for one, score in hits], total=len(nearest.hits))
-
-    def _conditions(
-        self, dataset: Dataset, query: TextQuery | str | None, chosen: Filter | None
-    ) -> tuple[list[ColumnElement[bool]], ColumnElement[float]]:
-        """What a record must fulfil, and how well it answers the words."""
-        conditions: list[ColumnElement[bool]] = [Record.dataset_id == dataset.id]
-        if chosen is not None:
-            conditions.append(self._filters.condition(chosen))
-        relevance: ColumnElement[float] = literal(1.0)
-        if query is not None:
-            asked = TextQuery(q=query) if isinstance(query, str) else query
-            names = self._text_fields(dataset, asked.field)
-            parsed = ParsedQuery(asked.q, self._json, lambda pattern: self._has(names, pattern))
-            conditions.append(parsed.condition)
-            found = [count for pattern in parsed.wanted for count in self._counts_of(names, pattern)]
-            relevance = functools.reduce(operator.add, found) if found else relevance
-        return conditions, relevance
+            asked = await self._asked(db, dataset, query, filter, [])
+            if record is not None:
+                asked.conditions.append(RECORDS.c.record_id != record.id)
+            vectors = await Vectors.of(db, vector_settings)
+            found = await vectors.nearest(db, vector, asked.numbers(), max_results)
+        items = [
+            SearchResponseItem(record_id=one, score=score)
+            for one, score in found
+            if threshold is None or score >= threshold
+        ]
+        return SearchResponses(items=items, total=len(found))
 
     @staticmethod
-    def _text_fields(dataset: Dataset, name: str | None) -> list[str]:
-        names = [field.name for field in dataset.fields if not field.is_image]
-        if name is None:
-            return names
-        if name not in {field.name for field in dataset.fields}:
-            raise ValueError(f"Field {name} not found in dataset {dataset.id}")
-        return [name] if name in names else []
-
-    def _has(self, fields: Sequence[str], pattern: str) -> ColumnElement[bool]:
-        """Whether some text of the record matches; a chat has one text for each message."""
-        return or_(false(), *(exists(found) for found in self._matching(literal(1), fields, pattern)))
-
-    def _counts_of(self, fields: Sequence[str], pattern: str) -> list[ColumnElement[Any]]:
-        """How many texts match, one count for each field."""
-        return [found.scalar_subquery() for found in self._matching(func.count(), fields, pattern)]
-
-    def _matching(self, what: ColumnElement[Any], fields: Sequence[str], pattern: str) -> Iterator[Select[Any]]:
-        for name in fields:
-            strings = self._json.strings(Record.fields, name)
-            yield select(what).select_from(strings.rows).where(strings.text.regexp_match(pattern))
+    async def _asked(
+        db: AsyncSession, dataset: Dataset, query: TextQuery | str | None, chosen: Filter | None, sort: list[Order]
+    ) -> Asked:
+        """Raises ValueError for a field that is not there or a date that is none."""
+        dialect = async_engine.dialect.name
+        filters = Filters(await scopes_of(db, dataset.id, chosen, sort), by_hash=dialect == "postgresql")
+        conditions = [] if chosen is None else [filters.condition(chosen)]
+        found = None
+        if query is not None:
+            words = TextQuery(q=query) if isinstance(query, str) else query
+            searched, field = _field(dataset, words.field)
+            found = find(words.q, dataset.id, field, dialect) if searched else None
+            if found is None:
+                conditions.append(false())
+        walk = await filters.walk(db, sort[0]) if sort else None
+        return Asked(dataset.id, conditions, found, filters.orders(sort), walk)
 
     @staticmethod
     async def _counts(statement: Any) -> dict[str, int]:
         async with AsyncSessionLocal() as db:
-            counts = {status.value: count for status, count in (await db.execute(statement)).all()}
+            counts = dict((await db.execute(statement)).all())
         return {"total": sum(counts.values()), **counts}
 
 
-def _shuffled(user_id: UUID) -> ColumnElement[str]:
-    """Record ids are random already; each user sorts them by digits at other places, always the same for one user."""
-    places = random.Random(UUID(str(user_id)).int).sample(range(1, 33), SHUFFLE_CHARACTERS)
-    digits = func.replace(cast(Record.id, String), "-", "")
-    parts = [func.substr(digits, place, 1, type_=String()) for place in places]
-    return functools.reduce(operator.add, parts)
+@dataclass
+class Asked:
+    """One question."""
+
+    dataset: UUID
+    conditions: list[ColumnElement[bool]]
+    """On RECORDS, beside the words and that it is of the dataset."""
+    words: Found | None
+    orders: list[Any]
+    walk: Walk | None
+    """How to go along an index for the first order, if there is one."""
+
+    def page(self, last: ColumnElement[Any], offset: int, limit: int) -> Any:
+        """A SELECT of the records' ids and scores; `last` is the order where nothing else tells."""
+        if self.words is not None and not self.orders:
+            return self._best(offset, limit)
+        ids, orders = select(RECORDS.c.record_id, self._score()), self.orders
+        if self.walk is None:
+            ids = ids.where(*self._all())
+        else:  # a scope is of one dataset; to ask for that again would lead SQLite to begin with the records
+            ids = ids.join(self.walk.value, self.walk.joined).where(*self.walk.conditions, *self._all()[1:])
+            orders = [self.walk.order, *self.orders[1:]]
+        return ids.order_by(*orders, last, RECORDS.c.number).offset(offset).limit(limit)
+
+    async def without_value(self, db: AsyncSession, last: ColumnElement[Any], offset: int, limit: int) -> Any:
+        """The rest of a page whose walk has ended: records that lack the first order's value."""
+        assert self.walk is not None
+        valued = select(func.count()).select_from(RECORDS).where(*self._all(), self.walk.has_value)
+        skipped = max(0, offset - (await db.scalar(valued) or 0))
+        ids = select(RECORDS.c.record_id, self._score()).where(*self._all(), ~self.walk.has_value)
+        ids = ids.order_by(*self.orders[1:], last, RECORDS.c.number)
+        return (await db.execute(ids.offset(skipped).limit(limit))).all()
+
+    def _score(self) -> ColumnElement[Any]:
+        """As Elasticsearch: none where another order was asked for."""
+        return null() if self.words else literal(1.0)
+
+    def _best(self, offset: int, limit: int) -> Any:
+        """Of very many, the first RANKED are compared: what nearly all records say tells nothing about any of them."""
+        assert self.words is not None
+        inside = exists().where(RECORDS.c.number == self.words.record, *self.conditions).correlate(WORDS)
+        hits = self.words.hits(*([inside] if self.conditions else []), most=max(RANKED, offset + limit))
+        ids = select(RECORDS.c.record_id, hits.c.score).join(hits, RECORDS.c.number == hits.c.record)
+        return ids.order_by(hits.c.score.desc(), hits.c.record).offset(offset).limit(limit)
+
+    def count(self) -> Any:
+        """A SELECT of how many there are."""
+        if self.words and not self.conditions:  # the words' own row says which dataset it is of
+            return select(func.count()).select_from(WORDS).where(*self.words.conditions)
+        return select(func.count()).select_from(RECORDS).where(*self._all())
+
+    def numbers(self) -> Any:
+        """A SELECT of the records' numbers, None if all are asked about."""
+        return select(RECORDS.c.number).where(*self._all()) if self.words or self.conditions else None
+
+    def _all(self) -> list[ColumnElement[bool]]:
+        of_dataset = [RECORDS.c.dataset_id == self.dataset, *self.conditions]
+        return [*of_dataset, RECORDS.c.number.in_(self.words.records())] if self.words else of_dataset
 
 
-def _item(record_id: UUID, score: float) -> SearchResponseItem:
-    return SearchResponseItem(record_id=record_id, score=float(score))
+def _field(dataset: Dataset, name: str | None) -> tuple[bool, str | None]:
+    """Whether there is text to search, and the field: None for all of them, as for an only one."""
+    names = [field.name for field in dataset.fields if not field.is_image]
+    if name is None:
+        return True, None
+    if name not in {field.name for field in dataset.fields}:
+        raise ValueError(f"Field {name} not found in dataset {dataset.id}")
+    return name in names, name if len(names) > 1 else None
+
+
+def _shuffled(user_id: UUID) -> ColumnElement[int]:
+    """Each user has an order of their own, and always the same one: the numbers, multiplied modulo a prime."""
+    factor, first = random.Random(UUID(str(user_id)).int).sample(range(2**30, 2**31), 2)
+    return (RECORDS.c.number * factor + first) % PRIME
 
 
 def _whole(number: float | None) -> int | None:

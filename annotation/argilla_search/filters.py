@@ -1,13 +1,13 @@
-"""Argilla's filters and sort orders as SQL conditions on a record."""
+"""Argilla's filters and sort orders as SQL conditions on the engine's row of a record."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
-from argilla_server.models import Question, Record, Response, Suggestion
 from argilla_server.search_engine.base import (
     AndFilter,
     Filter,
@@ -21,18 +21,85 @@ from argilla_server.search_engine.base import (
     TermsFilter,
 )
 from sqlalchemy import and_, exists, false, func, or_, select, true
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.elements import ColumnElement, UnaryExpression
 
-from .json_sql import Elements, JsonSql
+from .tables import RECORDS, RESPONSES, SCOPES, VALUES
 
 PENDING = "pending"
+Name = tuple[str, str]
+"""A scope's kind and name."""
+
+
+async def scopes_of(db: AsyncSession, dataset: UUID, chosen: Filter | None, sort: Sequence[Order]) -> dict[Name, int]:
+    """The numbers of the scopes that a question is about; one that no record ever had a value for has none."""
+    names = {name for one in _scopes(chosen) + [order.scope for order in sort] if (name := _name(one))}
+    if not names:
+        return {}
+    rows = await db.execute(
+        select(SCOPES).where(SCOPES.c.dataset_id == dataset, SCOPES.c.name.in_({name for _, name in names}))
+    )
+    return {(row.kind, row.name): row.number for row in rows if (row.kind, row.name) in names}
+
+
+def _scopes(chosen: Filter | None) -> list[FilterScope]:
+    if isinstance(chosen, AndFilter):
+        return [scope for one in chosen.filters for scope in _scopes(one)]
+    return [] if chosen is None else [chosen.scope]
+
+
+def _name(scope: FilterScope) -> Name | None:
+    """None for what is a column of the record or the status of a response."""
+    if isinstance(scope, MetadataFilterScope):
+        return ("metadata", scope.metadata_property)
+    if isinstance(scope, ResponseFilterScope) and scope.question is not None:
+        return ("response", scope.question)
+    if isinstance(scope, SuggestionFilterScope):
+        kind = scope.property if scope.property in ("score", "agent", "type") else "suggestion"
+        return (kind, scope.question)
+    return None
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Values in their order, each with its record: a page of it costs no more when there are more records."""
+
+    value: Any
+    joined: ColumnElement[bool]
+    conditions: tuple[ColumnElement[bool], ...]
+    order: UnaryExpression[Any]
+    has_value: ColumnElement[bool]
+
+    @classmethod
+    def along(cls, scope: int, column: str, user: UUID | None, *, descending: bool) -> Walk:
+        """By `number` or `text`. Of a record's several values only the first in the order counts."""
+        here, other = VALUES.alias("here"), VALUES.alias("other")
+
+        def valued(values: Any, its_scope: ColumnElement[int]) -> list[ColumnElement[bool]]:
+            whose = [] if user is None else [values.c.user_id == user]
+            return [its_scope == scope, values.c[column].is_not(None), *whose]
+
+        mine, theirs = here.c[column], other.c[column]
+        of_other = valued(other, _unindexed(other.c.scope))
+        sooner = theirs > mine if descending else theirs < mine
+        return cls(
+            value=here,
+            joined=here.c.record == RECORDS.c.number,
+            conditions=(
+                *valued(here, here.c.scope),
+                ~exists().where(*of_other, other.c.record == here.c.record, sooner),
+            ),
+            order=mine.desc() if descending else mine.asc(),
+            has_value=exists().where(*of_other, other.c.record == RECORDS.c.number),
+        )
 
 
 class Filters:
-    """For one database; every method's result belongs into a SELECT on records."""
+    """For one question; every method's result belongs into a SELECT on RECORDS."""
 
-    def __init__(self, json: JsonSql) -> None:
-        self._json = json
+    def __init__(self, scopes: Mapping[Name, int], *, by_hash: bool) -> None:
+        """`by_hash` where the index is on the texts' MD5."""
+        self._scopes, self._by_hash = scopes, by_hash
 
     def condition(self, chosen: Filter) -> ColumnElement[bool]:
         """What a record has to fulfil."""
@@ -43,12 +110,8 @@ class Filters:
             return _record(chosen, scope)
         if isinstance(scope, ResponseFilterScope) and scope.question is None:
             return _response_status(chosen, scope)
-        if isinstance(scope, SuggestionFilterScope) and scope.property in ("agent", "type"):
-            column = getattr(Suggestion, scope.property)
-            return exists().where(*_of_scope(scope), _column_matches(chosen, column))
-        elements = self._elements(scope)
-        inner = exists(select(1).select_from(elements.rows).where(_element_matches(chosen, elements)))
-        return inner if isinstance(scope, MetadataFilterScope) else exists().where(*_of_scope(scope), inner)
+        values = select(VALUES.c.record).where(*self._values(scope), self._matches(chosen))
+        return RECORDS.c.number.in_(values)
 
     def orders(self, orders: Sequence[Order]) -> list[UnaryExpression[Any]]:
         """ORDER BY, what a record lacks last in either direction; several responses count with their mean."""
@@ -61,51 +124,64 @@ class Filters:
     def _keys(self, order: Order) -> list[ColumnElement[Any]]:
         scope = order.scope
         if isinstance(scope, RecordFilterScope):
-            return [getattr(Record, scope.property)]
+            return [_column(scope)]
         extreme = func.max if order.order == "desc" else func.min
-        column = _plain_column(scope)
-        if column is not None:
-            return [select(extreme(column)).where(*_of_scope(scope)).correlate(Record).scalar_subquery()]
-        elements = self._elements(scope)
-        sources: list[Any] = [elements.rows]
-        where: list[ColumnElement[bool]] = [true()]
-        if not isinstance(scope, MetadataFilterScope):
-            sources = [Response if isinstance(scope, ResponseFilterScope) else Suggestion, elements.rows]
-            where = _of_scope(scope)
+        if isinstance(scope, ResponseFilterScope) and scope.question is None:
+            # A user has one response: with an extreme of it SQLite would go through all of the user's.
+            status = RESPONSES.c.status if scope.user else extreme(RESPONSES.c.status)
+            found = select(status).where(*_of_record(scope))
+            return [found.correlate(RECORDS).scalar_subquery()]
+        where = (*self._values(scope, _unindexed(VALUES.c.scope)), VALUES.c.record == RECORDS.c.number)
         number = func.avg if isinstance(scope, ResponseFilterScope) else extreme
         return [
-            select(aggregate).select_from(*sources).where(*where).correlate(Record).scalar_subquery()
-            for aggregate in (number(elements.number), extreme(elements.text))
+            select(aggregate).where(*where).correlate(RECORDS).scalar_subquery()
+            for aggregate in (number(VALUES.c.number), extreme(VALUES.c.text))
         ]
 
-    def _elements(self, scope: FilterScope) -> Elements:
-        if isinstance(scope, MetadataFilterScope):
-            return self._json.elements(Record.metadata_, scope.metadata_property)
-        if isinstance(scope, ResponseFilterScope):
-            return self._json.elements(Response.values, scope.question or "", "value")
-        return self._json.elements(Suggestion.score if scope.property == "score" else Suggestion.value)
+    async def walk(self, db: AsyncSession, order: Order) -> Walk | None:
+        """A way along an index, None where there is none: a column of the record, or a mean of people's answers."""
+        scope = order.scope
+        number = self._scopes.get(_name(scope) or ("", ""))
+        everybody = isinstance(scope, ResponseFilterScope) and scope.user is None
+        if number is None or everybody:
+            return None
+        numbers = select(VALUES.c.number).where(VALUES.c.scope == number, VALUES.c.number.is_not(None)).limit(1)
+        column = "text" if await db.scalar(numbers) is None else "number"
+        user = scope.user.id if isinstance(scope, ResponseFilterScope) and scope.user else None
+        return Walk.along(number, column, user, descending=order.order == "desc")
+
+    def _values(self, scope: FilterScope, its_scope: ColumnElement[int] = VALUES.c.scope) -> list[ColumnElement[bool]]:
+        name = _name(scope)
+        number = None if name is None else self._scopes.get(name)
+        if number is None:
+            return [false()]
+        conditions: list[ColumnElement[bool]] = [its_scope == number]
+        if isinstance(scope, ResponseFilterScope) and scope.user is not None:
+            conditions.append(VALUES.c.user_id == scope.user.id)
+        return conditions
+
+    def _matches(self, chosen: TermsFilter | RangeFilter) -> ColumnElement[bool]:
+        if isinstance(chosen, TermsFilter):
+            text: ColumnElement[bool] = VALUES.c.text.in_(chosen.values)
+            if self._by_hash:
+                text = func.md5(VALUES.c.text).in_([func.md5(value) for value in chosen.values])
+            numbers = _numbers(chosen.values)
+            return or_(text, VALUES.c.number.in_(numbers)) if numbers else text
+        if any(isinstance(end, str) for end in (chosen.ge, chosen.le)):
+            return _between(VALUES.c.text, chosen.ge, chosen.le)
+        return _between(VALUES.c.number, chosen.ge, chosen.le)
 
 
-def _plain_column(scope: FilterScope) -> Any:
-    if isinstance(scope, ResponseFilterScope) and scope.question is None:
-        return Response.status
-    if isinstance(scope, SuggestionFilterScope) and scope.property in ("agent", "type"):
-        return getattr(Suggestion, scope.property)
-    return None
+def _unindexed(scope: ColumnElement[int]) -> ColumnElement[int]:
+    """Leads SQLite to a record's few values by the record, where it would else go through those of all records."""
+    return scope + 0
 
 
-def _of_scope(scope: FilterScope) -> list[ColumnElement[bool]]:
-    """The responses or suggestions of this record that the scope is about."""
-    if isinstance(scope, SuggestionFilterScope):
-        return [
-            Suggestion.record_id == Record.id,
-            Suggestion.question_id == Question.id,
-            Question.dataset_id == Record.dataset_id,
-            Question.name == scope.question,
-        ]
-    conditions = [Response.record_id == Record.id]
+def _of_record(scope: ResponseFilterScope) -> list[ColumnElement[bool]]:
+    """The responses to this record that the scope is about."""
+    conditions: list[ColumnElement[bool]] = [RESPONSES.c.record == RECORDS.c.number]
     if scope.user is not None:
-        conditions.append(Response.user_id == scope.user.id)
+        conditions.append(RESPONSES.c.user_id == scope.user.id)
     return conditions
 
 
@@ -116,47 +192,31 @@ def _response_status(chosen: TermsFilter | RangeFilter, scope: ResponseFilterSco
     kept = [value for value in chosen.values if value != PENDING]
     parts = []
     if PENDING in chosen.values:
-        parts.append(~exists().where(*_of_scope(scope)))
+        parts.append(~exists().where(*_of_record(scope)))
     if kept:
-        parts.append(exists().where(*_of_scope(scope), _one_of(Response.status, kept)))
+        parts.append(exists().where(*_of_record(scope), RESPONSES.c.status.in_(kept)))
     return or_(*parts) if parts else true()
 
 
+def _column(scope: RecordFilterScope) -> ColumnElement[Any]:
+    return RECORDS.c.record_id if scope.property == "id" else RECORDS.c[scope.property]
+
+
 def _record(chosen: TermsFilter | RangeFilter, scope: RecordFilterScope) -> ColumnElement[bool]:
+    column = _column(scope)
+    if scope.property == "id" and isinstance(chosen, TermsFilter):
+        return column.in_([value for value in map(_uuid, chosen.values) if value])
     if scope.property not in ("inserted_at", "updated_at"):
-        return _column_matches(chosen, getattr(Record, scope.property))
-    moment = getattr(Record, scope.property)
+        if isinstance(chosen, TermsFilter):
+            return column.in_(chosen.values)
+        return _between(column, chosen.ge, chosen.le)
     if isinstance(chosen, TermsFilter):
-        return or_(false(), *(moment.between(_moment(value), _moment(value, end=True)) for value in chosen.values))
+        return or_(false(), *(column.between(_moment(value), _moment(value, end=True)) for value in chosen.values))
     return _between(
-        moment,
+        column,
         None if chosen.ge is None else _moment(chosen.ge),
         None if chosen.le is None else _moment(chosen.le, end=True),
     )
-
-
-def _column_matches(chosen: TermsFilter | RangeFilter, column: Any) -> ColumnElement[bool]:
-    if isinstance(chosen, TermsFilter):
-        return _one_of(column, chosen.values)
-    return _between(column, chosen.ge, chosen.le)
-
-
-def _one_of(column: Any, values: Sequence[str]) -> ColumnElement[bool]:
-    """Values that the column's type does not know match nothing, as in an index."""
-    enum = getattr(column.type, "enums", None)
-    if enum is not None:
-        return column.in_([value for value in values if value in enum])  # type: ignore[no-any-return]
-    if column.type.python_type is UUID:
-        return column.in_([value for value in map(_uuid, values) if value])  # type: ignore[no-any-return]
-    return column.in_(list(values))  # type: ignore[no-any-return]
-
-
-def _element_matches(chosen: TermsFilter | RangeFilter, elements: Elements) -> ColumnElement[bool]:
-    if isinstance(chosen, TermsFilter):
-        return or_(elements.text.in_(chosen.values), elements.number.in_(list(_numbers(chosen.values))))
-    if any(isinstance(end, str) for end in (chosen.ge, chosen.le)):
-        return _between(elements.text, chosen.ge, chosen.le)
-    return _between(elements.number, chosen.ge, chosen.le)
 
 
 def _between(column: Any, low: Any, high: Any) -> ColumnElement[bool]:
