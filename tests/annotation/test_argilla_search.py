@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
+from platformdirs import user_cache_path
 
+from annotation.argilla_server import ArgillaServer
+from annotation.people import Person
 from tests.fixtures.argilla import ClientOf, ok
 
 pytestmark = pytest.mark.slow
@@ -58,6 +64,95 @@ def record(part: str) -> Json:
 
 STATUS = {"entity": "response", "property": "status"}
 BY_NAME = order(record("external_id"))
+WORDS: list[tuple[str, list[str]]] = [
+    ("cat*", ["r0", "r1", "r2"]),
+    ("cat roof", ["r0"]),
+    ("roof | wrong", ["r0", "r1"]),
+    ("cat -roof", ["r2"]),
+    ("-cat", ["r1", "r3"]),
+    ('"the cat"', ["r0", "r2"]),
+    ('"cat sat"', ["r2"]),
+    ('"sat cat"', []),
+    ("(roof|sat) cat", ["r0", "r2"]),
+    ("CAFÉ", ["r0"]),
+    ("don't", ["r1"]),
+    ("quoted second", ["r0"]),
+    ("needle deep", ["r2"]),
+    ("picture", []),
+    ("?!", []),
+    ("", []),
+    ("assistant", ["r0", "r1", "r2"]),
+]
+NO_ERROR: list[str] = [
+    '"',
+    "-",
+    "|",
+    "+",
+    "- -",
+    "a |",
+    "(-)",
+    "* *",
+    "';--",
+    ")(",
+    "(((",
+    "a\\b",
+    "a*b",
+    "%",
+    "[a",
+    "a{9}",
+    "🙂",
+    "\\",
+]
+FILTERS: list[tuple[Json, list[str]]] = [
+    (terms(metadata("source"), "mail"), ["r0", "r2"]),
+    (terms(metadata("source"), "web", "mail"), ["r0", "r1", "r2"]),
+    (between(metadata("length"), ge=0, le=5), ["r0"]),
+    (between(metadata("length"), le=3), ["r0", "r2"]),
+    (between(metadata("cost"), ge=0.6), ["r1"]),
+    (terms(metadata("length"), "10"), ["r1"]),
+    (terms(suggestion("voice"), "fail"), ["r1"]),
+    (terms(suggestion("tags"), "b", "c"), ["r0"]),
+    (between(suggestion("stars"), ge=4), ["r0"]),
+    (terms(suggestion("stars"), "4"), ["r0"]),
+    (between(suggestion("voice", "score"), ge=0.5, le=1), ["r0"]),
+    (between(suggestion("tags", "score"), ge=0.7), ["r0"]),
+    (terms(suggestion("voice", "agent"), "claude"), ["r1"]),
+    (terms(suggestion("voice", "type"), "model", "bogus"), ["r1"]),
+    (terms(record("external_id"), "r3", "zz"), ["r3"]),
+    (terms(record("id"), "no-uuid"), []),
+    (terms(record("status"), "completed"), ["r0"]),
+    (between(record("inserted_at"), ge=TODAY), ALL),
+    (between(record("inserted_at"), le=NEXT_DAY), ALL),
+    (between(record("inserted_at"), le="2020-01-01T00:00:00Z"), []),
+    (between(record("inserted_at"), ge=1.6e12), ALL),
+]
+RESPONSE_FILTERS: list[tuple[str, list[Json], list[str]]] = [
+    ("owner", [terms(STATUS, "pending")], ["r3"]),
+    ("ana", [terms(STATUS, "pending")], ["r1", "r3"]),
+    ("ana", [terms(STATUS, "pending"), terms(record("status"), "pending")], ["r1", "r3"]),
+    ("everybody", [terms(STATUS, "pending")], ["r3"]),
+    ("owner", [terms(STATUS, "submitted")], ["r0"]),
+    ("everybody", [terms(STATUS, "submitted")], ["r0", "r2"]),
+    ("owner", [terms(STATUS, "pending", "submitted")], ["r0", "r3"]),
+    ("owner", [terms(STATUS, "draft", "discarded")], ["r1", "r2"]),
+    ("owner", [terms(response("voice"), "pass")], ["r0"]),
+    ("everybody", [terms(response("voice"), "fail")], ["r0", "r1"]),
+    ("owner", [terms(response("tags"), "a", "c")], ["r0"]),
+    ("ana", [between(response("stars"), ge=1, le=1)], ["r0"]),
+]
+SORTS: list[tuple[str, list[Json], list[str]]] = [
+    ("owner", [order(metadata("length"))], ["r2", "r0", "r1", "r3"]),
+    ("owner", [order(metadata("length"), "desc")], ["r1", "r0", "r2", "r3"]),
+    ("owner", [order(metadata("source")), order(metadata("length"))], ["r2", "r0", "r1", "r3"]),
+    ("owner", [order(record("inserted_at"), "desc")], ["r3", "r2", "r1", "r0"]),
+    ("owner", [order(record("external_id"), "desc")], ["r3", "r2", "r1", "r0"]),
+    ("owner", [order(suggestion("voice", "score")), BY_NAME], ["r1", "r0", "r2", "r3"]),
+    ("owner", [order(suggestion("voice", "agent"), "desc"), BY_NAME], ALL),
+    ("owner", [order(suggestion("voice")), BY_NAME], ["r1", "r0", "r2", "r3"]),
+    ("everybody", [order(response("stars")), BY_NAME], ["r2", "r0", "r1", "r3"]),  # the mean of several
+    ("owner", [order(response("stars")), BY_NAME], ALL),
+    ("ana", [order(STATUS), BY_NAME], ["r0", "r2", "r1", "r3"]),
+]
 
 
 @dataclass
@@ -170,10 +265,8 @@ def fill(desk: Desk) -> None:
     }
 
 
-@pytest.fixture(scope="module")
-def desk(owner: httpx.Client, client_of: ClientOf) -> Iterator[Desk]:
-    """Four records with suggestions, metadata and vectors; the owner and Ana have answered some of them."""
-    made = make_desk(owner, client_of("ana"), "search")
+def answered(made: Desk) -> Desk:
+    """Filled, and some of it answered."""
     fill(made)
     made.answer(made.owner, "r0", "submitted", voice="pass", stars=5, tags=["a"])
     made.answer(made.ana, "r0", "submitted", voice="fail", stars=1)
@@ -181,6 +274,12 @@ def desk(owner: httpx.Client, client_of: ClientOf) -> Iterator[Desk]:
     made.answer(made.owner, "r2", "discarded")
     made.answer(made.ana, "r2", "submitted", voice="pass", stars=2)
     return made
+
+
+@pytest.fixture(scope="module")
+def desk(owner: httpx.Client, client_of: ClientOf) -> Desk:
+    """Four records with suggestions, metadata and vectors; the owner and Ana have answered some of them."""
+    return answered(make_desk(owner, client_of("ana"), "search"))
 
 
 @pytest.fixture(scope="module")
@@ -205,25 +304,7 @@ def test_everything_is_found_in_an_order_of_ones_own(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     ("words", "found"),
-    [
-        ("cat*", ["r0", "r1", "r2"]),
-        ("cat roof", ["r0"]),
-        ("roof | wrong", ["r0", "r1"]),
-        ("cat -roof", ["r2"]),
-        ("-cat", ["r1", "r3"]),
-        ('"the cat"', ["r0", "r2"]),
-        ('"cat sat"', ["r2"]),
-        ('"sat cat"', []),
-        ("(roof|sat) cat", ["r0", "r2"]),
-        ("CAFÉ", ["r0"]),
-        ("don't", ["r1"]),
-        ("quoted second", ["r0"]),
-        ("needle deep", ["r2"]),
-        ("picture", []),
-        ("?!", []),
-        ("", []),
-        ("assistant", ["r0", "r1", "r2"]),
-    ],
+    WORDS,
 )
 def test_words(desk: Desk, neighbour: Desk, words: str, found: list[str]) -> None:
     assert sorted(desk.names(text=words)) == found
@@ -241,7 +322,7 @@ def test_words_in_one_field(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ['"', "-", "|", "+", "- -", "a |", "(-)", "* *", "';--", ")(", "(((", "a\\b", "a*b", "%", "[a", "a{9}", "🙂", "\\"],
+    NO_ERROR,
 )
 def test_no_words_are_an_error(desk: Desk, words: str) -> None:
     desk.names(text=words)
@@ -249,29 +330,7 @@ def test_no_words_are_an_error(desk: Desk, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("chosen", "found"),
-    [
-        (terms(metadata("source"), "mail"), ["r0", "r2"]),
-        (terms(metadata("source"), "web", "mail"), ["r0", "r1", "r2"]),
-        (between(metadata("length"), ge=0, le=5), ["r0"]),
-        (between(metadata("length"), le=3), ["r0", "r2"]),
-        (between(metadata("cost"), ge=0.6), ["r1"]),
-        (terms(metadata("length"), "10"), ["r1"]),
-        (terms(suggestion("voice"), "fail"), ["r1"]),
-        (terms(suggestion("tags"), "b", "c"), ["r0"]),
-        (between(suggestion("stars"), ge=4), ["r0"]),
-        (terms(suggestion("stars"), "4"), ["r0"]),
-        (between(suggestion("voice", "score"), ge=0.5, le=1), ["r0"]),
-        (between(suggestion("tags", "score"), ge=0.7), ["r0"]),
-        (terms(suggestion("voice", "agent"), "claude"), ["r1"]),
-        (terms(suggestion("voice", "type"), "model", "bogus"), ["r1"]),
-        (terms(record("external_id"), "r3", "zz"), ["r3"]),
-        (terms(record("id"), "no-uuid"), []),
-        (terms(record("status"), "completed"), ["r0"]),
-        (between(record("inserted_at"), ge=TODAY), ALL),
-        (between(record("inserted_at"), le=NEXT_DAY), ALL),
-        (between(record("inserted_at"), le="2020-01-01T00:00:00Z"), []),
-        (between(record("inserted_at"), ge=1.6e12), ALL),
-    ],
+    FILTERS,
 )
 def test_filters_on_records_metadata_and_suggestions(
     desk: Desk, neighbour: Desk, chosen: Json, found: list[str]
@@ -281,20 +340,7 @@ def test_filters_on_records_metadata_and_suggestions(
 
 @pytest.mark.parametrize(
     ("who", "chosen", "found"),
-    [
-        ("owner", [terms(STATUS, "pending")], ["r3"]),
-        ("ana", [terms(STATUS, "pending")], ["r1", "r3"]),
-        ("ana", [terms(STATUS, "pending"), terms(record("status"), "pending")], ["r1", "r3"]),
-        ("everybody", [terms(STATUS, "pending")], ["r3"]),
-        ("owner", [terms(STATUS, "submitted")], ["r0"]),
-        ("everybody", [terms(STATUS, "submitted")], ["r0", "r2"]),
-        ("owner", [terms(STATUS, "pending", "submitted")], ["r0", "r3"]),
-        ("owner", [terms(STATUS, "draft", "discarded")], ["r1", "r2"]),
-        ("owner", [terms(response("voice"), "pass")], ["r0"]),
-        ("everybody", [terms(response("voice"), "fail")], ["r0", "r1"]),
-        ("owner", [terms(response("tags"), "a", "c")], ["r0"]),
-        ("ana", [between(response("stars"), ge=1, le=1)], ["r0"]),
-    ],
+    RESPONSE_FILTERS,
 )
 def test_filters_on_ones_own_or_everybodys_responses(
     desk: Desk, neighbour: Desk, who: str, chosen: list[Json], found: list[str]
@@ -304,19 +350,7 @@ def test_filters_on_ones_own_or_everybodys_responses(
 
 @pytest.mark.parametrize(
     ("who", "sort", "found"),
-    [
-        ("owner", [order(metadata("length"))], ["r2", "r0", "r1", "r3"]),
-        ("owner", [order(metadata("length"), "desc")], ["r1", "r0", "r2", "r3"]),
-        ("owner", [order(metadata("source")), order(metadata("length"))], ["r2", "r0", "r1", "r3"]),
-        ("owner", [order(record("inserted_at"), "desc")], ["r3", "r2", "r1", "r0"]),
-        ("owner", [order(record("external_id"), "desc")], ["r3", "r2", "r1", "r0"]),
-        ("owner", [order(suggestion("voice", "score")), BY_NAME], ["r1", "r0", "r2", "r3"]),
-        ("owner", [order(suggestion("voice", "agent"), "desc"), BY_NAME], ALL),
-        ("owner", [order(suggestion("voice")), BY_NAME], ["r1", "r0", "r2", "r3"]),
-        ("everybody", [order(response("stars")), BY_NAME], ["r2", "r0", "r1", "r3"]),  # the mean of several
-        ("owner", [order(response("stars")), BY_NAME], ALL),
-        ("ana", [order(STATUS), BY_NAME], ["r0", "r2", "r1", "r3"]),
-    ],
+    SORTS,
 )
 def test_sorting_puts_what_lacks_the_value_last(
     desk: Desk, neighbour: Desk, who: str, sort: list[Json], found: list[str]
@@ -388,6 +422,11 @@ def test_a_wrong_date_is_the_askers_error(desk: Desk) -> None:
 def test_every_change_is_found_at_once(owner: httpx.Client, client_of: ClientOf) -> None:
     desk = make_desk(owner, client_of("ana"), "search-changes")
     fill(desk)
+    follows_changes(desk)
+
+
+def follows_changes(desk: Desk) -> None:
+    owner = desk.owner
     kept = desk.answer(owner, "r1", "draft", voice="fail")
     assert "r1" not in desk.names(where=[terms(STATUS, "pending")])
     ok(owner.delete(f"/responses/{kept['id']}"))
@@ -409,3 +448,73 @@ def test_a_changed_overlap_is_worked_out_by_the_worker(owner: httpx.Client, clie
         time.sleep(0.2)
     assert done == 2
     ok(owner.delete(f"/datasets/{desk.id}"))
+
+
+def test_an_index_damaged_by_hand_is_made_anew_at_the_next_start(argilla: ArgillaServer, desk: Desk) -> None:
+    argilla.stop()
+    with closing(sqlite3.connect(argilla.home / "home" / "argilla.db")) as db, db:
+        db.execute("DROP TRIGGER argilla_search_records_fields")
+        db.execute("UPDATE records SET fields = replace(fields, 'Nothing', 'Something') WHERE external_id = 'r3'")
+        db.execute("DELETE FROM argilla_search_values")
+    argilla.start()
+    with argilla.client() as owner:
+        again = Desk(owner, owner, desk.id, desk.records)
+        assert again.names(text="something") == ["r3"]
+        assert again.names(text="nothing") == []
+        assert sorted(again.names(where=[terms(metadata("source"), "mail")])) == ["r0", "r2"]
+        assert again.names("everybody", sort=[order(response("stars")), BY_NAME]) == ["r2", "r0", "r1", "r3"]
+
+
+@pytest.fixture(scope="module")
+def on_postgresql(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """The same four records in an Argilla that keeps them in PostgreSQL; a minute more to install it once."""
+    url = sa.make_url(postgres_url)
+    engine = sa.create_engine(url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as db:
+        db.execute(sa.text("CREATE DATABASE argilla"))
+    engine.dispose()
+    database = url.set(drivername="postgresql+asyncpg", database="argilla").render_as_string(hide_password=False)
+    database = database.replace("%2F", "/")  # a percent sign is more than Argilla's migrations take
+    cache = user_cache_path("tonesmith", ensure_exists=True)
+    server = ArgillaServer(tmp_path_factory.mktemp("argilla-postgres"), cache, database=database)
+    try:
+        server.start()
+        server.add_people([Person(name="ana")])
+        with server.client() as owner:
+            key = next(one["api_key"] for one in ok(owner.get("/users"))["items"] if one["username"] == "ana")
+            ana = httpx.Client(base_url=f"{server.url}/api/v1", headers={"X-Argilla-Api-Key": key}, timeout=60)
+            yield answered(make_desk(owner, ana, "search"))
+            ana.close()
+    finally:
+        server.stop()
+
+
+def test_postgresql_answers_the_same(on_postgresql: Desk) -> None:
+    here = on_postgresql
+    assert ok(here.owner.get("/status"))["search_engine"] == {"name": "sql", "database": "postgresql"}
+    assert sorted(here.names()) == ALL
+    for words, found in WORDS:
+        assert sorted(here.names(text=words)) == found, words
+    assert here.names(text="cat") == ["r2", "r0"]
+    for words in NO_ERROR:
+        here.names(text=words)
+    for chosen, found in FILTERS:
+        assert sorted(here.names(where=[chosen])) == found, chosen
+    for who, several, found in RESPONSE_FILTERS:
+        assert sorted(here.names(who, where=several)) == found, (who, several)
+    for who, sort, found in SORTS:
+        assert here.names(who, sort=sort) == found, (who, sort)
+
+
+def test_postgresql_counts_and_compares_the_same(on_postgresql: Desk) -> None:
+    test_progress(on_postgresql, on_postgresql)
+    test_metadata_metrics(on_postgresql, on_postgresql)
+    test_similarity(on_postgresql, on_postgresql)
+    test_pages(on_postgresql)
+    test_words_in_one_field(on_postgresql)
+
+
+def test_postgresql_follows_every_change(on_postgresql: Desk) -> None:
+    desk = make_desk(on_postgresql.owner, on_postgresql.ana, "search-changes")
+    fill(desk)
+    follows_changes(desk)
