@@ -145,7 +145,7 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
             last = _shuffled(user_id) if user_id else RECORDS.c.inserted_at
             rows = [(await db.execute(asked.page(last, offset, limit))).all()]
             if asked.walk is not None and len(rows[0]) < limit:
-                rows.append(await asked.without_value(db, last, offset, limit - len(rows[0])))
+                rows.append(await asked.without_value(db, offset, limit - len(rows[0])))
             found = [row for part in rows for row in part]
             total = offset + len(found)
             if len(found) == limit or (offset and not found):  # there may be more, or the page is past the end
@@ -230,19 +230,20 @@ class Asked:
             return self._best(offset, limit)
         ids, orders = select(RECORDS.c.record_id, self._score()), self.orders
         if self.walk is None:
-            ids = ids.where(*self._all())
+            ids, orders = ids.where(*self._all()), [*(orders or [last]), RECORDS.c.number]
         else:  # a scope is of one dataset; to ask for that again would lead SQLite to begin with the records
             ids = ids.join(self.walk.value, self.walk.joined).where(*self.walk.conditions, *self._all()[1:])
-            orders = [self.walk.order, *self.orders[1:]]
-        return ids.order_by(*orders, last, RECORDS.c.number).offset(offset).limit(limit)
+            # Equals in the order of the index, so that none of them have to be sorted.
+            orders = [self.walk.order, *self.orders[1:], self.walk.last]
+        return ids.order_by(*orders).offset(offset).limit(limit)
 
-    async def without_value(self, db: AsyncSession, last: ColumnElement[Any], offset: int, limit: int) -> Any:
+    async def without_value(self, db: AsyncSession, offset: int, limit: int) -> Any:
         """The rest of a page whose walk has ended: records that lack the first order's value."""
         assert self.walk is not None
         valued = select(func.count()).select_from(RECORDS).where(*self._all(), self.walk.has_value)
         skipped = max(0, offset - (await db.scalar(valued) or 0))
         ids = select(RECORDS.c.record_id, self._score()).where(*self._all(), ~self.walk.has_value)
-        ids = ids.order_by(*self.orders[1:], last, RECORDS.c.number)
+        ids = ids.order_by(*self.orders[1:], RECORDS.c.number)
         return (await db.execute(ids.offset(skipped).limit(limit))).all()
 
     def _score(self) -> ColumnElement[Any]:

@@ -68,6 +68,8 @@ class Walk:
     joined: ColumnElement[bool]
     conditions: tuple[ColumnElement[bool], ...]
     order: UnaryExpression[Any]
+    last: UnaryExpression[Any]
+    """The order of equals."""
     has_value: ColumnElement[bool]
 
     @classmethod
@@ -90,6 +92,7 @@ class Walk:
                 ~exists().where(*of_other, other.c.record == here.c.record, sooner),
             ),
             order=mine.desc() if descending else mine.asc(),
+            last=here.c.record.desc() if descending else here.c.record.asc(),
             has_value=exists().where(*of_other, other.c.record == RECORDS.c.number),
         )
 
