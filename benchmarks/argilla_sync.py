@@ -22,9 +22,11 @@ from annotation.people import Person
 from annotation.store import Store, open_store
 from annotation.types import Axis, Charter, Clause, Message, Provenance, Trait
 from benchmarks.argilla_server import running_argilla
+from benchmarks.row import Row
 
 T = TypeVar("T")
 REPLIES = 10_000
+LEAST = 0.9
 MODEL = Provenance(model="m", adapter="warm-1")
 CHARTER = Charter(
     name="Bench",
@@ -107,7 +109,19 @@ def measure(folder: Path, replies: int = REPLIES) -> dict[str, float]:
     }
 
 
+def rows(folder: Path) -> list[Row]:
+    """The same as a line of the table; the limit is nine tenths of the SDK's pace."""
+    found = measure(folder / "argilla-sync")
+    ours, theirs = found["push_per_second"], found["sdk_per_second"]
+    pace, held = f"{ours:.0f} records/s", f"Argilla's SDK: {theirs:.0f} records/s"
+    row = Row(
+        f"Argilla sync: push {found['replies']:,.0f} replies", pace, held, found["ratio"], found["ratio"] >= LEAST
+    )
+    return [row]
+
+
 def _store(folder: Path, replies: int) -> Store:
+    folder.mkdir(parents=True, exist_ok=True)
     store = open_store(f"sqlite:///{folder / 'store.db'}")
     store.charters.add(CHARTER, "bench")
     for number in range(replies):
