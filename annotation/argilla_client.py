@@ -6,6 +6,7 @@ can't send another person's response; the calls below are the ones its page and 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -164,6 +165,26 @@ class Argilla:
             offset += PAGE
             if offset >= page["total"]:
                 return
+
+    # Webhooks
+
+    def hooks(self) -> list[Json]:
+        """All webhooks, other people's too, with their secrets. For an owner's key only."""
+        items: list[Json] = self._ask("GET", "/webhooks")["items"]
+        return items
+
+    def add_hook(self, url: str, events: Sequence[str], description: str) -> Json:
+        """Have `url` called at these events. Raises Refused if there are ten already."""
+        return self._ask("POST", "/webhooks", json={"url": url, "events": list(events), "description": description})
+
+    def ping_hook(self, hook_id: str) -> None:
+        """Have it called now, by the server itself. Raises UserError if the server can't reach it."""
+        self._ask("POST", f"/webhooks/{hook_id}/ping")
+
+    def remove_hook(self, hook_id: str) -> None:
+        """One that is gone already does no harm."""
+        with contextlib.suppress(NotFound):
+            self._ask("DELETE", f"/webhooks/{hook_id}")
 
     def _ask(self, method: str, path: str, **about: Any) -> Json:
         """One call. A lost connection is tried again: every call here may be made twice."""

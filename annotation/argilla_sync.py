@@ -7,7 +7,8 @@ sync goes on, and a reconcile, which compares everything, finds nothing to do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -90,7 +91,8 @@ class Repairs(Summary):
     @property
     def nothing(self) -> bool:
         """Whether both sides were alike."""
-        return not (self.pushed or self.removed or self.pulled or self.passed or self.shown or self.datasets)
+        moved = self.pushed or self.removed or self.pulled or self.passed or self.shown or self.failed
+        return not (moved or self.missing or self.altered or self.gone or self.datasets)
 
 
 class DatasetProgress(Frozen):
@@ -140,6 +142,22 @@ class ArgillaSync:
             self._push_all(workspace, live)
         except _Cancelled:
             self._summary.cancelled = True
+        return self._summary
+
+    def fetch(self, record_ids: Iterable[str]) -> Summary:
+        """Keep the answers to these records of Argilla now; those that are none of ours are left alone. A look at all
+        of them, as `sync` does, stays due. Raises as `sync`.
+        """
+        self._begin(Summary(), lambda progress: None, lambda: False)
+        ours = {one.id: one for one in self._state.mirrors(self._connect()) if one.queue == self._queue}
+        found: dict[str, list[Json]] = {}
+        for record_id in record_ids:
+            with contextlib.suppress(NotFound):
+                record = self._argilla.record(record_id)
+                found.setdefault(record["dataset_id"], []).append(record)
+        for dataset_id in found.keys() & ours.keys():
+            mirror = ours[dataset_id]
+            self._pull_some(mirror, self._store.charters.get(mirror.charter_version), found[dataset_id])
         return self._summary
 
     def reconcile(

@@ -13,6 +13,7 @@ from studio.pages import argilla, charter, chat, compare, datasets, find, home, 
 from studio.services import Services
 from studio.theme import STYLE, theme
 from studio.web.desk import add_desk
+from studio.web.hooks import add_hooks
 from studio.web.login import ToLogin, add_login, person_of
 
 ROUTES: tuple[tuple[str, str, Callable[[Services], None]], ...] = (
@@ -55,6 +56,7 @@ def web_app(services: Services) -> FastAPI:
     app.mount("/ours", StaticFiles(directory=STYLE))
     add_login(app, services.store)
     add_desk(app, services)
+    add_hooks(app, services.argilla)
     with warnings.catch_warnings():
         # Gradio warns that pages are not rendered on the server, also where it was told not to.
         warnings.filterwarnings("ignore", message="SSR mode is not supported")

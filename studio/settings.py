@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     """Address the page listens on. There is no login yet: keep it to this machine."""
     port: Annotated[int, Field(ge=1, le=65535)] = 7860
+    public_url: str | None = None
+    """Where other machines reach this studio, for example https://tonesmith.example.org. An Argilla that runs
+    elsewhere calls there when somebody answered; None means it is asked every 20 seconds instead."""
     base_model: str = "SmolLM2-135M-Instruct"
     """The embedded default, a local folder, or a Hugging Face id."""
     base_revision: str | None = None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
 from threading import Event, Lock, Thread
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from annotation import argilla_hooks
 from annotation.argilla_client import Argilla
+from annotation.argilla_hooks import Hook, HookRefused, record_of_call
 from annotation.argilla_server import WORKSPACE, ArgillaServer
 from annotation.argilla_sync import ArgillaSync, DatasetProgress, Progress, Repairs, Summary
 from annotation.errors import Conflict, UserError
@@ -20,8 +25,12 @@ from annotation.types import Frozen
 from studio.settings import Settings
 
 log = logging.getLogger("tonesmith.argilla")
-EVERY_SECONDS = 20.0
-"""Between two looks for new answers, while connected."""
+EVERY_SECONDS, SHARE = 20.0, 5
+"""Between two looks for new answers, while connected; at least `SHARE` times as long as the last one took."""
+DEBOUNCE_SECONDS = 0.3
+"""After a call of Argilla's, for those that come with it."""
+HOOK_TRIES, HOOK_PAUSE_SECONDS = 5, 2.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Connection(Frozen):
@@ -48,6 +57,8 @@ class ArgillaView(Frozen):
     """Of the sync under way."""
     last: str = ""
     """What the last sync did."""
+    told: str = ""
+    """How this studio learns of answers; only the studio itself knows."""
 
 
 class ArgillaService:
@@ -60,8 +71,16 @@ class ArgillaService:
         self._settings = settings
         self._file = settings.home / "argilla.json"
         self._server = ArgillaServer(settings.home, settings.cache)
-        self._one = Lock()
-        self._stop, self._cancel, self._wake = Event(), Event(), Event()
+        self._one, self._telling = Lock(), Lock()
+        self._stop, self._cancel, self._wake, self._whole = Event(), Event(), Event(), Event()
+        self._hook: Hook | None = None
+        self._hooked: Connection | None = None
+        """The connection for which a webhook was made, or given up."""
+        self._hook_tries = 0
+        self._pinged = Event()
+        self._told: set[str] = set()
+        """Records of Argilla's that it has called about."""
+        self._how_told = ""
         self._progress: Progress | None = None
         self._trouble: UserError | None = None
         self._last = ""
@@ -76,7 +95,7 @@ class ArgillaService:
         by.must("manage")
         self._server.ensure(report)
         made = self._server.add_people(self._store.people.all())
-        self._keep(Connection(url=""))
+        self._move_to(Connection(url=""))
         return made
 
     def attach(self, by: Person, url: str, api_key: str) -> str:
@@ -87,7 +106,7 @@ class ArgillaService:
             version = client.check()
         finally:
             client.close()
-        self._keep(Connection(url=url.strip().rstrip("/"), api_key=api_key.strip()))
+        self._move_to(Connection(url=url.strip().rstrip("/"), api_key=api_key.strip()))
         return version
 
     def down(self, by: Person) -> None:
@@ -102,6 +121,7 @@ class ArgillaService:
         """
         by.must("manage")
         summary = self.sync(by) if self._connection() else None
+        self._forget_hooks()
         self._file.unlink(missing_ok=True)
         if (self._settings.home / "argilla").exists():
             self._server.stop()
@@ -139,14 +159,30 @@ class ArgillaService:
             number = ArgillaSync(self._store, client).retry()
         finally:
             client.close()
-        self._wake.set()
+        self._look_soon()
         return number
 
-    def sync_soon(self, by: Person | None = None) -> None:
-        """Let the studio's own thread look now. Without a person: Argilla itself has told us of something new."""
-        if by is not None:
-            by.must("curate")
-        self._wake.set()
+    def sync_soon(self, by: Person) -> None:
+        """Let the studio's own thread look now."""
+        by.must("curate")
+        self._look_soon()
+
+    def hear(self, headers: Mapping[str, str], body: bytes) -> None:
+        """A call of Argilla's webhook: what it is about is fetched at once. Raises HookRefused if Argilla did not send
+        it just now.
+        """
+        hook = self._hook
+        if hook is None:
+            raise HookRefused("This studio waits for no calls.")
+        said = hook.hear(headers, body)
+        if said.get("type") == "ping":
+            self._pinged.set()
+        elif record := record_of_call(said):
+            with self._telling:
+                self._told.add(record)
+            self._wake.set()
+        else:
+            self._look_soon()
 
     def cancel(self, by: Person) -> None:
         """Stop the sync under way; what it did is kept."""
@@ -162,33 +198,128 @@ class ArgillaService:
         """End the following; Argilla itself goes on."""
         self._stop.set()
         self._cancel.set()
-        self._wake.set()
+        self._look_soon()
         if self._thread:
             self._thread.join(timeout=10)
 
     def _follow(self) -> None:
         while not self._stop.is_set():
-            if self._connection() is not None:
-                self._once()
-            self._wake.wait(EVERY_SECONDS)
-            self._wake.clear()
+            begun = time.monotonic()
+            self._whole.clear()
+            pause = EVERY_SECONDS
+            with self._in_words():
+                connection = self._connection()
+                if connection is None:
+                    self._hook, self._hooked = None, None
+                elif self._once() and not self._listen(connection):
+                    pause = HOOK_PAUSE_SECONDS
+            self._rest(max(pause, SHARE * (time.monotonic() - begun)))
+        with self._in_words():
+            self._forget_hooks()
 
-    def _once(self) -> None:
+    def _rest(self, seconds: float) -> None:
+        """Until the next look; meanwhile fetch what Argilla calls about."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._stop.is_set() and not self._whole.is_set():
+            if self._wake.wait(left):
+                self._wake.clear()
+                if self._told and not self._whole.is_set():
+                    self._stop.wait(DEBOUNCE_SECONDS)
+                    self._fetch_told()
+
+    def _look_soon(self) -> None:
+        self._whole.set()
+        self._wake.set()
+
+    def _fetch_told(self) -> None:
+        with self._telling:
+            told, self._told = self._told, set()
+        with self._in_words():
+            summary = self._run(lambda one: one.fetch(told))
+            self._last = in_words(summary) or self._last
+
+    def _listen(self, connection: Connection) -> bool:
+        """Have Argilla call us, once for each connection; False if that should be tried again soon. Where it can't,
+        the looks go on as before.
+        """
+        if connection == self._hooked:
+            return True
+        self._hook, self._how_told = None, f"Argilla is asked for answers every {EVERY_SECONDS:.0f} seconds."
+        address = self._address(connection.url or self._server.url)
+        self._hook_tries += 1
+        if address and self._hook_tries <= HOOK_TRIES:
+            try:
+                self._register(address)
+            except UserError as error:
+                log.info("no webhook: %s", error)
+                self._forget_hooks()
+                return False
+            self._how_told = "Argilla calls when somebody answers."
+        self._hooked, self._hook_tries = connection, 0
+        return True
+
+    def _register(self, address: str) -> None:
+        """Make the webhook and see that a call arrives. Raises UserError if not."""
+        client = self._client()
+        try:
+            self._pinged.clear()
+            self._hook = argilla_hooks.register(client, address, self._store.argilla.identity())
+            client.ping_hook(self._hook.id)
+        finally:
+            client.close()
+        if not self._pinged.wait(5):
+            raise UserError(f"Argilla's calls do not arrive at {address}.", do="Set TONESMITH_PUBLIC_URL.")
+
+    def _address(self, argilla_url: str) -> str:
+        """Where that Argilla reaches this studio, '' if nobody said so."""
+        if self._settings.public_url or urlsplit(argilla_url).hostname not in LOOPBACK:
+            return self._settings.public_url or ""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._settings.port}"
+
+    def _forget_hooks(self) -> None:
+        """Remove our webhooks, also those of a studio that was killed. Where Argilla can't be asked they stay: their
+        calls are refused, and the next start removes them.
+        """
+        self._hook, self._hooked = None, None
+        with contextlib.suppress(UserError):
+            if self._connection() is None:
+                return
+            client = self._client()
+            try:
+                argilla_hooks.forget(client, self._store.argilla.identity())
+            finally:
+                client.close()
+
+    def _once(self) -> bool:
+        """A look at everything; whether it went well."""
+
         def report(progress: Progress) -> None:
             self._progress = progress
 
+        self._cancel.clear()
+        with self._telling:
+            self._told.clear()  # all of it is read now
+        with self._in_words():
+            try:
+                summary = self._run(lambda one: one.sync(report, self._cancel.is_set))
+                self._trouble = None
+                self._last = in_words(summary) or self._last
+                return True
+            finally:
+                self._progress = None
+        return False
+
+    @contextlib.contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """Trouble is shown on the page; the next look may find it mended."""
         try:
-            self._cancel.clear()
-            summary = self._run(lambda one: one.sync(report, self._cancel.is_set))
-            self._trouble = None
-            self._last = in_words(summary) or self._last
+            yield
         except Conflict:
             pass  # somebody is at it from a button
-        except UserError as error:  # shown on the page; the next look may find it mended
+        except UserError as error:
             log.warning("%s", error)
             self._trouble = error
-        finally:
-            self._progress = None
 
     def _run(self, work: Callable[[ArgillaSync], Summary]) -> Summary:
         if not self._one.acquire(blocking=False):
@@ -221,7 +352,8 @@ class ArgillaService:
             return self._view(own, url, self._trouble.found.rstrip("."), detail, "bad")
         if own and self._server.status().state != "ready":
             return self._view(own, url, "Argilla is not running", "Start it again: `tonesmith argilla up`.", "bad")
-        return self._view(own, url, "Both desks are alike", self._last, "good")
+        known = " ".join(part for part in (_sentence(self._last), self._how_told) if part)
+        return self._view(own, url, "Both desks are alike", known, "good")
 
     def _view(
         self, own: bool, url: str, label: str, detail: str, tone: Literal["good", "busy", "bad", "quiet"]
@@ -239,7 +371,7 @@ class ArgillaService:
                 client.close()
         return ArgillaView(
             connected=True, own=own, url=url, label=label, detail=detail, tone=tone, datasets=datasets,
-            failures=failures, progress=self._progress, last=self._last,
+            failures=failures, progress=self._progress, last=self._last, told=self._how_told,
         )  # fmt: skip
 
     def _client(self) -> Argilla:
@@ -261,9 +393,14 @@ class ArgillaService:
         except ValidationError as error:
             raise UserError(f"{self._file} is damaged.", do="Connect to Argilla once more.") from error
 
-    def _keep(self, connection: Connection) -> None:
+    def _move_to(self, connection: Connection) -> None:
+        with contextlib.suppress(UserError):  # a damaged file is written anew
+            before = self._connection()
+            if before is not None and before.url != connection.url:
+                self._forget_hooks()
         write_whole(self._file, connection.model_dump_json(), mode=0o600)  # the key is nobody else's business
-        self._wake.set()
+        self._hook_tries = 0
+        self._look_soon()
 
 
 def in_words(summary: Summary) -> str:
@@ -276,5 +413,17 @@ def in_words(summary: Summary) -> str:
         "of our answers shown there": summary.shown,
         "not brought over": summary.failed,
     }
+    if isinstance(summary, Repairs):
+        counts |= {
+            "found deleted there": summary.missing,
+            "found altered there": summary.altered,
+            "there that are not ours": summary.foreign,
+            "answers no longer there, kept here": summary.gone,
+            "datasets found deleted": len(summary.datasets),
+        }
     said = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
     return said + (" (cancelled)" if summary.cancelled else "")
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}." if words else ""

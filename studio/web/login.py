@@ -20,6 +20,7 @@ OPEN = (
     "/welcome",
     "/health",
     "/desk",
+    "/hooks",
     "/ours",
     "/gradio_api",
     "/assets",

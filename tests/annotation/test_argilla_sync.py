@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import psutil
@@ -26,38 +25,13 @@ from annotation.people import Person
 from annotation.queue import QueueSettings
 from annotation.store import Store, open_store
 from annotation.store.helpers import Suggestion
-from annotation.store.reviews import ReviewAct, Verdict
-from annotation.types import Axis, Charter, Clause, Message, Provenance, Span, Trait
-from tests.fixtures.argilla import ClientOf, ok
+from annotation.store.reviews import Verdict
+from annotation.types import Message, Span, Trait
+from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, judge, ok
 
 pytestmark = pytest.mark.slow
 Json = dict[str, Any]
 NUMBERS = count(1)
-MODEL = Provenance(model="m", adapter="warm-1")
-
-
-def charter() -> Charter:
-    """A name of its own for each store, so that tests share the server and not its datasets."""
-    return Charter(
-        name=f"Shop {uuid4().hex[:8]}",
-        voice=(Trait(id="warm", text="Be warm."),),
-        policy=(Clause(id="no-refund", text="Promise no refund."), Clause(id="no-date", text="Promise no date.")),
-        bias=(Axis(id="age", text="Treat all ages alike."),),
-    )
-
-
-def fill(store: Store, number: int, source: str = "log", turns: int = 2) -> list[str]:
-    """`number` conversations, the reply last; returns the replies."""
-    replies = []
-    for one in range(number):
-        messages = [
-            (Message(role=("user", "assistant")[place % 2], text=f"Message {place} of {source} {one}."), None)
-            for place in range(turns - 1)
-        ]
-        messages.append((Message(role="assistant", text=f"Parcel {one} is on its way, maybe."), MODEL))
-        store.conversations.import_one(source, str(one), f"Parcel {one}", "en", messages)
-        replies.append(store.conversations.of_external(source, str(one)).turns[-1].id)
-    return replies
 
 
 @pytest.fixture
@@ -87,56 +61,9 @@ def syncing(store: Store, desk: Argilla) -> ArgillaSync:
     return ArgillaSync(store, desk)
 
 
-class There:
-    """Argilla's side of a store: its records and who answers them."""
-
-    def __init__(self, store: Store, owner: httpx.Client, client_of: ClientOf) -> None:
-        self._store, self._owner, self._client_of = store, owner, client_of
-
-    def dataset(self) -> Json:
-        name = self._store.argilla.mirrors(self._workspace())[-1].name
-        return next(one for one in ok(self._owner.get("/me/datasets"))["items"] if one["name"] == name)
-
-    def records(self) -> dict[str, Json]:
-        """By reply."""
-        found: list[Json] = []
-        dataset = self.dataset()["id"]
-        while True:
-            params = {"include": ["responses", "suggestions"], "limit": 1000, "offset": len(found)}
-            page = ok(self._owner.get(f"/datasets/{dataset}/records", params=params))
-            found += page["items"]
-            if len(found) >= page["total"]:
-                assert len({one["external_id"] for one in found}) == len(found)
-                return {one["external_id"]: one for one in found}
-
-    def answer(self, person: str, reply_id: str, status: str = "submitted", **values: Any) -> Json:
-        """As the page does: the first time it makes a response, later it changes it."""
-        client, record = self._client_of(person), self.records()[reply_id]
-        mine = [one for one in record["responses"] if one["user_id"] == ok(client.get("/me"))["id"]]
-        body: Json = {"status": status, "values": {name: {"value": value} for name, value in values.items()} or None}
-        if mine:
-            return ok(client.put(f"/responses/{mine[0]['id']}", json=body))  # type: ignore[no-any-return]
-        return ok(client.post(f"/records/{record['id']}/responses", json=body))  # type: ignore[no-any-return]
-
-    def pending(self, person: str) -> set[str]:
-        """What Argilla's page would deal to this person."""
-        scopes = [{"entity": entity, "property": "status"} for entity in ("response", "record")]
-        body = {"filters": {"and": [{"type": "terms", "scope": one, "values": ["pending"]} for one in scopes]}}
-        path = f"/me/datasets/{self.dataset()['id']}/records/search"
-        items = ok(self._client_of(person).post(path, json=body, params={"limit": 1000}))["items"]
-        return {one["record"]["external_id"] for one in items}
-
-    def _workspace(self) -> str:
-        items = ok(self._owner.get("/me/workspaces"))["items"]
-        return str(next(one["id"] for one in items if one["name"] == WORKSPACE))
-
-
 @pytest.fixture
 def there(store: Store, owner: httpx.Client, client_of: ClientOf) -> There:
     return There(store, owner, client_of)
-
-
-ALL_GOOD = {"voice": "pass", "policy": "pass", "bias": "not_applicable"}
 
 
 def replies(store: Store) -> list[str]:
@@ -145,13 +72,6 @@ def replies(store: Store) -> list[str]:
 
 def kinds(store: Store, reply_id: str) -> list[str]:
     return [act.kind for act in store.reviews.history(reply_id)]
-
-
-def judge(store: Store, reply_id: str, person: str, **fields: Any) -> None:
-    values: Json = {"reply_id": reply_id, "reviewer": person, "charter_version": store.charters.current().version}  # type: ignore[union-attr]
-    if not fields:
-        fields["verdicts"] = (Verdict(question="voice", value="fail", clause_ids=("warm",)),)
-    store.reviews.save(ReviewAct.model_validate(values | fields))
 
 
 # There

@@ -238,8 +238,8 @@ ARGILLA: dict[str, tuple[Permission, tuple[str, ...]]] = {
     "sync_soon": ("curate", ()),
     "cancel": ("curate", ()),
 }
-OF_THE_STUDIO = {"start", "close", "view"}
-"""What the studio itself calls, and what everybody sees on the page."""
+OF_THE_STUDIO = {"start", "close", "view", "hear"}
+"""What the studio itself calls, what everybody sees on the page, and what Argilla's signature opens."""
 
 
 @pytest.mark.parametrize("method", ARGILLA)
