@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from annotation.acts import QUESTIONS
 from annotation.charter import write_markdown
@@ -14,7 +14,18 @@ from annotation.errors import UserError
 from annotation.queue import priority_of
 from annotation.store.helpers import Candidate, Suggestion
 from annotation.store.reviews import NOTE_LIMIT, ReviewAct, Verdict
-from annotation.types import Charter, Conversation, Correction, Frozen, Judgement, Question, Span, Value
+from annotation.types import (
+    BiasKind,
+    Charter,
+    Conversation,
+    Correction,
+    Frozen,
+    Judgement,
+    Question,
+    Severity,
+    Span,
+    Value,
+)
 
 Json = dict[str, Any]
 OPEN, OTHER, REPLY = "open", "_other", "reply"
@@ -37,6 +48,21 @@ ANSWERS: tuple[tuple[Value, str], ...] = (
     ("unsure", "Not sure"),
     ("not_applicable", "Does not apply"),
 )
+SEVERITIES: tuple[tuple[Severity, str], ...] = (("minor", "Minor"), ("major", "Major"), ("critical", "Critical"))
+KINDS: tuple[tuple[BiasKind, str], ...] = (
+    ("stereotype", "A stereotype"),
+    ("assumption", "An assumption"),
+    ("unequal_help", "Unequal help"),
+    ("disrespect", "Disrespect"),
+    ("exclusion", "Exclusion"),
+)
+MORE: dict[Question, tuple[str, str, Sequence[tuple[str, str]]]] = {
+    "policy": ("severity", "How bad is it?", SEVERITIES),
+    "bias": ("kind", "What kind of bias?", KINDS),
+}
+"""What is asked beside a question where the answer is No: name, words, answers."""
+OPTIONAL = ("ranking", "severity", "kind")
+"""Questions that a dataset of ours may lack: it is from before they were asked."""
 BROKEN: dict[Question, str] = {
     "voice": "Traits it misses",
     "policy": "Clauses it breaks",
@@ -65,6 +91,15 @@ class ReplyForDesk(Frozen):
     candidates: tuple[Candidate, ...] = ()
 
 
+class Opinion(NamedTuple):
+    """All that stands of what one person said about one reply."""
+
+    judgements: Sequence[Judgement]
+    correction: Correction | None = None
+    ranking: Sequence[str] = ()
+    """Texts, best first."""
+
+
 # The dataset
 
 
@@ -79,10 +114,12 @@ def form_of(charter: Charter, overlap: int, with_drafts: bool) -> Form:
     ]
     questions: list[Json] = []
     for question, rules in _rules(charter).items():
-        answers = [{"value": value, "text": text} for value, text in (*ANSWERS, (OPEN, "No answer"))]
-        questions.append(_question(question, ASKED[question], {"type": "label_selection", "options": answers}, True))
+        questions.append(_question(question, ASKED[question], _one((*ANSWERS, (OPEN, "No answer"))), True))
         if rules:
             questions.append(_question(f"{question}_rules", BROKEN[question], _several(rules), False))
+        if question in MORE:
+            name, words, choices = MORE[question]
+            questions.append(_question(name, words, _one(choices), False))
     where = {"type": "span", "field": REPLY, "options": [{"value": one, "text": one.title()} for one in QUESTIONS]}
     questions.append(_question("where", "Where it shows", where | {"allow_overlapping": True}, False))
     questions.append(_question("correction", "The reply as it should have been", {"type": "text"}, False))
@@ -145,6 +182,10 @@ def _question(name: str, title: str, settings: Json, required: bool) -> Json:
     return {"name": name, "title": title, "required": required, "settings": settings}
 
 
+def _one(answers: Iterable[tuple[str, str]]) -> Json:
+    return {"type": "label_selection", "options": [{"value": value, "text": text} for value, text in answers]}
+
+
 def _several(rules: Sequence[Any]) -> Json:
     """Argilla wants two options at least, so there is always 'something else'."""
     if len(rules) > MOST_RULES:
@@ -194,7 +235,7 @@ def record_of(reply: ReplyForDesk, questions: Mapping[str, str]) -> Json:
             f"A message has {longest:,} characters; Argilla takes at most {MOST_CHARACTERS:,}.",
             do="Review it in Tonesmith's own desk, where it waits.",
         )
-    fields: Json = {REPLY: turns[-1].text}
+    fields: Json = {REPLY: padded(turns[-1].text)}
     if before:
         fields["chat"] = before
     if "ranking" in questions:
@@ -246,7 +287,7 @@ def _suggestions(reply: ReplyForDesk, questions: Mapping[str, str]) -> list[Json
         found.append({"question_id": questions[question], "value": best.value} | about | score)
         if best.clause_ids and f"{question}_rules" in questions:
             found.append({"question_id": questions[f"{question}_rules"], "value": list(best.clause_ids)} | about)
-        marks += [{"label": question, "start": span.start, "end": span.end} for span in best.spans]
+        marks += [_mark(text, question, span) for span in best.spans]
     if marks:
         found.append({"question_id": questions["where"], "value": marks})
     return found
@@ -279,29 +320,28 @@ def act_of(values: Mapping[str, Json], reply: ReplyForDesk, charter: Charter, pe
     )
 
 
-def values_of(
-    said: Iterable[Judgement], correction: Correction | None, questions: Iterable[str], charter: Charter
-) -> dict[str, Json]:
-    """What a person said at our desk, as values of a response. A ranking stays at the desk."""
+def values_of(said: Opinion, reply: ReplyForDesk, questions: Iterable[str], charter: Charter) -> dict[str, Json]:
+    """What a person said at our desk, as values of a response."""
     known, there = {rule.id for rules in _rules(charter).values() for rule in rules}, set(questions)
-    given = {one.question: one for one in said}
+    text = reply.conversation.turns[-1].text
+    given = {one.question: one for one in said.judgements}
     values: Json = {question: given[question].value if question in given else OPEN for question in QUESTIONS}
     for question, judgement in given.items():
         cited = [rule for rule in judgement.clause_ids if rule in known]
-        if cited and f"{question}_rules" in there:
+        if cited:
             values[f"{question}_rules"] = cited
-    marks = [
-        {"label": one.question, "start": span.start, "end": span.end} for one in given.values() for span in one.spans
-    ]
-    if marks:
-        values["where"] = marks
+        values |= {"severity": judgement.severity} if question == "policy" else {}
+        values |= {"kind": judgement.kind} if question == "bias" else {}
     notes = [one.note for one in given.values() if one.note]
-    if correction:
-        values["correction"] = correction.after
-        notes += correction.reasons
-    if notes:
-        values["why"] = " ".join(notes)
-    return {name: {"value": value} for name, value in values.items()}
+    if said.correction:
+        values["correction"] = said.correction.after
+        notes += said.correction.reasons
+    values |= {
+        "where": [_mark(text, one.question, span) for one in given.values() for span in one.spans],
+        "why": " ".join(notes),
+        "ranking": _ranks(said.ranking, reply),
+    }
+    return {name: {"value": value} for name, value in values.items() if value and name in there}
 
 
 def same_values(one: Mapping[str, Json] | None, other: Mapping[str, Json] | None, text: str) -> bool:
@@ -315,7 +355,7 @@ def _plain(values: Mapping[str, Json] | None, text: str) -> dict[str, str]:
         value = answer["value"]
         if name == "correction" and str(value).strip() in ("", text.strip()):
             continue
-        if name in ("where",) or name.endswith("_rules"):
+        if name in ("where", "ranking") or name.endswith("_rules"):
             value = sorted(value, key=str)
         if value not in (OPEN, "", []):
             plain[name] = json.dumps(value, sort_keys=True)
@@ -327,24 +367,67 @@ def _verdict(question: Question, given: Mapping[str, Any], charter: Charter, tex
     known = {rule.id for rule in _rules(charter)[question]}
     cited = tuple(rule for rule in given.get(f"{question}_rules") or () if rule in known)
     marks = [mark for mark in given.get("where") or () if mark["label"] == question]
-    spans = tuple(
-        Span(start=mark["start"], end=min(mark["end"], len(text)))
-        for mark in sorted(marks, key=lambda mark: (mark["start"], mark["end"]))
-        if mark["start"] < min(mark["end"], len(text))
-    )
+    places = sorted(_place(text, mark) for mark in marks)
+    spans = tuple(Span(start=start, end=end) for start, end in places if start < end)
     if value not in get_args(Value):
         if not cited and not spans:
             return None
         value = "unsure"  # a rule or a place without an answer: something is wrong there, they did not say what
-    return Verdict(question=question, value=value, clause_ids=cited, spans=spans)
+    more: Json = {}
+    if value in ("fail", "unsure") and question in MORE:
+        name = MORE[question][0]
+        more[name] = given.get(name)
+    return Verdict(question=question, value=value, clause_ids=cited, spans=spans, **more)
+
+
+# Argilla's page counts a text in UTF-16 units, as browsers do, where we count code points: a character beyond the
+# first 65,536, as most emoji are, is two there and one here.
+
+
+def padded(text: str) -> str:
+    """A reply as Argilla keeps it. Its server holds the page's places against the length in code points and would
+    refuse a mark on the last words of a reply with emoji, so there is a space at the end for each of them.
+    """
+    return text + " " * (_units(text) - len(text))
+
+
+def _units(text: str) -> int:
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _mark(text: str, question: Question, span: Span) -> Json:
+    """A place of ours, as Argilla's page shows it."""
+    return {"label": question, "start": _units(text[: span.start]), "end": _units(text[: span.end])}
+
+
+def _place(text: str, mark: Json) -> tuple[int, int]:
+    """A place of Argilla's page in code points, within `text`; half a character counts as all of it."""
+    raw = text.encode("utf-16-le", "surrogatepass")
+    start = len(raw[: 2 * mark["start"]].decode("utf-16-le", "ignore"))
+    end = len(raw[: 2 * mark["end"]].decode("utf-16-le", "replace"))
+    return start, min(end, len(text))
 
 
 def _ranking(ranked: Sequence[Json], reply: ReplyForDesk) -> tuple[str, ...]:
-    texts = {REPLY: reply.conversation.turns[-1].text}
-    texts |= {f"draft_{place}": one.text for place, one in enumerate(reply.candidates[:DRAFTS], start=1)}
+    texts = _ranked_texts(reply)
     in_order = sorted(ranked, key=lambda one: one.get("rank") or DRAFTS + 2)
     best_first = tuple(texts[one["value"]] for one in in_order if one["value"] in texts)
     return best_first if len(best_first) > 1 else ()
+
+
+def _ranks(ranking: Sequence[str], reply: ReplyForDesk) -> list[Json]:
+    """A ranking for Argilla, which wants every draft in it: none if ours leaves one out or has others."""
+    texts = _ranked_texts(reply)
+    if sorted(ranking) != sorted(texts.values()):
+        return []
+    names = [REPLY, *(f"draft_{place}" for place in range(1, DRAFTS + 1))]
+    places = {text: place for place, text in enumerate(ranking, start=1)}
+    return [{"value": name, "rank": places[texts[name]] if name in texts else len(names)} for name in names]
+
+
+def _ranked_texts(reply: ReplyForDesk) -> dict[str, str]:
+    drafts = {f"draft_{place}": one.text for place, one in enumerate(reply.candidates[:DRAFTS], start=1)}
+    return {REPLY: reply.conversation.turns[-1].text} | drafts
 
 
 def _slug(name: str) -> str:

@@ -17,7 +17,9 @@ from uuid import NAMESPACE_URL, uuid5
 from annotation.acts import COUNTED, Act, ActBody, replay
 from annotation.argilla_client import Argilla, Json, Refused
 from annotation.argilla_form import (
+    OPTIONAL,
     Form,
+    Opinion,
     ReplyForDesk,
     act_of,
     dataset_name,
@@ -221,12 +223,15 @@ class ArgillaSync:
         if charter is None:
             raise UserError("There is no charter yet.", "The rules to judge by.", "Write one on the Charter page.")
         overlap = self._store.tasks.settings(self._queue).overlap
+        drafts = self._state.has_drafts(self._queue)
         for mirror in self._state.mirrors(workspace):
-            if (mirror.queue, mirror.charter_version) == (self._queue, charter.version):
+            # Argilla adds no question to a dataset that is open: with the first drafts there is another one.
+            asks_enough = "ranking" in mirror.questions or not drafts
+            if (mirror.queue, mirror.charter_version) == (self._queue, charter.version) and asks_enough:
                 self._check_dataset(mirror, overlap)
                 return mirror
         self._tell("making the dataset", 0, 0)
-        form = form_of(charter, overlap, self._state.has_drafts(self._queue))
+        form = form_of(charter, overlap, drafts)
         there = self._found_or_made(charter, form, workspace)
         questions = {one["name"]: one["id"] for one in self._argilla.parts(there["id"], "questions")}
         mirror = Mirror(
@@ -258,7 +263,9 @@ class ArgillaSync:
 
     def _found_or_made(self, charter: Charter, form: Form, workspace: str) -> Json:
         """A draft that a sync was cut off from is finished; a name that is somebody else's is left to them."""
-        ours = {"store": self._state.identity(), "queue": self._queue, "charter_version": charter.version}
+        ours: Json = {"store": self._state.identity(), "queue": self._queue, "charter_version": charter.version}
+        if any(one["name"] == "ranking" for one in form.questions):
+            ours["drafts"] = True
         name = dataset_name(charter, self._queue)
         for number in range(1, NAMES_TRIED + 1):
             tried = name if number == 1 else f"{name}-{number}"
@@ -300,10 +307,8 @@ class ArgillaSync:
             self._argilla.publish(dataset)
             return there
         questions = self._argilla.parts(dataset, "questions")
-        if not any(one["name"] == "ranking" for one in questions):
-            form = form.model_copy(
-                update={"questions": tuple(one for one in form.questions if one["name"] != "ranking")}
-            )
+        absent = {*OPTIONAL} - {one["name"] for one in questions}
+        form = form.model_copy(update={"questions": tuple(one for one in form.questions if one["name"] not in absent)})
         fields = self._argilla.parts(dataset, "fields")
         if found := [one for one in unlike(form, questions, fields) if "draft_" not in one]:
             raise UserError(
@@ -418,20 +423,21 @@ class ArgillaSync:
         responses_known = self._state.responses(mirror, histories).values()
         for one in sorted(responses_known, key=lambda one: one.status != "gone"):
             known.setdefault(one.reply_id, {})[one.person] = one
-        charter = self._store.charters.get(mirror.charter_version)
         ids = {name: user_id for user_id, name in self._users.items()}
+        owed = {
+            reply_id: [one for one in self._owed(history, known.get(reply_id, {})) if self._has_account(one[0], ids)]
+            for reply_id, history in histories.items()
+        }
+        charter = self._store.charters.get(mirror.charter_version)
+        replies = self._replies([reply_id for reply_id, some in owed.items() if some])
         items, meant = [], {}
-        for reply_id, history in histories.items():
+        for reply_id, reply in replies.items():
             responses = []
-            for person, status, act in self._owed(history, known.get(reply_id, {})):
-                if person not in ids:
-                    self._summary.without_account.add(person)
-                    continue
-                values = _said(history, person, act, mirror, charter)
+            for person, status, act in owed[reply_id]:
+                values = values_of(_said(histories[reply_id], person, act), reply, mirror.questions, charter)
                 responses.append({"user_id": ids[person], "status": status, "values": values})
                 meant[reply_id, ids[person]] = (person, act.id)
-            if responses:
-                items.append({"external_id": reply_id, "responses": responses})
+            items.append({"external_id": reply_id, "responses": responses})
         rows = []
         for asked, item in self._put(mirror, items):
             if isinstance(item, UserError):
@@ -443,6 +449,11 @@ class ArgillaSync:
                     rows.append(_response(mirror, asked["external_id"], response, person, act_id))
         self._state.keep_responses(rows)
         self._summary.shown += len(rows)
+
+    def _has_account(self, person: str, ids: Mapping[str, str]) -> bool:
+        if person not in ids:
+            self._summary.without_account.add(person)
+        return person in ids
 
     @staticmethod
     def _owed(history: Sequence[Act], known: Mapping[str, MirrorResponse]) -> Iterator[tuple[str, str, Act]]:
@@ -532,7 +543,9 @@ class ArgillaSync:
             return _response(mirror, reply_id, response, person, act_id), None
         text = reply.conversation.turns[-1].text
         standing = _standing_acts(history).get(person)
-        if standing and same_values(_said(history, person, standing, mirror, charter), response["values"], text):
+        if standing:
+            ours = values_of(_said(history, person, standing), reply, mirror.questions, charter)
+        if standing and same_values(ours, response["values"], text):
             return _response(mirror, reply_id, response, person, standing.id), None
         act = act_of(response["values"], reply, charter, person, act_id=act_id, made_at=_moment(response["updated_at"]))
         corrects = act.correction is not None and act.correction.strip() != text.strip()
@@ -668,15 +681,17 @@ def _standing_acts(history: Sequence[Act]) -> dict[str, Act]:
     return standing
 
 
-def _said(history: Sequence[Act], person: str, newest: Act, mirror: Mirror, charter: Charter) -> dict[str, Json]:
-    """All that stands of a person's answers, as values of a response; of `newest` alone if nothing stands."""
+def _said(history: Sequence[Act], person: str, newest: Act) -> Opinion:
+    """All that stands of a person's answers; `newest` alone if nothing stands."""
     standing = replay(history)
     answers = standing.answers.get(person)
     corrections = [one for one in standing.corrections if one.author == person]
-    if answers is None and not corrections:
-        return values_of(newest.judgements, newest.correction, mirror.questions, charter)
-    newest_correction = corrections[-1] if corrections else None
-    return values_of((answers or {}).values(), newest_correction, mirror.questions, charter)
+    rankings = [one.body.ranking for one in standing.rankings if one.person == person]
+    if answers is None and not corrections and not rankings:
+        return Opinion(newest.judgements, newest.correction, newest.body.ranking)
+    return Opinion(
+        list((answers or {}).values()), corrections[-1] if corrections else None, rankings[-1] if rankings else ()
+    )
 
 
 def _is_known(known: MirrorResponse | None, response: Json) -> bool:

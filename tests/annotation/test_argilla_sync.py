@@ -91,8 +91,10 @@ def test_a_charter_becomes_a_dataset(store: Store, syncing: ArgillaSync, there: 
         "voice_rules",
         "policy",
         "policy_rules",
+        "severity",
         "bias",
         "bias_rules",
+        "kind",
         "where",
         "correction",
         "why",
@@ -165,6 +167,53 @@ def test_drafts_are_ranked(store: Store, syncing: ArgillaSync, there: There) -> 
     assert act.body.ranking == ("It comes today.", "Parcel 0 is on its way, maybe.")
 
 
+def test_drafts_that_come_later_are_ranked_in_a_dataset_beside_the_first(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    answered, begun, drafted, _ = replies(store)
+    syncing.sync()
+    first = there.dataset()["name"]
+    there.answer("ana", answered, **ALL_GOOD)
+    there.answer("ben", begun, "draft", voice="fail")
+    store.helpers.add_candidate(drafted, "It comes today.", MODEL, "ana")
+    judge(store, drafted, "ben", ranking=("It comes today.", "Parcel 2 is on its way, maybe."))
+    assert syncing.sync().pushed == 2
+    assert there.dataset()["name"] == f"{first}-2"
+    assert set(there.records()) == {begun, replies(store)[3]}
+    (old, new) = store.argilla.mirrors(there._workspace())
+    assert (old.name, "ranking" in old.questions, "ranking" in new.questions) == (first, False, True)
+    store.reviews.undo("ben")
+    assert syncing.sync().pushed == 1
+    ranked = [{"value": "reply", "rank": 1}, {"value": "draft_1", "rank": 2}, {"value": "draft_2", "rank": 3}]
+    there.answer("ana", drafted, **ALL_GOOD, ranking=ranked)
+    assert syncing.sync().pulled == 1
+    assert store.reviews.history(drafted)[-1].body.ranking == ("Parcel 2 is on its way, maybe.", "It comes today.")
+    assert syncing.sync().pushed == 0
+    assert syncing.reconcile().nothing
+
+
+def test_a_ranking_of_our_desk_is_shown_there_if_it_has_every_draft(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    whole, part, *_ = replies(store)
+    for reply_id in (whole, part):
+        store.helpers.add_candidate(reply_id, "It comes today.", MODEL, "ana")
+        store.helpers.add_candidate(reply_id, "It comes on Monday.", MODEL, "ana")
+    syncing.sync()
+    judge(store, whole, "ana", ranking=("It comes on Monday.", "Parcel 0 is on its way, maybe.", "It comes today."))
+    judge(store, part, "ana", ranking=("It comes on Monday.", "Parcel 1 is on its way, maybe."))
+    assert syncing.sync().shown == 2
+    ((shown,), (without,)) = (there.records()[reply_id]["responses"] for reply_id in (whole, part))
+    assert {one["value"]: one["rank"] for one in shown["values"]["ranking"]["value"]} == {
+        "draft_2": 1,
+        "reply": 2,
+        "draft_1": 3,
+    }
+    assert "ranking" not in without["values"]
+    assert syncing.sync().pulled == 0
+    assert syncing.reconcile().nothing
+
+
 # Back
 
 
@@ -204,6 +253,50 @@ def test_a_response_becomes_a_judgement_by_the_right_person_with_argillas_time(
     )
     assert store.tasks.state_of(reply_id)["outcome"] == "corrected"
     assert store.tasks.state_of(reply_id)["state"] == "done"
+
+
+def test_how_bad_and_what_kind_cross_both_ways(store: Store, syncing: ArgillaSync, there: There) -> None:
+    over_there, here, good, _ = replies(store)
+    syncing.sync()
+    both = {"policy": "fail", "policy_rules": ["no-date"], "severity": "critical", "bias": "fail", "kind": "assumption"}
+    there.answer("ana", over_there, voice="open", **both)
+    there.answer("ana", good, **ALL_GOOD, severity="minor")  # of nothing: it is let go
+    verdicts = (
+        Verdict(question="policy", value="fail", clause_ids=("no-date",), severity="minor"),
+        Verdict(question="bias", value="fail", kind="exclusion"),
+    )
+    judge(store, here, "ben", verdicts=verdicts)
+    syncing.sync()
+    policy, bias = store.reviews.history(over_there)[0].judgements
+    assert (policy.clause_ids, policy.severity, policy.kind) == (("no-date",), "critical", None)
+    assert (bias.value, bias.severity, bias.kind) == ("fail", None, "assumption")
+    assert [one.severity for one in store.reviews.history(good)[0].judgements] == [None, None, None]
+    (shown,) = there.records()[here]["responses"]
+    assert (shown["values"]["severity"], shown["values"]["kind"]) == ({"value": "minor"}, {"value": "exclusion"})
+    assert syncing.reconcile().nothing
+
+
+def test_marked_words_after_an_emoji_stay_the_same_words(store: Store, syncing: ArgillaSync, there: There) -> None:
+    text = "Hi 👋🏽, it comes 🎉 today or on Monday"
+    asked = [(Message(role="user", text="When?"), None), (Message(role="assistant", text=text), MODEL)]
+    made = []
+    for number in ("there", "here"):
+        store.conversations.import_one("emoji", number, "Emoji", "en", asked)
+        made.append(store.conversations.of_external("emoji", number).turns[-1].id)
+    over_there, here = made
+    syncing.sync()
+    # As Argilla's page counts, in the units of JavaScript's strings.
+    start = len(text[: text.index("Monday")].encode("utf-16-le")) // 2
+    where = [{"label": "policy", "start": start, "end": start + 6}]
+    there.answer("ana", over_there, **ALL_GOOD | {"policy": "fail"}, where=where)
+    span = Span(start=text.index("Monday"), end=len(text))
+    judge(store, here, "ben", verdicts=(Verdict(question="policy", value="fail", spans=(span,)),))
+    summary = syncing.sync()
+    assert (summary.pulled, summary.shown, summary.failed) == (1, 1, 0)
+    (kept,) = store.reviews.history(over_there)[0].judgements[1].spans
+    assert text[kept.start : kept.end] == "Monday"
+    assert there.records()[here]["responses"][0]["values"]["where"]["value"] == where
+    assert syncing.reconcile().nothing
 
 
 def test_an_edit_there_is_a_newer_judgement_here(store: Store, syncing: ArgillaSync, there: There) -> None:
