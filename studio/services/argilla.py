@@ -365,6 +365,8 @@ class ArgillaService:
             try:
                 sync = ArgillaSync(self._store, client)
                 datasets, failures = tuple(sync.progress()), tuple(sync.failures())
+                if tone == "good" and not datasets:
+                    label, tone = "Nothing has gone over yet", "quiet"
             except UserError as error:
                 label, detail, tone = error.found.rstrip("."), error.do, "bad"
             finally:

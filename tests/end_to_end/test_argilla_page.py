@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.fixtures.studio import Studio, wait_until
 
 pytestmark = pytest.mark.slow
+EMOJI = "Hi 👋🏽 the 🎉 balloon comes on Monday"
 CORRECTED = "Hi there, thanks for asking Juniper! Which flight is it?"
 
 
@@ -100,7 +102,8 @@ def test_a_label_a_correction_and_a_discard_on_argillas_page_arrive_here(page: P
 
 def test_our_page_says_what_went_over_and_a_judgement_here_closes_it_there(page: Page, studio: Studio) -> None:
     studio.open(page, "/argilla")
-    expect(page.locator("#ts-argilla")).to_contain_text("juniper-concierge-v1")
+    expect(page.locator("#ts-argilla")).to_contain_text("juniper-concierge-v1", timeout=60_000)
+    expect(page.locator("#ts-argilla")).to_contain_text("Argilla calls when somebody answers.")
     before = completed(studio)
     studio.open(page, "/review")
     page.wait_for_selector("#desk-reply")
@@ -110,3 +113,50 @@ def test_our_page_says_what_went_over_and_a_judgement_here_closes_it_there(page:
     studio.open(page, "/argilla")
     page.click("#ts-argilla-sync")
     wait_until(lambda: completed(studio) > before, 60, "the record to be completed in Argilla")
+
+
+def test_words_marked_on_argillas_page_after_an_emoji_are_the_same_words_here(
+    page: Page, studio: Studio, tmp_path: Path
+) -> None:
+    log = tmp_path / "emoji.jsonl"
+    turns = [{"role": "user", "content": "Any news?"}, {"role": "assistant", "content": EMOJI}]
+    log.write_text(json.dumps({"messages": turns}) + "\n")
+    studio.run("import", str(log))
+    sign_in(page, studio)
+    find(page, "balloon")
+    page.get_by_text("Policy", exact=True).first.click()
+    mark(page, "Monday")
+    answer(page, "Yes", "No", "Yes")
+    page.click(".button--submit")
+    spans = "SELECT spans FROM judgements WHERE reviewer = 'ben' AND spans != '[]'"
+    wait_until(lambda: said(studio, spans), 60, "the marked word")
+    (span,) = json.loads(said(studio, spans)[0][0])
+    assert EMOJI[span["start"] : span["end"]] == "Monday"
+
+
+def find(page: Page, word: str) -> None:
+    """The first pending reply with this word."""
+    page.locator(".search-area").first.click()
+    page.locator(".search-area input").first.fill(word)
+    page.keyboard.press("Enter")
+    expect(page.locator(".content__text").first).to_contain_text(word)
+
+
+def mark(page: Page, word: str) -> None:
+    """Mark a word of the reply with the mouse, as a person does."""
+    box = page.evaluate(
+        """(word) => {
+            const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+            while (walker.nextNode()) {
+                const at = walker.currentNode.data.indexOf(word);
+                if (at < 0 || !walker.currentNode.data.includes('balloon')) continue;
+                const range = document.createRange();
+                range.setStart(walker.currentNode, at);
+                range.setEnd(walker.currentNode, at + word.length);
+                const found = range.getBoundingClientRect();
+                return { x: found.x, y: found.y + found.height / 2, width: found.width };
+            }
+        }""",
+        word,
+    )
+    page.mouse.dblclick(box["x"] + box["width"] / 2, box["y"])
