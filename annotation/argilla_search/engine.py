@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.elements import ColumnElement
 
 from . import schema
+from .connections import read_from_memory
 from .filters import Filters, Walk, scopes_of
 from .similarity import Vectors
 from .tables import RECORDS, RESPONSES, SCOPES, VALUES, WORDS
@@ -36,8 +37,12 @@ NAME = "sql"
 MOST_TERMS = 2**14
 """As Argilla's own engines cut a list of terms."""
 RANKED = 10_000
+UNCOUNTED = null().label("total")
 PRIME = 4_294_967_291
 """The largest below 2 ** 32, and above the number of any record; products of the two stay below 2 ** 63."""
+
+
+read_from_memory()
 
 
 @SearchEngine.register(engine_name=NAME)
@@ -142,17 +147,17 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
         """Sorted as asked; else the best answer to the words first; else for a user in an order that only they have."""
         async with AsyncSessionLocal() as db:
             asked = await self._asked(db, dataset, query, filter, sort or [])
-            last = _shuffled(user_id) if user_id else RECORDS.c.inserted_at
-            rows = [(await db.execute(asked.page(last, offset, limit))).all()]
+            rows = [(await db.execute(asked.page(user_id, offset, limit))).all()]
             if asked.walk is not None and len(rows[0]) < limit:
                 rows.append(await asked.without_value(db, offset, limit - len(rows[0])))
             found = [row for part in rows for row in part]
-            total = offset + len(found)
-            if len(found) == limit or (offset and not found):  # there may be more, or the page is past the end
-                total = await db.scalar(asked.count()) or 0
-        return SearchResponses(
-            items=[SearchResponseItem(record_id=one, score=score) for one, score in found], total=total
-        )
+            total = found[0].total if found else None
+            if total is None:
+                total = offset + len(found)
+                if len(found) == limit or (offset and not found):  # there may be more, or the page is past the end
+                    total = await db.scalar(asked.count()) or 0
+        items = [SearchResponseItem(record_id=row.record_id, score=row.score) for row in found]
+        return SearchResponses(items=items, total=total)
 
     async def similarity_search(
         self,
@@ -224,38 +229,50 @@ class Asked:
     walk: Walk | None
     """How to go along an index for the first order, if there is one."""
 
-    def page(self, last: ColumnElement[Any], offset: int, limit: int) -> Any:
-        """A SELECT of the records' ids and scores; `last` is the order where nothing else tells."""
+    def page(self, user_id: UUID | None, offset: int, limit: int) -> Any:
+        """A SELECT of `record_id`, `score`, and `total` where that comes of itself."""
         if self.words is not None and not self.orders:
             return self._best(offset, limit)
-        ids, orders = select(RECORDS.c.record_id, self._score()), self.orders
+        if user_id is not None and not self.orders:
+            return self._shuffled(user_id, offset, limit)
+        ids = select(RECORDS.c.record_id, self._score(), UNCOUNTED)
         if self.walk is None:
-            ids, orders = ids.where(*self._all()), [*(orders or [last]), RECORDS.c.number]
-        else:  # a scope is of one dataset; to ask for that again would lead SQLite to begin with the records
-            ids = ids.join(self.walk.value, self.walk.joined).where(*self.walk.conditions, *self._all()[1:])
-            # Equals in the order of the index, so that none of them have to be sorted.
-            orders = [self.walk.order, *self.orders[1:], self.walk.last]
+            orders = [*(self.orders or [RECORDS.c.inserted_at]), RECORDS.c.number]
+            return ids.where(*self._all()).order_by(*orders).offset(offset).limit(limit)
+        # A scope is of one dataset; to ask for that again would lead SQLite to begin with the records.
+        ids = ids.join(self.walk.value, self.walk.joined).where(*self.walk.conditions, *self._all()[1:])
+        # Equals in the order of the index, so that none of them have to be sorted.
+        orders = [self.walk.order, *self.orders[1:], self.walk.last]
         return ids.order_by(*orders).offset(offset).limit(limit)
+
+    def _shuffled(self, user_id: UUID, offset: int, limit: int) -> Any:
+        """What is asked for is found once, to be ordered and counted: for both, the index of numbers is enough."""
+        every = select(RECORDS.c.number).where(*self._all()).cte("every").prefix_with("MATERIALIZED")
+        place = _place(every.c.number, user_id)
+        page = select(every.c.number).order_by(place).offset(offset).limit(limit)
+        total = select(func.count()).select_from(every).scalar_subquery().label("total")
+        ids = select(RECORDS.c.record_id, self._score(), total).where(RECORDS.c.number.in_(page))
+        return ids.order_by(_place(RECORDS.c.number, user_id))
 
     async def without_value(self, db: AsyncSession, offset: int, limit: int) -> Any:
         """The rest of a page whose walk has ended: records that lack the first order's value."""
         assert self.walk is not None
         valued = select(func.count()).select_from(RECORDS).where(*self._all(), self.walk.has_value)
         skipped = max(0, offset - (await db.scalar(valued) or 0))
-        ids = select(RECORDS.c.record_id, self._score()).where(*self._all(), ~self.walk.has_value)
+        ids = select(RECORDS.c.record_id, self._score(), UNCOUNTED).where(*self._all(), ~self.walk.has_value)
         ids = ids.order_by(*self.orders[1:], RECORDS.c.number)
         return (await db.execute(ids.offset(skipped).limit(limit))).all()
 
     def _score(self) -> ColumnElement[Any]:
         """As Elasticsearch: none where another order was asked for."""
-        return null() if self.words else literal(1.0)
+        return (null() if self.words else literal(1.0)).label("score")
 
     def _best(self, offset: int, limit: int) -> Any:
         """Of very many, the first RANKED are compared: what nearly all records say tells nothing about any of them."""
         assert self.words is not None
         inside = exists().where(RECORDS.c.number == self.words.record, *self.conditions).correlate(WORDS)
         hits = self.words.hits(*([inside] if self.conditions else []), most=max(RANKED, offset + limit))
-        ids = select(RECORDS.c.record_id, hits.c.score).join(hits, RECORDS.c.number == hits.c.record)
+        ids = select(RECORDS.c.record_id, hits.c.score, UNCOUNTED).join(hits, RECORDS.c.number == hits.c.record)
         return ids.order_by(hits.c.score.desc(), hits.c.record).offset(offset).limit(limit)
 
     def count(self) -> Any:
@@ -283,10 +300,10 @@ def _field(dataset: Dataset, name: str | None) -> tuple[bool, str | None]:
     return name in names, name if len(names) > 1 else None
 
 
-def _shuffled(user_id: UUID) -> ColumnElement[int]:
+def _place(number: ColumnElement[int], user_id: UUID) -> ColumnElement[int]:
     """Each user has an order of their own, and always the same one: the numbers, multiplied modulo a prime."""
     factor, first = random.Random(UUID(str(user_id)).int).sample(range(2**30, 2**31), 2)
-    return (RECORDS.c.number * factor + first) % PRIME
+    return (number * factor + first) % PRIME
 
 
 def _whole(number: float | None) -> int | None:
