@@ -25,8 +25,9 @@ from annotation.types import Frozen
 from studio.settings import Settings
 
 log = logging.getLogger("tonesmith.argilla")
-EVERY_SECONDS, SHARE = 20.0, 5
-"""Between two looks for new answers, while connected; at least `SHARE` times as long as the last one took."""
+EVERY_SECONDS, SHARE, LONGEST_SECONDS = 20.0, 5, 120.0
+"""Between two looks for new answers, while connected: `SHARE` times as long as the last one took, if that is more, but
+not more than `LONGEST_SECONDS`."""
 DEBOUNCE_SECONDS = 0.3
 """After a call of Argilla's, for those that come with it."""
 HOOK_TRIES, HOOK_PAUSE_SECONDS = 5, 2.0
@@ -213,7 +214,8 @@ class ArgillaService:
                     self._hook, self._hooked = None, None
                 elif self._once() and not self._listen(connection):
                     pause = HOOK_PAUSE_SECONDS
-            self._rest(max(pause, SHARE * (time.monotonic() - begun)))
+            took = time.monotonic() - begun
+            self._rest(max(pause, min(SHARE * took, LONGEST_SECONDS)))
         with self._in_words():
             self._forget_hooks()
 
@@ -423,7 +425,10 @@ def in_words(summary: Summary) -> str:
             "answers no longer there, kept here": summary.gone,
             "datasets found deleted": len(summary.datasets),
         }
-    said = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
+    parts = [f"{number:,} {what}" for what, number in counts.items() if number]
+    if summary.without_account:
+        parts.append(f"answers not shown there for want of an account: {', '.join(sorted(summary.without_account))}")
+    said = ", ".join(parts)
     return said + (" (cancelled)" if summary.cancelled else "")
 
 

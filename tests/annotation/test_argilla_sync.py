@@ -6,17 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import psutil
 import pytest
 
 from annotation import argilla_client, argilla_sync
+from annotation.agreement import Rating, Table, raw_agreement
 from annotation.argilla_client import Argilla
 from annotation.argilla_server import PARTS, WORKSPACE, ArgillaServer, Part
 from annotation.argilla_sync import ArgillaSync, Progress
@@ -28,6 +32,8 @@ from annotation.store.argilla import Mirror
 from annotation.store.helpers import Suggestion
 from annotation.store.reviews import Verdict
 from annotation.types import Message, Span, Trait
+from studio.services.argilla import in_words
+from studio.services.settle import SettleService
 from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, judge, ok
 
 pytestmark = pytest.mark.slow
@@ -425,15 +431,26 @@ def test_two_in_argilla_and_one_here_count_alike(store: Store, syncing: ArgillaS
         there.answer("ben", reply_id, **ALL_GOOD | {"voice": "fail" if number == 0 else "pass"})
         judge(store, reply_id, "eva", verdicts=(Verdict(question="voice", value="pass"),))
     syncing.sync()
-    assert {
-        (one.reviewer, one.value) for one in store.figures.answers("voice") if one.reply_id == replies(store)[0]
-    } == {
-        ("ana", "pass"),
-        ("ben", "fail"),
-        ("eva", "pass"),
-    }
+    disputed = replies(store)[0]
+    said = {"ana": "pass", "ben": "fail", "eva": "pass"}
+    answers = list(store.figures.answers("voice"))
+    assert {one.reviewer: one.value for one in answers if one.reply_id == disputed} == said
     assert store.tasks.counts() == {"waiting": 0, "reviewed": 4, "skipped": 0, "disputed": 1}
-    assert [reply for reply, _ in store.tasks.disputed()] == [replies(store)[0]]
+    # Agreement: three pairs on each of four replies, and two of the twelve differ.
+    table = Table.of([Rating(one.reply_id, one.reviewer, one.value) for one in answers])
+    assert raw_agreement(table).value == pytest.approx(10 / 12)
+    # Adjudication: a curator sees all three, decides, and Argilla's answers stay as they are.
+    settling = SettleService(store, Person(name="cat", role="curator"))
+    assert [reply for reply, _ in settling.waiting()] == [disputed]
+    given = settling.open(disputed).standing.answers
+    assert {person: answer["voice"].value for person, answer in given.items()} == said
+    settling.settle(disputed, (Verdict(question="voice", value="fail", clause_ids=("warm",)),))
+    assert settling.waiting() == []
+    syncing.sync()
+    voice = store.reviews.standing(disputed).resolved()["voice"]
+    assert (voice.value, voice.how) == ("fail", "adjudicated")
+    assert sorted(one["values"]["voice"]["value"] for one in there.records()[disputed]["responses"]) == ["fail", "pass"]
+    assert syncing.reconcile().nothing
 
 
 def test_people_without_an_account_there_are_named(store: Store, syncing: ArgillaSync) -> None:
@@ -441,6 +458,7 @@ def test_people_without_an_account_there_are_named(store: Store, syncing: Argill
     judge(store, replies(store)[0], "zoe")
     summary = syncing.sync()
     assert (summary.without_account, summary.shown, summary.removed) == ({"zoe"}, 0, 1)
+    assert in_words(summary) == "1 taken out, answers not shown there for want of an account: zoe"
 
 
 def test_a_new_charter_is_a_new_dataset_and_answers_to_the_old_one_still_come_in(
@@ -538,6 +556,7 @@ def test_a_deleted_user_takes_nothing_along(
     assert syncing.sync().failed == 0
     repairs = syncing.reconcile()
     assert (repairs.gone, repairs.without_account) == (1, {"gus"})
+    assert "1 answers no longer there, kept here" in in_words(repairs)
     assert [act.person for act in store.reviews.history(reply_id)] == ["gus"]
     assert store.tasks.state_of(reply_id)["state"] == "done"
 
@@ -552,6 +571,42 @@ def test_a_dataset_of_this_name_that_is_not_ours_is_left_alone(
     syncing.sync()
     assert there.dataset()["name"] == f"{name}-2"
     assert ok(owner.get(f"/datasets/{theirs['id']}"))["status"] == "draft"
+
+
+def test_a_dataset_renamed_by_hand_is_still_known(
+    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
+) -> None:
+    reply_id = replies(store)[0]
+    syncing.sync()
+    dataset = there.dataset()["id"]
+    there.answer("ana", reply_id, **ALL_GOOD)
+    ok(owner.patch(f"/datasets/{dataset}", json={"name": f"by-hand-{uuid4().hex[:8]}"}))
+    assert syncing.sync().pulled == 1
+    assert kinds(store, reply_id) == ["review"]
+    assert [one.id for one in store.argilla.mirrors(there._workspace())] == [dataset]
+
+
+def test_a_dataset_that_asks_something_else_is_said_and_nothing_is_sent(
+    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
+) -> None:
+    current = store.charters.current()
+    assert current is not None
+    ours = {"store": store.argilla.identity(), "queue": "main", "charter_version": 1}
+    name = argilla_sync.dataset_name(current, "main")
+    workspace = there._workspace()
+    about = {"name": name, "workspace_id": workspace, "metadata": {argilla_sync.MARK: ours}}
+    dataset = ok(owner.post("/datasets", json=about))["id"]
+    parts = (("fields", "reply"), ("questions", "voice"))
+    for kind, part in parts:
+        asked = {"name": part, "title": part, "required": True, "settings": {"type": "text"}}
+        ok(owner.post(f"/datasets/{dataset}/{kind}", json=asked))
+    ok(owner.put(f"/datasets/{dataset}/publish"))
+    with pytest.raises(UserError, match="edited by hand: the question 'voice' is another one") as said:
+        syncing.sync()
+    assert "Rename it" in said.value.do
+    assert ok(owner.get(f"/datasets/{dataset}/records"))["total"] == 0
+    ok(owner.patch(f"/datasets/{dataset}", json={"name": f"by-hand-{uuid4().hex[:8]}"}))
+    assert syncing.sync().pushed == 4
 
 
 # Errors in words
@@ -606,8 +661,9 @@ def test_errors_are_said_in_words(
 
     def fails(url: str, key: str, says: str) -> None:
         client = Argilla(url, key, WORKSPACE)
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=says) as said:
             ArgillaSync(store, client).sync()
+        assert said.value.do  # what to do next
         client.close()
 
     fails("http://127.0.0.1:9", argilla.keys.api_key, "does not answer")
@@ -617,6 +673,23 @@ def test_errors_are_said_in_words(
     with monkeypatch.context() as context:
         context.setattr(argilla_client, "OLDEST", (99, 0))
         fails(argilla.url, argilla.keys.api_key, "is version 2.8")
+    other = ThreadingHTTPServer(("127.0.0.1", 0), _SomethingElse)
+    threading.Thread(target=other.serve_forever).start()
+    fails(f"http://127.0.0.1:{other.server_port}", "key", "is not Argilla")
+    other.shutdown()
+    other.server_close()
+    assert kinds(store, replies(store)[0]) == []
+
+
+class _SomethingElse(BaseHTTPRequestHandler):
+    """A web server that is no Argilla."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<h1>It works!</h1>")
+
+    def log_message(self, format: str, *args: Any) -> None: ...
 
 
 def test_without_a_charter_there_is_nothing_to_ask(tmp_path: Path, desk: Argilla) -> None:
@@ -705,6 +778,7 @@ def test_cut_off_before_our_side_knows_what_was_done(
 CHILD = """
 import sys
 from annotation import argilla_client, argilla_sync
+from annotation.agreement import Rating, Table, raw_agreement
 from annotation.argilla_client import Argilla
 from annotation.argilla_sync import ArgillaSync
 from annotation.store import open_store
