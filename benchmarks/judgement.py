@@ -43,7 +43,9 @@ def measure(folder: Path) -> list[Row]:
         rows.append(within(f"{what}, p95, against a tenth of a plain Argilla", mine, PLAIN_ARGILLA[what] / 10))
         theirs = peer[f"{what}_p95"]
         held = f"Argilla at {peer['records']:,.0f}: {show(theirs)}"
-        rows.append(Row(f"{what}, p95, against Argilla with our search", show(mine), held, theirs / mine, mine < theirs))
+        rows.append(
+            Row(f"{what}, p95, against Argilla with our search", show(mine), held, theirs / mine, mine < theirs)
+        )
     return rows
 
 
