@@ -22,7 +22,7 @@ from argilla_server.search_engine.base import (
     TermsMetrics,
     TextQuery,
 )
-from sqlalchemy import exists, false, func, literal, null, select
+from sqlalchemy import case, exists, false, func, literal, null, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -36,7 +36,7 @@ from .words import Found, find
 NAME = "sql"
 MOST_TERMS = 2**14
 """As Argilla's own engines cut a list of terms."""
-RANKED = 10_000
+RANKED = 2_000
 UNCOUNTED = null().label("total")
 PRIME = 4_294_967_291
 """The largest below 2 ** 32, and above the number of any record; products of the two stay below 2 ** 63."""
@@ -208,7 +208,7 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
             if found is None:
                 conditions.append(false())
         walk = await filters.walk(db, sort[0]) if sort else None
-        return Asked(dataset.id, conditions, found, filters.orders(sort), walk)
+        return Asked(dataset.id, conditions, found, filters.orders(sort), filters.orders(sort[1:]), walk)
 
     @staticmethod
     async def _counts(statement: Any) -> dict[str, int]:
@@ -226,6 +226,8 @@ class Asked:
     """On RECORDS, beside the words and that it is of the dataset."""
     words: Found | None
     orders: list[Any]
+    later_orders: list[Any]
+    """Less those of the first thing to sort by."""
     walk: Walk | None
     """How to go along an index for the first order, if there is one."""
 
@@ -242,7 +244,7 @@ class Asked:
         # A scope is of one dataset; to ask for that again would lead SQLite to begin with the records.
         ids = ids.join(self.walk.value, self.walk.joined).where(*self.walk.conditions, *self._all()[1:])
         # Equals in the order of the index, so that none of them have to be sorted.
-        orders = [self.walk.order, *self.orders[1:], self.walk.last]
+        orders = [self.walk.order, *self.later_orders, self.walk.last]
         return ids.order_by(*orders).offset(offset).limit(limit)
 
     def _shuffled(self, user_id: UUID, offset: int, limit: int) -> Any:
@@ -260,7 +262,7 @@ class Asked:
         valued = select(func.count()).select_from(RECORDS).where(*self._all(), self.walk.has_value)
         skipped = max(0, offset - (await db.scalar(valued) or 0))
         ids = select(RECORDS.c.record_id, self._score(), UNCOUNTED).where(*self._all(), ~self.walk.has_value)
-        ids = ids.order_by(*self.orders[1:], RECORDS.c.number)
+        ids = ids.order_by(*self.later_orders, RECORDS.c.number)
         return (await db.execute(ids.offset(skipped).limit(limit))).all()
 
     def _score(self) -> ColumnElement[Any]:
@@ -271,14 +273,20 @@ class Asked:
         """Of very many, the first RANKED are compared: what nearly all records say tells nothing about any of them."""
         assert self.words is not None
         inside = exists().where(RECORDS.c.number == self.words.record, *self.conditions).correlate(WORDS)
-        hits = self.words.hits(*([inside] if self.conditions else []), most=max(RANKED, offset + limit))
-        ids = select(RECORDS.c.record_id, hits.c.score, UNCOUNTED).join(hits, RECORDS.c.number == hits.c.record)
+        most = max(RANKED, offset + limit)
+        hits = self.words.hits(*([inside] if self.conditions else []), most=most)
+        total = select(case((func.count() < most, func.count()))).select_from(hits).scalar_subquery().label("total")
+        ids = select(RECORDS.c.record_id, hits.c.score, total).join(hits, RECORDS.c.number == hits.c.record)
         return ids.order_by(hits.c.score.desc(), hits.c.record).offset(offset).limit(limit)
 
     def count(self) -> Any:
         """A SELECT of how many there are."""
         if self.words and not self.conditions:  # the words' own row says which dataset it is of
             return select(func.count()).select_from(WORDS).where(*self.words.conditions)
+        if self.words:
+            rest = select(RECORDS.c.number).where(RECORDS.c.dataset_id == self.dataset, *self.conditions)
+            within = select(rest.cte("every").prefix_with("MATERIALIZED").c.number)
+            return select(func.count()).select_from(WORDS).where(*self.words.conditions, self.words.record.in_(within))
         return select(func.count()).select_from(RECORDS).where(*self._all())
 
     def numbers(self) -> Any:
