@@ -15,6 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from annotation.errors import UserError
+from annotation.store.aliases import Aliases
 from annotation.store.argilla import ArgillaState
 from annotation.store.batches import Batches
 from annotation.store.charters import Charters
@@ -51,6 +52,7 @@ class Store:
     people: People
     datasets: Datasets
     comparisons: Comparisons
+    aliases: Aliases
     argilla: ArgillaState
 
     def close(self) -> None:
@@ -87,6 +89,7 @@ def open_store(url: str) -> Store:
         people=People(engine, writer),
         datasets=Datasets(engine, writer),
         comparisons=Comparisons(engine, writer),
+        aliases=Aliases(engine, writer),
         argilla=ArgillaState(engine, writer),
     )
 

@@ -383,5 +383,32 @@ argilla_responses = sa.Table(
     sa.Index("ix_argilla_responses_dataset_id_reply_id", "dataset_id", "reply_id"),
 )
 
-APPEND_ONLY = ("acts", "judgements", "corrections", "reactions", "votes")
+# What each alias was pointed at, change by change, and the share of people who get the candidate.
+alias_changes = sa.Table(
+    "alias_changes",
+    metadata,
+    *_numbered(),
+    sa.Column("alias", sa.String(16), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("adapter", sa.String(200)),
+    sa.Column("weights_sha256", sa.String(64)),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+    sa.UniqueConstraint("alias", "number"),
+)
+
+canary_changes = sa.Table(
+    "canary_changes",
+    metadata,
+    *_numbered(),
+    sa.Column("share", sa.Float, nullable=False),
+    sa.Column("salt", sa.String(64), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+)
+
+APPEND_ONLY = ("acts", "judgements", "corrections", "reactions", "votes", "alias_changes", "canary_changes")
 """Tables whose rows the database itself refuses to change or delete."""
