@@ -13,10 +13,11 @@ from alembic.migration import MigrationContext
 
 from annotation.errors import Conflict, NotFound, UserError
 from annotation.store import Store, open_store
+from annotation.store.aliases import AliasChange
 from annotation.store.comparisons import Answer
 from annotation.store.reviews import ReviewAct, Verdict
 from annotation.store.tables import APPEND_ONLY, metadata
-from annotation.types import Charter, Message, Provenance, Sampling, Trait, Turn
+from annotation.types import Charter, Message, Provenance, Sampling, Trait, Turn, utc_now
 
 MODEL = Provenance(
     model="m", adapter="a-1", weights_sha256="0" * 64, sampling=Sampling(seed=3), seconds=1.5, finish="stop"
@@ -102,6 +103,12 @@ def test_the_database_itself_refuses_to_rewrite_history(store: Store, table: str
     store.reviews.react(reply.id, "up", "ana")
     answer = Answer(text="x", provenance=MODEL)
     store.comparisons.vote(store.comparisons.add([Message(role="user", text="q")], answer, answer, "ana"), "tie", "ana")
+    change = AliasChange(
+        id="p1", alias="candidate", number=1, kind="promote", adapter=None, weights_sha256=None,
+        reason="to begin", author="ana", made_at=utc_now(),
+    )  # fmt: skip
+    store.aliases.add(change)
+    store.aliases.set_canary(0.1, "to begin", "ana")
     with pytest.raises(sa.exc.DBAPIError, match="append-only"), store.engine.begin() as db:
         db.execute(sa.text(statement.format(table)))
 

@@ -35,7 +35,7 @@ def upgrade() -> None:
             )
 
 
-def _table(name: str, *own: sa.SchemaItem) -> None:
+def _table(name: str, *own: sa.Column | sa.UniqueConstraint) -> None:
     op.create_table(
         name,
         sa.Column("seq", sa.Integer(), autoincrement=True, nullable=False),
