@@ -10,6 +10,8 @@ from itertools import pairwise
 from typing import TypeVar
 
 from annotation.acts import QUESTIONS, Standing
+from annotation.experiments import opening
+from annotation.near import near
 from annotation.store.comparisons import Comparison
 from annotation.types import Conversation, Frozen, Message, Preference, Question
 
@@ -75,7 +77,10 @@ Row = TypeVar("Row", SftRow, Preference)
 
 
 def curate(
-    judged: Iterable[Sequence[Judged]], comparisons: Sequence[Comparison], held_out_share: float = 0.1
+    judged: Iterable[Sequence[Judged]],
+    comparisons: Sequence[Comparison],
+    held_out_share: float = 0.1,
+    measured: Sequence[str] = (),
 ) -> Iterator[Rows]:
     """Turn all that was said into rows, a piece of `judged` at a time, so that memory does not grow with the store.
 
@@ -85,14 +90,17 @@ def curate(
     `held_out_share` of the conversations (0 to 1, chosen by the hash of their first message, so it is stable from
     version to version and the same request never stands on both sides) go to `held_out` and give no pair and no
     unpaired row either, nor any request that was voted on: a vote always becomes a pair. `share_for` says from how
-    many rows on anything is held out.
+    many rows on anything is held out. What an experiment asked, or nearly so (`measured`, by opening), is always held
+    out, and a vote about it is left out.
     """
     once = _Once()
-    votes = [_pair_of_vote(comparison) for comparison in comparisons]
-    voted = {_opening(pair.prompt) for pair in votes if isinstance(pair, Preference)}
+    votes = [_pair_of_vote(comparison, measured) for comparison in comparisons]
+    voted = {opening(pair.prompt) for pair in votes if isinstance(pair, Preference)}
 
     def kept(messages: Sequence[Message]) -> bool:
-        return _opening(messages) in voted or not _is_held_out(messages, held_out_share)
+        if measured and near(opening(messages), measured):
+            return False
+        return opening(messages) in voted or not _is_held_out(messages, held_out_share)
 
     for some in judged:
         yield _sorted_out(some, once, kept)
@@ -142,14 +150,8 @@ def _sorted_out(some: Sequence[Judged], once: _Once, kept: Callable[[Sequence[Me
     )
 
 
-def _opening(messages: Sequence[Message]) -> str:
-    """The first user message, case-folded and with plain spaces."""
-    text = next((message.text for message in messages if message.role == "user"), "")
-    return " ".join(text.casefold().split())
-
-
 def _is_held_out(messages: Sequence[Message], share: float) -> bool:
-    digest = hashlib.sha256(_opening(messages).encode()).digest()
+    digest = hashlib.sha256(opening(messages).encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 < share
 
 
@@ -250,9 +252,11 @@ def _unpaired(item: Judged) -> list[UnpairedRow]:
     return [UnpairedRow(id=f"kto-{item.reply_id}", conversation_id=item.conversation.id, messages=messages, good=good)]
 
 
-def _pair_of_vote(comparison: Comparison) -> Preference | LeftOut:
+def _pair_of_vote(comparison: Comparison, measured: Sequence[str]) -> Preference | LeftOut:
     reason = None
-    if comparison.outcome == "tie":
+    if measured and near(opening(comparison.prompt), measured):
+        reason = "An experiment asks this, so it is kept for measuring."
+    elif comparison.outcome == "tie":
         reason = "The vote was a tie: neither reply is better."
     elif comparison.outcome == "both_bad":
         reason = "Both replies were called bad: neither should be learned."

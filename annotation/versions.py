@@ -28,7 +28,7 @@ def rows_in(store: Store) -> Iterator[Rows]:
     """What a version made now would hold, some hundreds of replies at a time."""
     outcomes = store.tasks.outcomes()
     share = share_for(outcomes.get("approved", 0) + outcomes.get("corrected", 0))
-    return curate(_judged(store), store.comparisons.voted(), share)
+    return curate(_judged(store), store.comparisons.voted(), share, store.experiments.openings())
 
 
 def _judged(store: Store) -> Iterator[list[Judged]]:

@@ -22,6 +22,7 @@ from annotation.store.charters import Charters
 from annotation.store.comparisons import Comparisons
 from annotation.store.conversations import Conversations
 from annotation.store.datasets import Datasets
+from annotation.store.experiments import Experiments
 from annotation.store.figures import Figures
 from annotation.store.helpers import Helpers
 from annotation.store.items import Items
@@ -52,6 +53,7 @@ class Store:
     people: People
     datasets: Datasets
     comparisons: Comparisons
+    experiments: Experiments
     aliases: Aliases
     argilla: ArgillaState
 
@@ -89,6 +91,7 @@ def open_store(url: str) -> Store:
         people=People(engine, writer),
         datasets=Datasets(engine, writer),
         comparisons=Comparisons(engine, writer),
+        experiments=Experiments(engine, writer),
         aliases=Aliases(engine, writer),
         argilla=ArgillaState(engine, writer),
     )

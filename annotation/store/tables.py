@@ -410,5 +410,63 @@ canary_changes = sa.Table(
     sa.Column("made_at", Moment, nullable=False),
 )
 
-APPEND_ONLY = ("acts", "judgements", "corrections", "reactions", "votes", "alias_changes", "canary_changes")
+# What is frozen before the first vote, the replies drawn for it, and what people said about them.
+experiments = sa.Table(
+    "experiments",
+    metadata,
+    *_numbered(),
+    sa.Column("name", sa.String(120), nullable=False, unique=True),
+    sa.Column("design", sa.JSON, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+)
+
+experiment_pairs = sa.Table(
+    "experiment_pairs",
+    metadata,
+    *_numbered(),
+    sa.Column("experiment_id", sa.ForeignKey("experiments.id"), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("planned", sa.JSON, nullable=False),
+    sa.Column("left", sa.JSON, nullable=False),
+    sa.Column("right", sa.JSON, nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+    sa.UniqueConstraint("experiment_id", "number"),
+)
+
+experiment_ends = sa.Table(
+    "experiment_ends",
+    metadata,
+    *_numbered(),
+    sa.Column("experiment_id", sa.ForeignKey("experiments.id"), nullable=False, unique=True),
+    sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+)
+
+ballots = sa.Table(
+    "ballots",
+    metadata,
+    *_numbered(),
+    sa.Column("pair_id", sa.ForeignKey("experiment_pairs.id"), nullable=False),
+    sa.Column("voter", sa.String(200), nullable=False),
+    sa.Column("form", sa.JSON, nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+    sa.UniqueConstraint("pair_id", "voter"),
+)
+
+APPEND_ONLY = (
+    "acts",
+    "judgements",
+    "corrections",
+    "reactions",
+    "votes",
+    "experiments",
+    "experiment_pairs",
+    "experiment_ends",
+    "ballots",
+    "alias_changes",
+    "canary_changes",
+)
 """Tables whose rows the database itself refuses to change or delete."""

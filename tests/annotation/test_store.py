@@ -12,6 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from annotation.errors import Conflict, NotFound, UserError
+from annotation.experiments import ArenaSide, BallotForm, Design, Drawn, plan
 from annotation.store import Store, open_store
 from annotation.store.aliases import AliasChange
 from annotation.store.comparisons import Answer
@@ -102,7 +103,14 @@ def test_the_database_itself_refuses_to_rewrite_history(store: Store, table: str
     store.reviews.skip("s1", reply.id, "ana", "tired")
     store.reviews.react(reply.id, "up", "ana")
     answer = Answer(text="x", provenance=MODEL)
-    store.comparisons.vote(store.comparisons.add([Message(role="user", text="q")], answer, answer, "ana"), "tie", "ana")
+    asked = (Message(role="user", text="q"),)
+    store.comparisons.vote(store.comparisons.add(asked, answer, answer, "ana"), "tie", "ana")
+    sides = [ArenaSide(name=name, model=name, provenance=MODEL) for name in ("base", "a-1")]
+    kept = store.experiments.add(Design(name="x", sides=tuple(sides), prompts=(asked,)), "ana")
+    drawn = Drawn(text="x", provenance=MODEL)
+    store.experiments.keep(kept.id, plan(kept.design)[0], drawn, drawn)
+    store.experiments.cast(store.experiments.pairs(kept.id)[0].id, "ana", BallotForm(outcome="tie"))
+    store.experiments.end(kept.id, "ana", "enough")
     change = AliasChange(
         id="p1", alias="candidate", number=1, kind="promote", adapter=None, weights_sha256=None,
         reason="to begin", author="ana", made_at=utc_now(),

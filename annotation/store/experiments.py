@@ -1,0 +1,151 @@
+"""Experiments, their pairs and the ballots about them. A design never changes; a ballot is never taken back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from annotation.errors import Conflict, NotFound
+from annotation.experiments import BallotForm, CastBallot, Design, Drawn, Experiment, Pair, Planned, opening
+from annotation.store.part import Part, new_id
+from annotation.store.tables import ballots, experiment_ends, experiment_pairs, experiments
+from annotation.types import utc_now
+
+
+class Experiments(Part):
+    """Keep experiments, take ballots."""
+
+    def add(self, design: Design, author: str) -> Experiment:
+        """Freeze a design. Raises Conflict for a name that is taken."""
+        row = {
+            "id": new_id(),
+            "name": design.name,
+            "design": design.model_dump(mode="json"),
+            "sha256": design.sha256(),
+            "author": author,
+            "made_at": utc_now(),
+        }
+        try:
+            with self._writer.begin() as db:
+                db.execute(experiments.insert().values(row))
+        except sa.exc.IntegrityError as error:
+            raise Conflict(
+                f"There is an experiment called '{design.name}' already.", do="Give it another name."
+            ) from error
+        return self.get(str(row["id"]))
+
+    def get(self, experiment_id: str) -> Experiment:
+        """One experiment. Raises NotFound."""
+        with self._engine.connect() as db:
+            row = db.execute(_WITH_END.where(experiments.c.id == experiment_id)).mappings().first()
+        if row is None:
+            raise NotFound("That experiment is not here.", do="Choose one from the list.")
+        return _experiment(row)
+
+    def all(self) -> list[Experiment]:
+        """All experiments, newest first."""
+        with self._engine.connect() as db:
+            return [_experiment(row) for row in db.execute(_WITH_END.order_by(experiments.c.seq.desc())).mappings()]
+
+    def openings(self) -> list[str]:
+        """What all experiments ask, by the prompts' openings: nothing that is like it may be learned from."""
+        return sorted({opening(prompt) for one in self.all() for prompt in one.design.prompts})
+
+    def end(self, experiment_id: str, author: str, reason: str) -> Experiment:
+        """No more ballots, and the sides may be named. Ending it again changes nothing. Raises NotFound."""
+        self.get(experiment_id)
+        row = {"id": new_id(), "experiment_id": experiment_id, "author": author, "reason": reason, "made_at": utc_now()}
+        try:
+            with self._writer.begin() as db:
+                db.execute(sa.select(experiments.c.id).where(experiments.c.id == experiment_id).with_for_update())
+                db.execute(experiment_ends.insert().values(row))
+        except sa.exc.IntegrityError:  # somebody was quicker
+            pass
+        return self.get(experiment_id)
+
+    def made(self, experiment_id: str) -> set[int]:
+        """Numbers of the planned pairs whose replies are there."""
+        query = sa.select(experiment_pairs.c.number).where(experiment_pairs.c.experiment_id == experiment_id)
+        with self._engine.connect() as db:
+            return set(db.scalars(query))
+
+    def keep(self, experiment_id: str, planned: Planned, left: Drawn, right: Drawn) -> bool:
+        """Keep a pair; False if it is there already, and then that one stays."""
+        row = {
+            "id": new_id(),
+            "experiment_id": experiment_id,
+            "number": planned.number,
+            "planned": planned.model_dump(mode="json"),
+            "left": left.model_dump(mode="json"),
+            "right": right.model_dump(mode="json"),
+            "made_at": utc_now(),
+        }
+        try:
+            with self._writer.begin() as db:
+                db.execute(experiment_pairs.insert().values(row))
+        except sa.exc.IntegrityError:
+            return False
+        return True
+
+    def pairs(self, experiment_id: str) -> list[Pair]:
+        """All pairs whose replies are there, by number."""
+        query = sa.select(experiment_pairs).where(experiment_pairs.c.experiment_id == experiment_id)
+        with self._engine.connect() as db:
+            return [_pair(row) for row in db.execute(query.order_by(experiment_pairs.c.number)).mappings()]
+
+    def cast(self, pair_id: str, voter: str, form: BallotForm) -> CastBallot:
+        """Take a ballot. Raises NotFound, and Conflict for a second one by the same person or after the end."""
+        row = {
+            "id": new_id(),
+            "pair_id": pair_id,
+            "voter": voter,
+            "form": form.model_dump(mode="json"),
+            "made_at": utc_now(),
+        }
+        with self._writer.begin() as db:
+            # Held until the ballot is in, so that no end can come between.
+            experiment_id = db.scalar(_OF_PAIR, {"pair_id": pair_id})
+            if experiment_id is None:
+                raise NotFound("That pair is not here.", do="Go on to the next one.")
+            if db.scalar(_END, {"experiment_id": experiment_id}):
+                raise Conflict("This experiment has ended, and its sides have been named.", do="Choose another one.")
+            try:
+                db.execute(ballots.insert().values(row))
+            except sa.exc.IntegrityError as error:
+                raise Conflict("You have judged this pair already.", do="Go on to the next one.") from error
+        return CastBallot.model_validate({**row, "form": form})
+
+    def ballots(self, experiment_id: str) -> list[CastBallot]:
+        """All ballots of an experiment, oldest first."""
+        query = sa.select(ballots).join(experiment_pairs, experiment_pairs.c.id == ballots.c.pair_id)
+        query = query.where(experiment_pairs.c.experiment_id == experiment_id).order_by(ballots.c.seq)
+        with self._engine.connect() as db:
+            return [
+                CastBallot.model_validate({key: value for key, value in row.items() if key != "seq"})
+                for row in db.execute(query).mappings()
+            ]
+
+
+_WITH_END = sa.select(
+    experiments,
+    experiment_ends.c.made_at.label("ended_at"),
+    experiment_ends.c.author.label("ended_by"),
+    experiment_ends.c.reason,
+).outerjoin(experiment_ends, experiment_ends.c.experiment_id == experiments.c.id)
+_OF_PAIR = (
+    sa.select(experiments.c.id)
+    .join(experiment_pairs, experiment_pairs.c.experiment_id == experiments.c.id)
+    .where(experiment_pairs.c.id == sa.bindparam("pair_id"))
+    .with_for_update(of=experiments)
+)
+_END = sa.select(experiment_ends.c.author).where(experiment_ends.c.experiment_id == sa.bindparam("experiment_id"))
+
+
+def _experiment(row: sa.RowMapping) -> Experiment:
+    values: dict[str, Any] = {key: row[key] for key in Experiment.model_fields if key != "reason"}
+    return Experiment(**values, reason=row["reason"] or "")
+
+
+def _pair(row: sa.RowMapping) -> Pair:
+    return Pair(id=row["id"], planned=row["planned"], left=row["left"], right=row["right"])
