@@ -17,7 +17,7 @@ REPLIES = (
 
 
 class ScriptedModel:
-    """Answers by script, word by word. The same conversation gets the same reply.
+    """Answers by script, word by word. The same conversation and seed get the same reply.
 
     `word_seconds` is the pause between words. `fail_after` breaks off after that many words with a UserError, and
     `hang_after` falls silent after that many.
@@ -38,12 +38,13 @@ class ScriptedModel:
     async def stream(self, messages: Sequence[Message], *, model: str, sampling: Sampling) -> AsyncIterator[Chunk]:
         """Stream the reply; see `annotation.types.ChatModel`."""
         asked = [message.text for message in messages if message.role == "user"]
-        reply = self._replies[(len(asked) - 1) % len(self._replies)].format(asked=asked[-1] if asked else "")
+        place = len(asked) - 1 + (sampling.seed or 0)
+        reply = self._replies[place % len(self._replies)].format(asked=asked[-1] if asked else "")
         words = re.findall(r"\S+\s*", reply)
-        for place, word in enumerate(words[: sampling.max_tokens]):
-            if place == self._fail_after:
+        for said, word in enumerate(words[: sampling.max_tokens]):
+            if said == self._fail_after:
                 raise UserError("The engine broke off in the middle of the reply.", do="Retry.")
-            if place == self._hang_after:
+            if said == self._hang_after:
                 await asyncio.Event().wait()
             await asyncio.sleep(self._word_seconds)
             yield Chunk(text=word)

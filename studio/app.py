@@ -9,7 +9,21 @@ import gradio as gr
 from fastapi import FastAPI, Request
 from fastapi.staticfiles import StaticFiles
 
-from studio.pages import argilla, charter, chat, compare, datasets, find, home, quality, review, settle, team, training
+from studio.pages import (
+    argilla,
+    charter,
+    chat,
+    compare,
+    datasets,
+    experiments,
+    find,
+    home,
+    quality,
+    review,
+    settle,
+    team,
+    training,
+)
 from studio.services import Services
 from studio.theme import STYLE, theme
 from studio.web.desk import add_desk
@@ -27,6 +41,7 @@ ROUTES: tuple[tuple[str, str, Callable[[Services], None]], ...] = (
     ("Datasets", "/datasets", datasets.build),
     ("Training", "/training", training.build),
     ("Compare", "/compare", compare.build),
+    ("Experiments", "/experiments", experiments.build),
     ("Team", "/team", team.build),
 )
 

@@ -40,6 +40,7 @@ def serve(settings: Settings, demo: bool = False, open_browser: bool = False) ->
     config = uvicorn.Config(web_app(services), log_level="warning", timeout_graceful_shutdown=3)
     services.serving.start()
     services.argilla.start()
+    services.drawing.start()
     address = f"http://{'localhost' if settings.host in ('127.0.0.1', '0.0.0.0') else settings.host}:{settings.port}"
     url = f"{address}/welcome/{_sign_in_link(services)}"
     out.print(

@@ -13,32 +13,17 @@ from annotation.store.comparisons import Answer, Comparison
 from annotation.types import Outcome, Sampling
 from studio.parts import shell
 from studio.parts.guard import by_person
+from studio.parts.versus import KEYS, VOTES, pane
 from studio.parts.words import badge, count, empty
 from studio.services import Services
 from studio.services.compare import LivePair
-
-VOTES: tuple[tuple[str, Outcome, str], ...] = (
-    ("Left is better", "left", "1"),
-    ("About the same", "tie", "2"),
-    ("Both are bad", "both_bad", "3"),
-    ("Right is better", "right", "4"),
-)
-NAMES = {"left": "Left", "right": "Right"}
-KEYS = """
-const press = (event) => {
-  if (!document.body.contains(element)) { document.removeEventListener('keydown', press); return; }
-  if (event.target.matches?.('textarea, input') || event.ctrlKey || event.metaKey || event.altKey) return;
-  const vote = { 1: 'left', 2: 'tie', 3: 'both_bad', 4: 'right' }[event.key];
-  if (vote) document.querySelector(`#ts-vote-${vote}`)?.click();
-};
-document.addEventListener('keydown', press);
-"""
 
 
 def build(services: Services) -> None:
     """Lay out the page and wire it."""
     shell.header(services, "Compare")
-    shell.title("Compare", "Two replies to the same message. Judge them blind; the names come after your vote.")
+    lead = "Two replies to the same message. Judge them blind; the names come after your vote."
+    shell.title("Compare", lead, "Ask both", shell.COMPARE)
     act = by_person(services, _Ring)
     nobody = gr.HTML(visible=False)
     with gr.Column() as stage:
@@ -149,11 +134,7 @@ def side_html(side: str, text: str = "", answer: Answer | None = None, won: bool
     if answer:
         made = answer.provenance
         who = badge(made.adapter, "good") if made.adapter else badge("base model")
-    said = f'<div class="ts-text" dir="auto">{escape(text)}</div>' if text else '<div class="ts-wait">…</div>'
-    return (
-        f'<section class="ts-side{" ts-won" if won else ""}" aria-label="{NAMES[side]} reply">'
-        f"<h3>{NAMES[side]}{who}</h3>{said}</section>"
-    )
+    return pane(side, text, who, won)
 
 
 def reveal_html(comparison: Comparison) -> str:

@@ -29,6 +29,8 @@ REVIEW = (
     ("Argilla", "/argilla"),
 )
 """Pages that stand together under Review."""
+COMPARE = (("Ask both", "/compare"), ("Experiments", "/experiments"))
+"""And under Compare."""
 LOGO = (
     '<svg viewBox="0 0 24 24" width="22" height="22" aria-hidden="true"><path d="M12 2.5v11" stroke="currentColor" '
     'stroke-width="2.2" stroke-linecap="round"/><path d="M7 2.5v5a5 5 0 0 0 10 0v-5" fill="none" '
@@ -68,10 +70,13 @@ def header(services: Services, here: str) -> None:
         page.load(refresh, shown, [pill, shown], **quiet)
 
 
-def title(text: str, lead: str, tab: str = "") -> None:
-    """The page's heading and the one sentence under it; `tab` is its place among the Review pages, if it is one."""
-    tabs = "".join(f'<a href="{path}"{" aria-current=page" if name == tab else ""}>{name}</a>' for name, path in REVIEW)
-    nav = f'<nav class="ts-tabs" aria-label="Review pages">{tabs}</nav>' if tab else ""
+def title(text: str, lead: str, tab: str = "", among: tuple[tuple[str, str], ...] = REVIEW) -> None:
+    """The page's heading and the one sentence under it; `tab` is its place among pages that stand together, if it is
+    one of them.
+    """
+    tabs = "".join(f'<a href="{path}"{" aria-current=page" if name == tab else ""}>{name}</a>' for name, path in among)
+    label = "Review pages" if among is REVIEW else "Compare pages"
+    nav = f'<nav class="ts-tabs" aria-label="{label}">{tabs}</nav>' if tab else ""
     gr.HTML(f'<h1 id="ts-main" tabindex="-1">{escape(text)}</h1><p class="ts-lead">{escape(lead)}</p>{nav}')
 
 

@@ -13,6 +13,8 @@ from studio.services.argilla import ArgillaService
 from studio.services.chat import ChatService
 from studio.services.compare import CompareService
 from studio.services.datasets import DatasetService
+from studio.services.drawing import ExperimentRunner
+from studio.services.experiments import ExperimentService
 from studio.services.find import FindService
 from studio.services.quality import QualityService
 from studio.services.review import ReviewService
@@ -120,6 +122,7 @@ class Services:
     serving: ServingService
     argilla: ArgillaService
     suggesting: SuggestBatch
+    drawing: ExperimentRunner
     who: Person
     chat: ChatService
     review: ReviewService
@@ -132,6 +135,7 @@ class Services:
     datasets: DatasetService
     training: TrainingService
     compare: CompareService
+    experiments: ExperimentService
 
     def of(self, who: Person) -> Services:
         """The same in somebody else's name."""
@@ -167,6 +171,7 @@ class Services:
         self.serving.close(stop_engine)
         self.argilla.close()
         self.suggesting.close()
+        self.drawing.close()
         self.store.close()
 
 
@@ -183,6 +188,7 @@ def open_services(settings: Settings) -> Services:
         serving=serving,
         argilla=ArgillaService(store, settings),
         suggesting=SuggestBatch(store, serving.model),
+        drawing=ExperimentRunner(store, serving.model),
         who=who,
         **_named(settings, store, serving, who),
     )
@@ -207,4 +213,5 @@ def _named(settings: Settings, store: Store, serving: ServingService, who: Perso
         "datasets": DatasetService(store, settings.datasets, who),
         "training": TrainingService(store, settings, serving, who),
         "compare": CompareService(store, serving.model, serving.identify, who),
+        "experiments": ExperimentService(store, settings.datasets, serving.identify, who),
     }

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from annotation.errors import UserError
+from annotation.experiments import BallotForm
 from annotation.people import ROLES, Forbidden, Permission, Person
 from annotation.queue import QueueSettings
 from annotation.store.batches import Change
@@ -19,6 +20,7 @@ from annotation.store.search import Filter
 from annotation.types import Charter, Clause, Message, Sampling
 from studio.services import Services, open_services
 from studio.services.argilla import ArgillaService
+from studio.services.experiments import ExperimentForm
 from studio.services.review import ReviewForm
 from studio.settings import Settings
 
@@ -131,6 +133,14 @@ CALLS: dict[str, Call] = {
     "compare.last": ("look", nothing),
     "compare.ask": ("judge", lambda world: ("Hello", "base", SAMPLING)),
     "compare.vote": ("judge", lambda world: (world.comparison, "left")),
+    "experiments.start": ("curate", lambda world: (ExperimentForm(name="x", sides=()),)),
+    "experiments.all": ("look", nothing),
+    "experiments.standing": ("look", lambda world: ("no-experiment",)),
+    "experiments.next": ("judge", lambda world: ("no-experiment",)),
+    "experiments.vote": ("judge", lambda world: ("no-pair", BallotForm(outcome="left"))),
+    "experiments.end": ("curate", lambda world: ("no-experiment",)),
+    "experiments.votes": ("look", lambda world: ("no-experiment",)),
+    "experiments.export": ("look", lambda world: ("no-experiment",)),
 }
 """Service and method: the least permission that it asks for, and something to call it with."""
 
@@ -191,7 +201,7 @@ def public() -> list[str]:
     return [
         f"{service}.{name}"
         for service, kind in named
-        if service not in ("settings", "store", "serving", "argilla", "suggesting", "who")
+        if service not in ("settings", "store", "serving", "argilla", "suggesting", "drawing", "who")
         for name, member in inspect.getmembers(kind)
         if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property))
     ]
@@ -266,6 +276,17 @@ def test_a_model_is_asked_in_the_background_by_curators(world: World) -> None:
         with pytest.raises(Forbidden):
             batch.cancel(who)
     assert not batch.view().model
+
+
+def test_replies_are_drawn_in_the_background_for_curators(world: World) -> None:
+    drawing = world.services.drawing
+    public = {name for name, _ in inspect.getmembers(type(drawing), inspect.isfunction) if not name.startswith("_")}
+    assert public == {"start", "cancel", "resume", "halted", "view", "close"}
+    for who in (*CLOSED, *(person for person in EVERYBODY if not person.may("curate"))):
+        for call in (drawing.cancel, drawing.resume):
+            with pytest.raises(Forbidden):
+                call(who, "no-experiment")
+    assert not drawing.halted("no-experiment")
 
 
 def test_everybody_sets_their_own_password_while_the_account_is_open(world: World) -> None:

@@ -1,0 +1,330 @@
+"""Experiments: many pairs drawn beforehand, judged blind by several people, and figures that stay honest."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from html import escape
+from pathlib import Path
+from typing import Any, get_args
+
+import gradio as gr
+
+from annotation.acts import QUESTIONS
+from annotation.experiments import BallotForm, Tag
+from annotation.types import Outcome, Question
+from studio.parts import shell
+from studio.parts.guard import by_person
+from studio.parts.results import results_html
+from studio.parts.versus import KEYS, VOTES, pane
+from studio.parts.words import SPEAKERS, badge, count, duration, empty
+from studio.services import Services
+from studio.services.experiments import ExperimentForm, Shown, SideForm, Standing
+
+ASKED: dict[Question, str] = {
+    "voice": "Whose tone is more like us?",
+    "policy": "Which keeps to the rules better?",
+    "bias": "Which treats people more fairly?",
+}
+ANSWERS: tuple[tuple[str, str], ...] = (("Left", "left"), ("Same", "tie"), ("Right", "right"), ("Both bad", "both_bad"))
+STRENGTHS = (("slightly", 1), ("clearly", 2), ("much", 3))
+TAGS = [(tag.replace("_", " "), tag) for tag in get_args(Tag)]
+EVERY_SECONDS = 2.0
+
+
+def build(services: Services) -> None:
+    """Lay out the page and wire it."""
+    shell.header(services, "Compare")
+    lead = "The same questions to two or more models, judged blind. The names come when the experiment ends."
+    shell.title("Experiments", lead, "Experiments", shell.COMPARE)
+    act = by_person(services, _Lab)
+    chosen = gr.Dropdown([], label="Experiment", elem_id="ts-experiment")
+    standing = gr.HTML(elem_id="ts-standing")
+    with gr.Column(visible=False, elem_id="ts-voting") as stage:
+        asked = gr.HTML(elem_id="ts-prompt")
+        with gr.Row(equal_height=True):
+            left = gr.HTML(pane("left"), elem_id="ts-left")
+            right = gr.HTML(pane("right"), elem_id="ts-right")
+        with gr.Row():
+            criteria = [
+                gr.Radio(list(ANSWERS), label=ASKED[question], visible=False, elem_id=f"ts-asked-{question}")
+                for question in QUESTIONS
+            ]
+        with gr.Row(elem_id="ts-votes"):
+            buttons = [
+                (gr.Button(f"{label}  ({key})", min_width=140, elem_id=f"ts-vote-{outcome}"), outcome)
+                for label, outcome, key in VOTES
+            ]
+        with gr.Accordion("Say more", open=False):
+            with gr.Row():
+                strength = gr.Radio(list(STRENGTHS), value=1, label="How much better?", elem_id="ts-strength")
+                tags = gr.CheckboxGroup(TAGS, label="What is wrong with the worse one?", elem_id="ts-tags")
+            comment = gr.Textbox(label="Comment", max_length=2000, lines=2, elem_id="ts-comment")
+        gr.HTML("", js_on_load=KEYS)
+    shown = gr.Textbox(visible="hidden", label="Pair")
+    with gr.Row():
+        look = gr.Button("Show the figures", scale=0, min_width=180, visible=False, elem_id="ts-figures-show")
+        export = gr.DownloadButton("Download everything", scale=0, min_width=200, visible=False, elem_id="ts-export")
+    figures = gr.HTML(elem_id="ts-figures")
+    with gr.Accordion("End it, and name the sides", open=False, visible=False, elem_id="ts-ending") as ending:
+        reason = gr.Textbox(label="Why now?", max_length=500, elem_id="ts-end-reason")
+        with gr.Row():
+            end = gr.Button("End the experiment", variant="stop", scale=0, min_width=200, elem_id="ts-end")
+            halt = gr.Button("Stop writing replies", scale=0, min_width=200, visible=False, elem_id="ts-halt")
+    new = _new_form()
+    timer = gr.Timer(EVERY_SECONDS, active=False)
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
+    pair = [stage, asked, left, right, *criteria, shown, strength, tags, comment]
+    around = [standing, look, export, ending, halt, timer]
+    chosen.input(act(_Lab.choose), chosen, [*pair, *around, figures], **quiet)
+    for button, outcome in buttons:
+        vote = gr.State(outcome)
+        said = [chosen, shown, vote, strength, tags, comment, *criteria]
+        button.click(act(_Lab.vote), said, [*pair, *around], **quiet)
+    look.click(act(_Lab.figures), chosen, figures, **quiet)
+    export.click(act(_Lab.export), chosen, export, **quiet)
+    end.click(act(_Lab.end), [chosen, reason], [*pair, *around, figures], **quiet)
+    halt.click(act(_Lab.halt_or_go_on), chosen, around, **quiet)
+    start = [new.name, new.sides, new.questions, new.criteria, new.each, new.variety, new.longest, new.controls]
+    new.start.click(act(_Lab.start), start, [chosen, *pair, *around, figures, new.whole], **quiet)
+    timer.tick(act(_Lab.tick), [chosen, shown], [*pair, *around], **quiet)
+    page = gr.context.Context.root_block
+    if page is not None:
+        page.load(act(_Lab.arrive), None, [chosen, *pair, *around, new.whole, new.sides, new.criteria], **quiet)
+
+
+class _New:
+    """The components of 'New experiment'."""
+
+    whole: gr.Accordion
+    name: gr.Textbox
+    sides: gr.Dropdown
+    questions: gr.Textbox
+    criteria: gr.CheckboxGroup
+    each: gr.Slider
+    variety: gr.Slider
+    longest: gr.Slider
+    controls: gr.Checkbox
+    start: gr.Button
+
+
+def _new_form() -> _New:
+    new = _New()
+    with gr.Accordion("New experiment", open=False, visible=False, elem_id="ts-new-experiment") as new.whole:
+        new.name = gr.Textbox(
+            label="What do you want to know?",
+            placeholder="Does the tuned model keep our tone on refunds?",
+            max_length=120,
+            elem_id="ts-x-name",
+        )
+        new.sides = gr.Dropdown([], multiselect=True, label="Compare two to four", elem_id="ts-x-sides")
+        new.questions = gr.Textbox(
+            label="Questions, one a line",
+            info="Left empty: the requests that the newest dataset kept away from training.",
+            lines=5,
+            max_lines=15,
+            elem_id="ts-x-questions",
+        )
+        new.criteria = gr.CheckboxGroup(
+            [(ASKED[question], question) for question in QUESTIONS], label="Ask also", elem_id="ts-x-criteria"
+        )
+        with gr.Row():
+            new.each = gr.Slider(1, 5, 1, step=1, label="People for each pair", elem_id="ts-x-each")
+            new.variety = gr.Slider(0, 1.5, 0.7, step=0.1, label="Variety", info="0 gives the same reply every time")
+            new.longest = gr.Slider(
+                16, 512, 200, step=8, label="Longest reply", info="in tokens, about ¾ of a word each"
+            )
+        new.controls = gr.Checkbox(
+            True,
+            label="Mix in checks on ourselves",
+            info="Now and then the same model twice, or a pair again: they show how far votes can be trusted.",
+        )
+        new.start = gr.Button("Start", variant="primary", scale=0, min_width=140, elem_id="ts-x-start")
+    return new
+
+
+class _Lab:
+    """The page's handlers."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._experiments = services.experiments
+        self._drawing = services.drawing
+        self._curates = services.who.may("curate")
+
+    def arrive(self) -> list[Any]:
+        there = self._experiments.all()
+        newest = next((one.id for one in there if not one.ended_at), there[0].id if there else None)
+        sides = [
+            (f"{label}{' with the guide' if guide else ''}", f"{name} guide" if guide else name)
+            for label, name in self._services.serving.choices()
+            for guide in (False, True)
+        ]
+        may = self._curates
+        rest = [gr.Accordion(visible=may, open=may and not there), gr.Dropdown(sides), gr.skip()]
+        return [self._list(newest), *self._pair(newest), *self._around(newest), *rest]
+
+    def choose(self, experiment_id: str | None) -> list[Any]:
+        return [*self._pair(experiment_id), *self._around(experiment_id), ""]
+
+    def start(
+        self,
+        name: str,
+        sides: list[str],
+        questions: str,
+        criteria: list[Question],
+        each: float,
+        variety: float,
+        longest: float,
+        controls: bool,
+    ) -> list[Any]:
+        form = ExperimentForm(
+            name=name,
+            sides=tuple(
+                SideForm(model=side.split()[0], guide=side.endswith(" guide"), temperature=variety) for side in sides
+            ),
+            prompts=questions,
+            criteria=tuple(criteria),
+            votes_each=int(each),
+            longest=int(longest),
+            controls=controls,
+        )
+        made = self._experiments.start(form)
+        self._drawing.start()
+        return [self._list(made.id), *self._pair(made.id), *self._around(made.id), "", gr.Accordion(open=False)]
+
+    def vote(
+        self,
+        experiment_id: str,
+        shown: str,
+        outcome: Outcome,
+        strength: int,
+        tags: list[Tag],
+        comment: str,
+        *criteria: Outcome | None,
+    ) -> list[Any]:
+        pair_id, since = shown.split()
+        answers = {question: said for question, said in zip(QUESTIONS, criteria, strict=True) if said}
+        seconds = round(max(0.0, time.time() - float(since)), 1)
+        form = BallotForm.model_validate(
+            {
+                "outcome": outcome,
+                "strength": strength,
+                "criteria": answers,
+                "tags": tuple(tags),
+                "comment": comment.strip(),
+                "seconds": seconds,
+            }
+        )
+        self._experiments.vote(pair_id, form)
+        return [*self._pair(experiment_id), *self._around(experiment_id)]
+
+    def tick(self, experiment_id: str | None, shown: str) -> list[Any]:
+        """While replies are written: how far that is, and the first pair as soon as there is one."""
+        pair = [gr.skip()] * 11 if shown else self._pair(experiment_id)
+        return [*pair, *self._around(experiment_id)]
+
+    def figures(self, experiment_id: str) -> str:
+        # statsmodels takes seconds to import; the page is laid out without it.
+        from studio.services.results import results_of
+
+        return results_html(results_of(*self._experiments.votes(experiment_id)))
+
+    def end(self, experiment_id: str, reason: str) -> list[Any]:
+        self._experiments.end(experiment_id, reason)
+        return [*self._pair(experiment_id), *self._around(experiment_id), self.figures(experiment_id)]
+
+    def export(self, experiment_id: str) -> str:
+        folder = Path(tempfile.mkdtemp(prefix="tonesmith-"))
+        file = folder / "experiment.jsonl"
+        file.write_text("\n".join(self._experiments.export(experiment_id)) + "\n", encoding="utf-8")
+        return str(file)
+
+    def halt_or_go_on(self, experiment_id: str) -> list[Any]:
+        if self._drawing.halted(experiment_id):
+            self._drawing.resume(self._services.who, experiment_id)
+        else:
+            self._drawing.cancel(self._services.who, experiment_id)
+        return self._around(experiment_id)
+
+    def _list(self, chosen: str | None) -> Any:
+        there = self._experiments.all()
+        choices = [(f"{one.design.name}{' (ended)' if one.ended_at else ''}", one.id) for one in there]
+        return gr.Dropdown(choices, value=chosen, visible=bool(choices))
+
+    def _pair(self, experiment_id: str | None) -> list[Any]:
+        shown = self._next(experiment_id)
+        nothing = [gr.Radio(value=1), [], ""]
+        if shown is None:
+            radios = [gr.Radio(visible=False, value=None) for _ in QUESTIONS]
+            return [gr.Column(visible=False), "", pane("left"), pane("right"), *radios, "", *nothing]
+        radios = [gr.Radio(visible=question in shown.criteria, value=None) for question in QUESTIONS]
+        return [
+            gr.Column(visible=True),
+            _asked_html(shown),
+            pane("left", shown.left),
+            pane("right", shown.right),
+            *radios,
+            f"{shown.pair_id} {time.time():.1f}",
+            *nothing,
+        ]
+
+    def _next(self, experiment_id: str | None) -> Shown | None:
+        if not experiment_id or not self._services.who.may("judge"):
+            return None
+        return self._experiments.next(experiment_id)
+
+    def _around(self, experiment_id: str | None) -> list[Any]:
+        if not experiment_id:
+            text = "A curator sets one up: which models, which questions." if not self._curates else "Set one up below."
+            hidden = [gr.Button(visible=False), gr.DownloadButton(visible=False), gr.Accordion(visible=False)]
+            return [empty("No experiment yet", text), *hidden, gr.Button(visible=False), gr.Timer(active=False)]
+        standing = self._experiments.standing(experiment_id)
+        ended = standing.experiment.ended_at is not None
+        lacking = standing.drawn < standing.planned and not ended
+        halted = self._drawing.halted(experiment_id)
+        return [
+            self._standing_html(standing, halted),
+            gr.Button(visible=ended or (self._curates and standing.ballots > 0)),
+            gr.DownloadButton(visible=ended),
+            gr.Accordion(visible=self._curates and not ended),
+            gr.Button("Go on writing replies" if halted else "Stop writing replies", visible=lacking),
+            gr.Timer(active=lacking and not halted),
+        ]
+
+    def _standing_html(self, standing: Standing, halted: bool) -> str:
+        experiment = standing.experiment
+        votes = f"{count(standing.ballots, 'vote')} by {count(standing.voters, 'person', 'people')}"
+        if experiment.ended_at:
+            why = f": {escape(experiment.reason)}" if experiment.reason else "."
+            return f'<p role="status">{badge("ended")} {votes}. {escape(experiment.ended_by or "")} ended it{why}</p>'
+        parts = [f"{votes}."]
+        view = self._drawing.view()
+        if standing.drawn < standing.planned:
+            left = ""
+            if view.experiment_id == experiment.id and view.eta_seconds is not None:
+                left = f", about {duration(view.eta_seconds)} left"
+            state = "Stopped at" if halted else "The models are writing:"
+            parts.append(f"{state} {standing.drawn} of {count(standing.planned, 'pair')}{left}.")
+        if self._services.who.may("judge") and self._next(experiment.id) is None and standing.drawn:
+            parts.append("There is nothing left for you to judge here.")
+        for reason, number in standing.not_dealt.items():
+            parts.append(f"{count(number, 'pair')} left aside. {escape(reason)}")
+        trouble = ""
+        if view.trouble and standing.drawn < standing.planned and not halted:
+            trouble = f'<div class="ts-notice ts-bad" role="alert">{escape(view.trouble)} It goes on by itself.</div>'
+        width = 100 * standing.drawn / standing.planned
+        bar = f'<div class="ts-progress"><i style="width:{width:.0f}%"></i></div>' if width < 100 else ""
+        return f'{trouble}<p role="status">{" ".join(parts)}</p>{bar}'
+
+
+def _asked_html(shown: Shown) -> str:
+    turns = "".join(
+        f'<div class="ts-turn ts-{message.role}"><div class="ts-who">{SPEAKERS[message.role]}</div>'
+        f'<div class="ts-said" dir="auto">{escape(message.text)}</div></div>'
+        for message in shown.prompt
+        if message.role != "system"
+    )
+    place = f'<p class="ts-small ts-muted">Number {shown.done + 1} of {shown.of} for you</p>'
+    return f'{place}<div class="ts-conversation">{turns}</div>'

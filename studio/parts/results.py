@@ -1,0 +1,120 @@
+"""An experiment's figures, for people who are no statisticians."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from studio.parts.plots import intervals
+from studio.parts.words import badge, count, table
+
+if TYPE_CHECKING:  # statsmodels takes seconds to import; the page is laid out without it
+    from serving.statistics import Verdict
+
+    from studio.services.results import Checks, Results, Versus
+
+QUESTIONS = {"voice": "Brand voice", "policy": "Policy", "bias": "Fairness"}
+
+
+def results_html(results: Results) -> str:
+    """All of it: the verdict first, then how sure, then what to know about it."""
+    parts = [_versus(one) for one in results.versus]
+    if results.strengths:
+        rows = [(one.name, one.win_rate, one.low, one.high) for one in results.strengths]
+        parts.append(
+            "<h3>All of them in one order</h3>" + intervals(rows, "Chance to be preferred over the average side")
+        )
+    parts += [_checks(results.checks), _costs(results)]
+    frozen = f"Frozen before the first vote as {results.experiment.sha256[:12]}."
+    return "".join(parts) + f'<p class="ts-small ts-muted">{escape(frozen)}</p>'
+
+
+def headline(found: Verdict, one: str, other: str) -> str:
+    """The verdict in a sentence."""
+    votes = found.wins + found.losses + found.ties + found.both_bad
+    if not votes:
+        return "Nobody has voted on these two yet."
+    if found.decided:
+        loser = other if found.decided == one else one
+        return f"{found.decided} is preferred over {loser}. You can stop."
+    if found.advice == "can_stop":
+        return "No difference worth more votes. You can stop."
+    more = f" About {found.votes_left:,} more votes could settle it." if found.votes_left else ""
+    return f"Too early to say: keep going.{more}"
+
+
+def _versus(versus: Versus) -> str:
+    found, one, other = versus.overall, versus.one, versus.other
+    tone = "ts-good" if found.decided else ""
+    head = f"<h3>{escape(one)} against {escape(other)}</h3>"
+    said = f'<div class="ts-notice {tone}" role="status"><b>{escape(headline(found, one, other))}</b></div>'
+    rows = [("Overall", found.win_rate, *_ends(found))]
+    rows += [(QUESTIONS[name], each.win_rate, *_ends(each)) for name, each in versus.criteria.items()]
+    plot = intervals(rows, f"Share of votes for {one}, ties counted half; the bar is where the truth may lie")
+    counts = table(
+        ("", f"For {one}", f"For {other}", "Same", "Both bad", "Verdict"),
+        [_row("Overall", found, True)]
+        + [_row(QUESTIONS[name], each, versus.holds[name]) for name, each in versus.criteria.items()]
+        + [_row(name, each, False, bare=True) for name, each in found.slices.items()],
+    )
+    return head + said + plot + counts + _notes(versus)
+
+
+def _ends(found: Verdict) -> tuple[float | None, float | None]:
+    return found.interval or (None, None)
+
+
+def _row(name: str, found: object, holds: bool, bare: bool = False) -> list[str]:
+    cells = [escape(name), *(str(getattr(found, key, "")) for key in ("wins", "losses", "ties", "both_bad"))]
+    decided = getattr(found, "decided", None)
+    verdict = escape(decided) if decided and holds else ("open" if not bare else "")
+    return [*cells, verdict]
+
+
+def _notes(versus: Versus) -> str:
+    found = versus.overall
+    notes = list(found.words)
+    if found.position and found.position.value is not None:
+        notes.append(f"Between equals, the left one is chosen {found.position.value:.0%} of the time.")
+    if found.length_controlled and found.length_controlled.value is not None:
+        share = f"{found.length_controlled.value:.0%}"
+        notes.append(f"At the same length, {versus.one} would have {share} of the votes.")
+    if found.drop_k is not None:
+        notes.append(f"Without {count(found.drop_k, 'vote')} the other one would lead.")
+    if versus.policy:
+        held = "is not worse" if versus.policy.holds else "may be worse"
+        notes.append(f"On policy, {versus.one} {held} than {versus.other}, by the margin set beforehand.")
+    return "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>" if notes else ""
+
+
+def _checks(checks: Checks) -> str:
+    rows = []
+    if checks.controls:
+        rows.append(("The same model twice", f"called even {checks.controls_even} of {checks.controls} times"))
+    if checks.repeats:
+        rows.append(("The same pair again", f"judged the same {checks.repeats_same} of {checks.repeats} times"))
+    if checks.length_decided:
+        rows.append(("The longer reply", f"preferred {checks.longer_won} of {checks.length_decided} times"))
+    rows += [(f"Left aside: {reason}", count(number, "pair")) for reason, number in checks.not_dealt.items()]
+    if not rows:
+        return ""
+    cells = [[escape(what), escape(said)] for what, said in rows]
+    return "<h3>How far the votes can be trusted</h3>" + table(("Check", "What came of it"), cells)
+
+
+def _costs(results: Results) -> str:
+    cells = [
+        [
+            escape(one.name) + (badge(f"{one.cut_off} cut off", "warn") if one.cut_off else ""),
+            str(one.replies),
+            _number(one.prompt_tokens),
+            _number(one.completion_tokens),
+        ]
+        for one in results.costs
+    ]
+    heads = ("Side", "Replies", "Tokens read for each", "Tokens written for each")
+    return "<h3>What a reply costs</h3>" + table(heads, cells)
+
+
+def _number(value: float | None) -> str:
+    return "not said" if value is None else f"{value:,.0f}"

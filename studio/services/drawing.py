@@ -1,0 +1,183 @@
+"""Draw the replies of experiments, in a thread of the studio: closing the page does not stop it, a restart goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from threading import Event, Lock, Thread
+
+from annotation.errors import UserError
+from annotation.experiments import Design, Draw, Drawn, Experiment, Pair, Planned, draws, plan
+from annotation.people import Person
+from annotation.store import Store
+from annotation.types import ChatModel, Chunk, Frozen
+
+log = logging.getLogger("tonesmith")
+AT_ONCE = 16
+"""About how many replies are asked for together: the engine batches them."""
+RETRY_SECONDS = 5.0
+
+
+class DrawingView(Frozen):
+    """Where the drawing stands."""
+
+    experiment_id: str = ""
+    """'' while there is nothing to draw."""
+    done: int = 0
+    of: int = 0
+    eta_seconds: float | None = None
+    trouble: str = ""
+    """What keeps it from going on, '' if nothing does; it tries again by itself."""
+
+
+class ExperimentRunner:
+    """Draws whatever open experiments lack, oldest first. What is there is on disk, pair by pair."""
+
+    def __init__(self, store: Store, model: Callable[[], ChatModel]) -> None:
+        self._store = store
+        self._model = model
+        self._more = Event()
+        self._stop = Event()
+        self._halted: set[str] = set()
+        self._lock = Lock()
+        self._thread: Thread | None = None
+        self._view = DrawingView()
+
+    def start(self) -> None:
+        """Begin, or look again: something may have been added."""
+        with self._lock:
+            self._more.set()
+            if self._thread is None or not self._thread.is_alive():
+                self._stop.clear()
+                self._thread = Thread(target=self._run, name="drawing", daemon=True)
+                self._thread.start()
+
+    def cancel(self, by: Person, experiment_id: str) -> None:
+        """Draw no more for this experiment until `resume`; what is drawn stays and can be judged."""
+        by.must("curate")
+        self._halted.add(experiment_id)
+
+    def resume(self, by: Person, experiment_id: str) -> None:
+        """Go on drawing for it."""
+        by.must("curate")
+        self._halted.discard(experiment_id)
+        self.start()
+
+    def halted(self, experiment_id: str) -> bool:
+        """Whether `cancel` was the last word about it."""
+        return experiment_id in self._halted
+
+    def view(self) -> DrawingView:
+        """Where it stands."""
+        return self._view
+
+    def close(self) -> None:
+        """Stop, and wait a little for it."""
+        self._stop.set()
+        self._more.set()
+        if self._thread is not None:
+            self._thread.join(5)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._more.clear()
+            try:
+                while not self._stop.is_set() and (lacking := self._lacking()):
+                    asyncio.run(self._draw(*lacking))
+                self._view = DrawingView()
+            except UserError as error:  # the engine is away; it is brought back, and then this goes on
+                self._view = self._view.model_copy(update={"trouble": str(error), "eta_seconds": None})
+                self._stop.wait(RETRY_SECONDS)
+                continue
+            except Exception:
+                log.exception("drawing replies failed")
+                trouble = "It stopped by a fault of ours; the studio's log has the details."
+                self._view = self._view.model_copy(update={"trouble": trouble, "eta_seconds": None})
+            self._more.wait()
+
+    def _lacking(self) -> tuple[Experiment, list[Planned]] | None:
+        for experiment in reversed(self._store.experiments.all()):
+            if experiment.ended_at is None and experiment.id not in self._halted:
+                made = self._store.experiments.made(experiment.id)
+                if missing := [one for one in plan(experiment.design) if one.number not in made]:
+                    return experiment, missing
+        return None
+
+    async def _draw(self, experiment: Experiment, missing: Sequence[Planned]) -> None:
+        """Both replies of each pair. Raises the first UserError, after the pairs that were under way."""
+        began, of = time.monotonic(), len(plan(experiment.design))
+        before = of - len(missing)
+        replies = _Replies(self._model(), experiment.design, self._store.experiments.pairs(experiment.id))
+        troubles: list[UserError] = []
+        done = 0
+
+        async def one(planned: Planned) -> None:
+            nonlocal done
+            if troubles or self._stop.is_set() or experiment.id in self._halted:
+                return
+            try:
+                left, right = await asyncio.gather(*(replies.of(draw) for draw in draws(planned)))
+            except UserError as error:
+                troubles.append(error)
+                return
+            await asyncio.to_thread(self._store.experiments.keep, experiment.id, planned, left, right)
+            done += 1
+            seconds = (time.monotonic() - began) / done * (len(missing) - done)
+            self._view = DrawingView(experiment_id=experiment.id, done=before + done, of=of, eta_seconds=seconds)
+
+        self._view = DrawingView(experiment_id=experiment.id, done=before, of=of)
+        await _some_at_once([functools.partial(one, planned) for planned in missing], AT_ONCE // 2)
+        if troubles:
+            raise troubles[0]
+
+
+class _Replies:
+    """Each reply is asked for once, however many pairs show it; those that are kept already are not asked for again."""
+
+    def __init__(self, model: ChatModel, design: Design, kept: Sequence[Pair]) -> None:
+        self._model = model
+        self._design = design
+        self._kept = {
+            draw: drawn
+            for pair in kept
+            for draw, drawn in zip(draws(pair.planned), (pair.left, pair.right), strict=True)
+        }
+        self._asked: dict[Draw, asyncio.Task[Drawn]] = {}
+
+    async def of(self, draw: Draw) -> Drawn:
+        """Raises UserError."""
+        if draw in self._kept:
+            return self._kept[draw]
+        if draw not in self._asked:
+            self._asked[draw] = asyncio.create_task(self._ask(draw))
+        return await self._asked[draw]
+
+    async def _ask(self, draw: Draw) -> Drawn:
+        side, sampling = self._design.sides[draw.side], draw.sampling(self._design)
+        began = time.monotonic()
+        text, last = "", Chunk()
+        async for chunk in self._model.stream(draw.messages(self._design), model=side.model, sampling=sampling):
+            text += chunk.text
+            last = chunk if chunk.finish else last
+        seconds = round(time.monotonic() - began, 3)
+        made = {"sampling": sampling, "seconds": seconds, "finish": last.finish}
+        return Drawn(
+            text=text,
+            provenance=side.provenance.model_copy(update=made),
+            prompt_tokens=last.prompt_tokens,
+            completion_tokens=last.completion_tokens,
+        )
+
+
+async def _some_at_once(jobs: Sequence[Callable[[], Awaitable[None]]], number: int) -> None:
+    """In order, `number` under way together."""
+    waiting = iter(jobs)
+
+    async def work() -> None:
+        for job in waiting:
+            await job()
+
+    await asyncio.gather(*(work() for _ in range(number)))

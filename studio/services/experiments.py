@@ -1,0 +1,280 @@
+"""Experiments: set one up, draw its replies, judge its pairs blind, see what came out."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from annotation.charter import system_prompt
+from annotation.errors import Conflict, NotFound, UserError
+from annotation.experiments import (
+    ArenaSide,
+    BallotForm,
+    CastBallot,
+    Design,
+    Experiment,
+    Pair,
+    in_order_for,
+    opening,
+    plan,
+    prompts_of,
+    why_not_dealt,
+)
+from annotation.near import near
+from annotation.people import Person
+from annotation.store import Store
+from annotation.types import Frozen, Message, Provenance, Question, Sampling
+from annotation.versions import read_rows
+
+
+class SideForm(Frozen):
+    """A side as it is asked for in the page."""
+
+    model: str
+    """`base`, or an adapter's name."""
+    guide: bool = False
+    """Whether the charter's instructions are put before each prompt."""
+    temperature: float = 0.7
+
+
+class ExperimentForm(Frozen):
+    """An experiment as it is asked for in the page."""
+
+    name: str
+    sides: tuple[SideForm, ...]
+    prompts: str = ""
+    """One a line; '' for the requests that the newest dataset version kept away from training."""
+    criteria: tuple[Question, ...] = ()
+    votes_each: int = 1
+    longest: int = 200
+    """Of a reply, in tokens."""
+    controls: bool = True
+
+
+class Shown(Frozen):
+    """A pair as the voter sees it: nothing here tells the sides apart."""
+
+    pair_id: str
+    prompt: tuple[Message, ...]
+    left: str
+    right: str
+    criteria: tuple[Question, ...]
+    done: int
+    """Pairs this voter has judged."""
+    of: int
+    """Pairs there are for this voter now, the judged ones included."""
+
+
+class Standing(Frozen):
+    """How far an experiment has come, in numbers that tell nothing about who leads."""
+
+    experiment: Experiment
+    drawn: int
+    planned: int
+    not_dealt: dict[str, int]
+    """Pairs that nobody is asked about, by reason."""
+    ballots: int
+    voters: int
+
+
+class ExperimentService:
+    """What the Arena page and `tonesmith experiment` call, for one person."""
+
+    def __init__(
+        self,
+        store: Store,
+        datasets: Path,
+        identify: Callable[[str], Provenance],
+        who: Person,
+    ) -> None:
+        self._store = store
+        self._datasets = datasets
+        self._identify = identify
+        self._who = who
+
+    def start(self, form: ExperimentForm) -> Experiment:
+        """Freeze an experiment. Its replies are drawn by `ExperimentRunner`.
+
+        Raises UserError for sides that are the same, and for a prompt that a model has been trained on, by its line.
+        """
+        self._who.must("curate")
+        design = Design(
+            name=form.name.strip() or _missing("The experiment has no name.", "Give it one, for example its question."),
+            sides=self._sides(form),
+            prompts=self._prompts(form.prompts),
+            criteria=form.criteria,
+            votes_each=form.votes_each,
+            control_share=0.1 if form.controls else 0.0,
+            repeat_share=0.1 if form.controls else 0.0,
+            seed=secrets.randbits(31),  # nobody can work out beforehand which side stands left
+        )
+        return self._store.experiments.add(design, self._who.name)
+
+    def all(self) -> list[Experiment]:
+        """All experiments, newest first."""
+        self._who.must("look")
+        return self._store.experiments.all()
+
+    def standing(self, experiment_id: str) -> Standing:
+        """How far it has come. Raises NotFound."""
+        self._who.must("look")
+        experiment = self._store.experiments.get(experiment_id)
+        pairs = self._store.experiments.pairs(experiment_id)
+        ballots = self._store.experiments.ballots(experiment_id)
+        reasons = Counter(reason for pair in pairs if (reason := why_not_dealt(experiment.design, pair)))
+        return Standing(
+            experiment=experiment,
+            drawn=len(pairs),
+            planned=len(plan(experiment.design)),
+            not_dealt=dict(reasons),
+            ballots=len(ballots),
+            voters=len({one.voter for one in ballots}),
+        )
+
+    def next(self, experiment_id: str) -> Shown | None:
+        """The next pair for this person, None when there is none (left, or yet)."""
+        self._who.must("judge")
+        experiment = self._store.experiments.get(experiment_id)
+        if experiment.ended_at:
+            return None
+        design = experiment.design
+        votes = Counter[str]()
+        mine = set()
+        for one in self._store.experiments.ballots(experiment_id):
+            votes[one.pair_id] += 1
+            if one.voter == self._who.name:
+                mine.add(one.pair_id)
+        pairs = [pair for pair in self._store.experiments.pairs(experiment_id) if not why_not_dealt(design, pair)]
+        first = {pair.planned.number: pair.id for pair in pairs}
+
+        def open_to_me(pair: Pair) -> bool:
+            again = pair.planned.repeats
+            # Whoever did not judge a pair the first time has nothing to repeat.
+            seen_before = again is None or first.get(again) in mine
+            return pair.id not in mine and seen_before and votes[pair.id] < design.votes_each
+
+        mine_open = [pair for pair in pairs if open_to_me(pair)]
+        pair = next(in_order_for(self._who.name, mine_open, lambda pair_id: votes[pair_id]), None)
+        if pair is None:
+            return None
+        return Shown(
+            pair_id=pair.id,
+            prompt=design.prompts[pair.planned.prompt],
+            left=pair.left.text,
+            right=pair.right.text,
+            criteria=design.criteria,
+            done=len(mine),
+            of=len(mine) + len(mine_open),
+        )
+
+    def vote(self, pair_id: str, form: BallotForm) -> CastBallot:
+        """Take this person's ballot. Raises Conflict for a second one, or after the end."""
+        self._who.must("judge")
+        return self._store.experiments.cast(pair_id, self._who.name, form)
+
+    def end(self, experiment_id: str, reason: str = "") -> Experiment:
+        """No more ballots; from now on the sides may be named. Raises UserError while nobody has voted."""
+        self._who.must("curate")
+        if not self._store.experiments.ballots(experiment_id):
+            raise UserError("Nobody has voted yet.", "At least one vote.", "Judge a few pairs first.")
+        return self._store.experiments.end(experiment_id, self._who.name, reason.strip())
+
+    def votes(self, experiment_id: str) -> tuple[Experiment, list[Pair], list[CastBallot]]:
+        """All that the figures are made from. Raises Conflict for somebody who may still vote on it."""
+        self._who.must("look")
+        experiment = self._store.experiments.get(experiment_id)
+        if not experiment.ended_at and not self._who.may("curate"):
+            raise Conflict(
+                "The figures are shown when the experiment has ended.",
+                do="Judge the pairs that are left; a curator ends it.",
+            )
+        return experiment, self._store.experiments.pairs(experiment_id), self._store.experiments.ballots(experiment_id)
+
+    def export(self, experiment_id: str) -> list[str]:
+        """Lines of JSON: the design, then each pair with its ballots. Raises Conflict before the end."""
+        experiment, pairs, ballots = self.votes(experiment_id)
+        if not experiment.ended_at:
+            raise Conflict("An experiment is exported when it has ended.", do="End it first.")
+        by_pair: dict[str, list[Any]] = {}
+        for one in ballots:
+            by_pair.setdefault(one.pair_id, []).append(one.model_dump(mode="json", exclude={"pair_id"}))
+        lines = [json.dumps({"experiment": experiment.model_dump(mode="json")}, ensure_ascii=False)]
+        for pair in pairs:
+            line = pair.model_dump(mode="json") | {"ballots": by_pair.get(pair.id, [])}
+            line |= {"not_dealt": why_not_dealt(experiment.design, pair)}
+            lines.append(json.dumps(line, ensure_ascii=False))
+        return lines
+
+    def _sides(self, form: ExperimentForm) -> tuple[ArenaSide, ...]:
+        sides = tuple(self._side(one, form.longest) for one in form.sides)
+        if len(sides) < 2:
+            raise UserError("There is only one side.", "Two to four.", "Choose what to compare it with.")
+        names = Counter(side.name for side in sides)
+        if twice := [name for name, number in names.items() if number > 1]:
+            raise UserError(f"'{twice[0]}' stands on two sides.", do="Choose something else for one of them.")
+        return sides
+
+    def _side(self, form: SideForm, longest: int) -> ArenaSide:
+        name = "Base model" if form.model == "base" else form.model
+        if form.guide:
+            name += " with the guide"
+        if form.temperature == 0:
+            name += ", no variety"
+        sampling = Sampling(temperature=form.temperature, max_tokens=longest)
+        made = self._identify(form.model)
+        system = self._guide() if form.guide else ""
+        return ArenaSide(name=name, model=form.model, provenance=made, system=system, sampling=sampling)
+
+    def _guide(self) -> str:
+        charter = self._store.charters.current()
+        if charter is None:
+            raise UserError("There is no charter to make a guide from.", do="Write one on the Charter page.")
+        return system_prompt(charter)
+
+    def _prompts(self, text: str) -> tuple[tuple[Message, ...], ...]:
+        prompts = prompts_of(text) if text.strip() else self._held_out()
+        if not prompts:
+            raise UserError(
+                "There are no questions to ask.",
+                "One a line; or a dataset version that held some requests back (from 20 rows on).",
+                "Write some, as customers would ask.",
+            )
+        learned = self._learned()
+        for number, prompt in enumerate(prompts, start=1):
+            if found := near(opening(prompt), learned):
+                where = f"Line {number}" if text.strip() else "A question"
+                raise UserError(
+                    f"{where} is something the model learned from: “{found[:80]}”.",
+                    "Questions it was not trained on: else one measures what it knows by heart.",
+                    "Take the line out, or ask it differently.",
+                )
+        return prompts
+
+    def _held_out(self) -> tuple[tuple[Message, ...], ...]:
+        newest = next(iter(self._store.datasets.all()), None)
+        if newest is None or not newest.rows.get("held_out"):
+            return ()
+        found: dict[str, tuple[Message, ...]] = {}
+        for row in read_rows(self._datasets / newest.id, "held_out"):
+            messages = tuple(Message(role=one["role"], text=one["content"]) for one in row["messages"][:-1])
+            found.setdefault(opening(messages), messages)
+        return tuple(found.values())
+
+    def _learned(self) -> list[str]:
+        """What all dataset versions hand to training, by their openings."""
+        found: set[str] = set()
+        for version in self._store.datasets.all():
+            try:
+                rows = read_rows(self._datasets / version.id, "sft")
+            except NotFound:  # its files are gone: nothing is trained on it any more, but something may have been
+                continue
+            found |= {opening([Message(role=m["role"], text=m["content"]) for m in row["messages"]]) for row in rows}
+        return sorted(found)
+
+
+def _missing(found: str, do: str) -> str:
+    raise UserError(found, do=do)

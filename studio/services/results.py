@@ -1,0 +1,191 @@
+"""What came out of an experiment: ballots into figures, and the checks that say how far to trust them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+from statistics import median
+
+from serving.statistics import Ballot, NonInferiority, Strength, Verdict, holm, non_inferior, strengths, verdict
+
+from annotation.experiments import CastBallot, Experiment, Pair, draws, why_not_dealt
+from annotation.types import Frozen, Outcome, Question
+
+FLIPPED: dict[Outcome, Outcome] = {"left": "right", "right": "left", "tie": "tie", "both_bad": "both_bad"}
+SHORT = 12
+"""Words up to which a question is a short one."""
+
+
+class Versus(Frozen):
+    """Two sides against each other. `one` is the later of the two in the design: by habit the tuned one."""
+
+    one: str
+    other: str
+    overall: Verdict
+    criteria: dict[Question, Verdict]
+    holds: dict[Question, bool]
+    """Criteria whose difference stands after Holm's correction for asking several."""
+    policy: NonInferiority | None
+    """Whether `one` is not worse than `other` on policy; None where policy was not asked about."""
+
+
+class Checks(Frozen):
+    """Whether the voters could be trusted to tell."""
+
+    controls: int
+    """Ballots about a pair with the same side twice."""
+    controls_even: int
+    """Of those, the ones that called it even."""
+    repeats: int
+    """Ballots about a pair that the same person had judged before."""
+    repeats_same: int
+    """Of those, the ones that said the same as the first time."""
+    longer_won: int
+    """Of the decided ballots about replies of different length, those that preferred the longer one."""
+    length_decided: int
+    not_dealt: dict[str, int]
+    """Pairs that nobody was asked about, by reason."""
+
+
+class SideCost(Frozen):
+    """What a side's replies took. Medians; None where the engine did not say."""
+
+    name: str
+    replies: int
+    prompt_tokens: float | None
+    completion_tokens: float | None
+    cut_off: int
+    """Replies that ended at the token limit."""
+
+
+class Results(Frozen):
+    """All figures of one experiment."""
+
+    experiment: Experiment
+    ballots: int
+    voters: int
+    versus: tuple[Versus, ...]
+    strengths: tuple[Strength, ...]
+    """From best to worst; empty with two sides, where they would say nothing new."""
+    checks: Checks
+    costs: tuple[SideCost, ...]
+
+
+def results_of(experiment: Experiment, pairs: Sequence[Pair], ballots: Sequence[CastBallot]) -> Results:
+    """Work all figures out. Controls and repeats are left out of everything but the checks on the voters."""
+    names = [side.name for side in experiment.design.sides]
+    overall = in_figures(experiment, pairs, ballots)
+    return Results(
+        experiment=experiment,
+        ballots=len(ballots),
+        voters=len({one.voter for one in ballots}),
+        versus=tuple(
+            _versus(experiment, pairs, ballots, one=later, other=earlier) for earlier, later in combinations(names, 2)
+        ),
+        strengths=tuple(strengths(overall)) if len(names) > 2 else (),
+        checks=_checks(experiment, pairs, ballots),
+        costs=tuple(_cost(experiment, pairs, place) for place in range(len(names))),
+    )
+
+
+def in_figures(
+    experiment: Experiment, pairs: Sequence[Pair], ballots: Sequence[CastBallot], criterion: Question | None = None
+) -> list[Ballot]:
+    """The ballots that count, overall or on one criterion; those that do not speak of it are left out."""
+    names = [side.name for side in experiment.design.sides]
+    by_id = {pair.id: pair for pair in pairs if pair.planned.kind == "pair"}
+    found = []
+    for one in ballots:
+        pair = by_id.get(one.pair_id)
+        outcome = one.form.outcome if criterion is None else one.form.criteria.get(criterion)
+        if pair is None or outcome is None:
+            continue
+        found.append(
+            Ballot(
+                voter=one.voter,
+                prompt=str(pair.planned.prompt),
+                left=names[pair.planned.left],
+                right=names[pair.planned.right],
+                outcome=outcome,
+                strength=one.form.strength,
+                length_difference=(len(pair.left.text) - len(pair.right.text)) / 1000,
+                slice=_slice(experiment, pair),
+            )
+        )
+    return found
+
+
+def _slice(experiment: Experiment, pair: Pair) -> str:
+    """Short and long requests: what every experiment can be split by."""
+    asked = experiment.design.prompts[pair.planned.prompt][-1].text
+    return "short questions" if len(asked.split()) <= SHORT else "long questions"
+
+
+def _versus(
+    experiment: Experiment, pairs: Sequence[Pair], ballots: Sequence[CastBallot], one: str, other: str
+) -> Versus:
+    design = experiment.design
+
+    def between(criterion: Question | None) -> list[Ballot]:
+        counted = in_figures(experiment, pairs, ballots, criterion)
+        return [ballot for ballot in counted if {ballot.left, ballot.right} == {one, other}]
+
+    criteria = {question: verdict(between(question), one, other, alpha=design.alpha) for question in design.criteria}
+    # A p-value from an e-value, by Markov's inequality: it stays good however often one looks.
+    p_values: dict[str, float] = {question: min(1.0, 1 / found.e_value) for question, found in criteria.items()}
+    holds = holm(p_values, design.alpha) if p_values else {}
+    policy = criteria.get("policy")
+    return Versus(
+        one=one,
+        other=other,
+        overall=verdict(between(None), one, other, alpha=design.alpha),
+        criteria=criteria,
+        holds={question: holds[question] for question in criteria},
+        policy=policy
+        and non_inferior(policy.losses, policy.wins, policy.ties + policy.both_bad, design.margin, design.alpha),
+    )
+
+
+def _checks(experiment: Experiment, pairs: Sequence[Pair], ballots: Sequence[CastBallot]) -> Checks:
+    by_id = {pair.id: pair for pair in pairs}
+    by_number = {pair.planned.number: pair for pair in pairs}
+    said = {(one.pair_id, one.voter): one.form.outcome for one in ballots}
+    counted: Counter[str] = Counter()
+    for one in ballots:
+        pair, outcome = by_id[one.pair_id], one.form.outcome
+        if pair.planned.kind == "control":
+            counted["controls"] += 1
+            counted["controls_even"] += outcome in ("tie", "both_bad")
+        elif pair.planned.repeats is not None:
+            first = said.get((by_number[pair.planned.repeats].id, one.voter))
+            counted["repeats"] += first is not None
+            counted["repeats_same"] += first is not None and FLIPPED[first] == outcome
+        elif outcome in ("left", "right") and len(pair.left.text) != len(pair.right.text):
+            counted["length_decided"] += 1
+            counted["longer_won"] += (len(pair.left.text) > len(pair.right.text)) == (outcome == "left")
+    reasons = Counter(reason for pair in pairs if (reason := why_not_dealt(experiment.design, pair)))
+    names = ("controls", "controls_even", "repeats", "repeats_same", "longer_won", "length_decided")
+    return Checks(**{name: counted[name] for name in names}, not_dealt=dict(reasons))
+
+
+def _cost(experiment: Experiment, pairs: Sequence[Pair], place: int) -> SideCost:
+    drawn = {
+        draw: reply
+        for pair in pairs
+        for draw, reply in zip(draws(pair.planned), (pair.left, pair.right), strict=True)
+        if draw.side == place
+    }
+    replies = list(drawn.values())
+
+    def middle(values: list[int | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return float(median(known)) if known else None
+
+    return SideCost(
+        name=experiment.design.sides[place].name,
+        replies=len(replies),
+        prompt_tokens=middle([reply.prompt_tokens for reply in replies]),
+        completion_tokens=middle([reply.completion_tokens for reply in replies]),
+        cut_off=sum(reply.finish == "length" for reply in replies),
+    )

@@ -1,0 +1,255 @@
+"""Experiments as the page uses them: set up, drawn, judged blind, ended."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from annotation.errors import Conflict, UserError
+from annotation.experiments import BallotForm, Experiment, plan
+from annotation.people import Forbidden, Person
+from annotation.store import Store, open_store
+from annotation.store.reviews import ReviewAct, Verdict
+from annotation.types import Charter, Chunk, Clause, Message, Provenance, Sampling
+from annotation.versions import freeze, rows_in
+from serving.scripted import ScriptedModel
+from studio.services.drawing import ExperimentRunner
+from studio.services.experiments import ExperimentForm, ExperimentService, SideForm
+
+CURATOR = Person(name="cat", role="curator")
+BASE, TUNED = SideForm(model="base"), SideForm(model="shop-1")
+QUESTIONS = "\n".join(f"Where is parcel {word}?" for word in ("Aachen", "Bergamo", "Coimbra", "Dortmund", "Évora"))
+
+
+class Voices:
+    """Answers so that one can tell who was asked what; it may fail or wait."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, int | None]] = []
+        self.fault: str = ""
+        self.wait: Callable[[], bool] = lambda: False
+
+    async def stream(self, messages: tuple[Message, ...], *, model: str, sampling: Sampling) -> AsyncIterator[Chunk]:
+        if self.fault:
+            raise UserError(self.fault)
+        self.asked.append((messages[-1].text, model, sampling.seed))
+        voice = "Warm greetings" if model == "shop-1" else "Hello"
+        script = ScriptedModel([f"{voice}! About “{messages[-1].text}” take {sampling.seed}."], word_seconds=0)
+        async for chunk in script.stream(messages, model=model, sampling=sampling):
+            yield chunk
+
+
+def identify(model: str) -> Provenance:
+    adapter = None if model == "base" else model
+    return Provenance(model="SmolLM2", adapter=adapter, weights_sha256="ab" * 32 if adapter else None)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    opened.charters.add(Charter(name="Shop", policy=(Clause(id="no-promises", text="No promises."),)), "ana")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def voices() -> Voices:
+    return Voices()
+
+
+@pytest.fixture
+def runner(store: Store, voices: Voices) -> Iterator[ExperimentRunner]:
+    made = ExperimentRunner(store, lambda: voices)  # type: ignore[arg-type, return-value]
+    yield made
+    made.close()
+
+
+def at(store: Store, tmp_path: Path, who: Person = CURATOR) -> ExperimentService:
+    return ExperimentService(store, tmp_path / "datasets", identify, who)
+
+
+def form(**values: object) -> ExperimentForm:
+    given: dict[str, object] = {"name": "Tone", "sides": (BASE, TUNED), "prompts": QUESTIONS}
+    return ExperimentForm.model_validate(given | values)
+
+
+def until(done: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def drawn(store: Store, runner: ExperimentRunner, experiment: Experiment) -> None:
+    runner.start()
+    until(lambda: len(store.experiments.made(experiment.id)) == len(plan(experiment.design)))
+
+
+def test_every_pair_is_drawn_by_the_weights_it_names(
+    store: Store, tmp_path: Path, voices: Voices, runner: ExperimentRunner
+) -> None:
+    experiment = at(store, tmp_path).start(form())
+    drawn(store, runner, experiment)
+    for pair in store.experiments.pairs(experiment.id):
+        for said in (pair.left, pair.right):
+            assert said.text.startswith("Warm" if said.provenance.adapter else "Hello")
+            assert said.provenance.weights_sha256 == ("ab" * 32 if said.provenance.adapter else None)
+            assert said.provenance.sampling is not None
+            assert said.finish == "stop"
+            assert said.completion_tokens
+    assert len(voices.asked) == len(set(voices.asked))  # nothing was asked for twice
+    until(lambda: runner.view().experiment_id == "")
+
+
+def test_a_pair_that_comes_again_shows_the_very_same_replies(
+    store: Store, tmp_path: Path, runner: ExperimentRunner
+) -> None:
+    many = "\n".join(f"What about item {'x' * number}, then?" for number in range(1, 21))
+    experiment = at(store, tmp_path).start(form(prompts=many))
+    drawn(store, runner, experiment)
+    pairs = {pair.planned.number: pair for pair in store.experiments.pairs(experiment.id)}
+    again = [pair for pair in pairs.values() if pair.planned.repeats is not None]
+    assert len(again) == 2
+    for pair in again:
+        first = pairs[pair.planned.repeats or 0]
+        assert (pair.left.text, pair.right.text) == (first.right.text, first.left.text)
+
+
+def test_a_fault_of_the_engine_is_said_and_drawing_goes_on_after_it(
+    store: Store, tmp_path: Path, voices: Voices, runner: ExperimentRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.services.drawing.RETRY_SECONDS", 0.05)
+    voices.fault = "The engine broke off."
+    experiment = at(store, tmp_path).start(form())
+    runner.start()
+    until(lambda: "broke off" in runner.view().trouble)
+    assert store.experiments.made(experiment.id) == set()
+    voices.fault = ""
+    until(lambda: len(store.experiments.made(experiment.id)) == len(plan(experiment.design)))
+
+
+def test_what_a_killed_studio_had_drawn_is_not_drawn_again(
+    store: Store, tmp_path: Path, voices: Voices, runner: ExperimentRunner
+) -> None:
+    experiment = at(store, tmp_path).start(form(controls=False))
+    planned = plan(experiment.design)
+    other = ExperimentRunner(store, lambda: voices)  # type: ignore[arg-type, return-value]
+    drawn(store, other, experiment)
+    other.close()
+    late = at(store, tmp_path).start(form(name="Second", controls=False))
+    before = len(voices.asked)
+    drawn(store, runner, late)
+    assert len(voices.asked) - before == 2 * len(planned)
+    assert len(store.experiments.pairs(experiment.id)) == len(planned)
+
+
+def test_drawing_can_be_stopped_and_gone_on_with(
+    store: Store, tmp_path: Path, runner: ExperimentRunner, voices: Voices
+) -> None:
+    experiment = at(store, tmp_path).start(form())
+    runner.cancel(CURATOR, experiment.id)
+    runner.start()
+    time.sleep(0.3)
+    assert store.experiments.made(experiment.id) == set()
+    with pytest.raises(Forbidden):
+        runner.resume(Person(name="ana"), experiment.id)
+    runner.resume(CURATOR, experiment.id)
+    drawn(store, runner, experiment)
+
+
+def test_a_voter_sees_texts_and_nothing_that_tells_the_sides(
+    store: Store, tmp_path: Path, runner: ExperimentRunner
+) -> None:
+    experiment = at(store, tmp_path).start(form(criteria=("voice",)))
+    drawn(store, runner, experiment)
+    ana = at(store, tmp_path, Person(name="ana"))
+    shown = ana.next(experiment.id)
+    assert shown is not None
+    told = shown.model_dump_json()
+    for secret in ("shop-1", "base", "SmolLM2", "Tuned", "ab" * 32, "control", "repeat"):
+        assert secret not in told
+    assert shown.criteria == ("voice",)
+    with pytest.raises(Conflict, match="when the experiment has ended"):
+        ana.votes(experiment.id)
+
+
+def test_everybody_gets_each_pair_once_until_enough_have_judged_it(
+    store: Store, tmp_path: Path, runner: ExperimentRunner
+) -> None:
+    experiment = at(store, tmp_path).start(form(votes_each=2))
+    drawn(store, runner, experiment)
+    judged: dict[str, list[str]] = {}
+    for name in ("ana", "ben", "eve"):
+        desk = at(store, tmp_path, Person(name=name))
+        judged[name] = []
+        while shown := desk.next(experiment.id):
+            desk.vote(shown.pair_id, BallotForm(outcome="left" if "Warm" in shown.left else "right"))
+            judged[name].append(shown.pair_id)
+            assert shown.done == len(judged[name]) - 1
+    assert len(set(judged["ana"])) == len(judged["ana"]) == len(plan(experiment.design))
+    assert judged["ana"] != judged["ben"]
+    assert judged["eve"] == []
+
+
+def test_two_votes_of_one_person_and_votes_after_the_end_are_refused(
+    store: Store, tmp_path: Path, runner: ExperimentRunner
+) -> None:
+    experiment = at(store, tmp_path).start(form())
+    with pytest.raises(UserError, match="Nobody has voted"):
+        at(store, tmp_path).end(experiment.id)
+    drawn(store, runner, experiment)
+    ana = at(store, tmp_path, Person(name="ana"))
+    shown = ana.next(experiment.id)
+    assert shown is not None
+    ana.vote(shown.pair_id, BallotForm(outcome="tie"))
+    with pytest.raises(Conflict, match="already"):
+        ana.vote(shown.pair_id, BallotForm(outcome="left"))
+    with pytest.raises(Conflict, match="when it has ended"):
+        at(store, tmp_path).export(experiment.id)
+    at(store, tmp_path).end(experiment.id, " Enough ")
+    assert ana.next(experiment.id) is None
+    with pytest.raises(Conflict, match="has ended"):
+        at(store, tmp_path, Person(name="ben")).vote(shown.pair_id, BallotForm(outcome="left"))
+    lines = [json.loads(line) for line in ana.export(experiment.id)]
+    assert lines[0]["experiment"]["reason"] == "Enough"
+    assert len(lines) == 1 + len(plan(experiment.design))
+    assert [one["voter"] for line in lines[1:] for one in line["ballots"]] == ["ana"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"name": "  "}, "has no name"),
+        ({"sides": (BASE,)}, "only one side"),
+        ({"sides": (BASE, BASE)}, "'Base model' stands on two sides"),
+        ({"prompts": " \n"}, "no questions"),
+    ],
+)
+def test_a_wrong_form_is_refused_in_words(store: Store, tmp_path: Path, wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        at(store, tmp_path).start(form(**wrong))
+    assert store.experiments.all() == []
+
+
+def test_what_the_model_learned_from_is_refused_by_its_line(store: Store, tmp_path: Path) -> None:
+    conversation = store.conversations.start("chat")
+    asked = store.conversations.add_turn(conversation, None, "user", "Where is parcel Coimbra, please?")
+    reply = store.conversations.add_turn(conversation, asked.id, "assistant", "Here.", identify("base"))
+    verdicts = tuple(Verdict(question=question, value="pass") for question in ("voice", "policy", "bias"))
+    store.reviews.save(
+        ReviewAct(reply_id=reply.id, reviewer="ana", charter_version=1, verdicts=verdicts, correction="Here.")
+    )
+    freeze(store, tmp_path / "datasets", rows_in(store), 1, "ana")
+    with pytest.raises(UserError, match="Line 2 is something the model learned from"):
+        at(store, tmp_path).start(form(prompts="Where is parcel Aachen?\nWhere is parcel Coimbra please?"))
+
+
+def test_the_guide_is_a_side_of_its_own(store: Store, tmp_path: Path) -> None:
+    guided = SideForm(model="base", guide=True)
+    experiment = at(store, tmp_path).start(form(sides=(BASE, guided, TUNED)))
+    assert [side.name for side in experiment.design.sides] == ["Base model", "Base model with the guide", "shop-1"]
+    assert "No promises." in experiment.design.sides[1].system
