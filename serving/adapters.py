@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from threading import RLock
 from typing import Any
 
-from pydantic import ValidationError
-
 from annotation.errors import UserError
-from annotation.files import sha256_of, write_whole
+from annotation.files import sha256_of
 from annotation.types import Frozen
+from serving import probe
 from serving.client import Client
 from serving.engine import BASE
+from serving.memory import Memory
 from training import registry
 from training.types import Adapter
 
@@ -34,23 +34,27 @@ CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 """Ways to begin a LoRA that change the base model's own weights, so that it fits no base that is served."""
 
 
-class Held(Frozen):
-    """`serving.json`: what the engine should hold, oldest load first, and what was ever offered to it."""
-
-    wanted: tuple[str, ...] = ()
-    offered: tuple[str, ...] = ()
-
-
 class AdapterServer:
-    """The engine's adapters. The engine forgets them when it ends; `serving.json` does not."""
+    """The engine's adapters. The engine forgets them when it ends; `memory` does not.
 
-    def __init__(self, client: Client, adapters: Path, memory: Path, base: Base, max_adapters: int) -> None:
+    `kept()` names the adapters that stay whatever happens, each with what it is ('what customers get').
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        adapters: Path,
+        memory: Memory,
+        base: Base,
+        max_adapters: int,
+        kept: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self._client = client
         self._root = adapters
         self._memory = memory
         self._base = base
         self._max = max_adapters
-        self._lock = RLock()
+        self._kept = kept
 
     def loaded(self) -> list[str]:
         """Names the engine answers to, the base left out. Raises UserError if it does not answer."""
@@ -59,47 +63,46 @@ class AdapterServer:
     def load(self, name: str) -> Adapter:
         """Check an adapter and load it; loading it again changes nothing.
 
-        Where the engine is full, the adapter loaded longest ago makes room. Raises NotFound, and UserError for an
-        adapter that would be served wrongly or is refused.
+        Where the engine is full, the adapter used longest ago makes room. Raises NotFound, and UserError for an
+        adapter that would be served wrongly or is refused, and where all others are kept.
         """
-        with self._lock:
-            adapter = registry.get(self._root, name)
-            loaded = self.loaded()
-            if name not in loaded:
-                check(adapter, self._base)
-                for oldest in self._in_the_way(loaded):
-                    self.unload(oldest)
-                # Never with load_inplace: vLLM would read the file from disk anew at every step.
-                self._client.post(
-                    "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(adapter.path.resolve())}
-                )
-                self._confirm(name)
-            held = self._held()
-            wanted = (*(kept for kept in held.wanted if kept != name), name)
-            self._keep(held.model_copy(update={"wanted": wanted, "offered": _with(held.offered, name)}))
+        with self._memory.lock:
+            adapter = self._put_in(name)
+            self._memory.note(name)
+            self._remember(name)
         return adapter
 
     def unload(self, name: str) -> None:
-        """Take an adapter out; nothing happens if it is not in."""
-        with self._lock:
-            if name in self.loaded():
-                self._client.post("/v1/unload_lora_adapter", {"lora_name": name})
-            held = self._held()
-            self._keep(held.model_copy(update={"wanted": tuple(kept for kept in held.wanted if kept != name)}))
+        """Take an adapter out; nothing happens if it is not in. Raises UserError for one that is kept."""
+        with self._memory.lock:
+            if name in self._kept():
+                raise UserError(
+                    f"{name} is {self._kept()[name]}.",
+                    "An adapter that nobody relies on.",
+                    "Put another in its place first, or go back to the one before.",
+                )
+            self._take_out(name)
 
     def restore(self) -> dict[str, str]:
-        """Put back what the engine should hold; returns the problem of each adapter that could not be."""
+        """Put back what the engine should hold; returns the problem of each adapter that could not be.
+
+        What is kept comes first, so that nothing else takes its place. Nothing counts as used by this.
+        """
         problems = {}
-        for name in self._held().wanted:
+        wanted = self._memory.read().wanted
+        for name in dict.fromkeys((*self._kept(), *wanted)):
             try:
-                self.load(name)
+                with self._memory.lock:
+                    self._put_in(name)
+                    if name not in wanted:
+                        self._remember(name)
             except UserError as error:
                 problems[name] = str(error)
         return problems
 
     def offer_new(self) -> dict[str, str]:
         """Load each adapter that was never offered before (a run has just finished); returns name and problem or ''."""
-        offered = set(self._held().offered)
+        offered = set(self._memory.read().offered)
         found = {}
         for adapter in reversed(registry.all_adapters(self._root)):
             if adapter.name in offered:
@@ -109,29 +112,82 @@ class AdapterServer:
                 found[adapter.name] = ""
             except UserError as error:
                 found[adapter.name] = str(error)
-                held = self._held()
-                self._keep(held.model_copy(update={"offered": _with(held.offered, adapter.name)}))
+                self._offered(adapter.name)
         return found
 
+    def measure(self, name: str, tolerance: float = probe.UNCHANGED) -> float | None:
+        """Load `name` and see what it does (`serving.probe.effect`, nats a token), which is remembered.
+
+        None if the engine does not say how likely a text is. Raises UserError as `load` does, and if the base changed.
+        """
+        with self._memory.lock:
+            try:
+                before = probe.scores(self._client, BASE)
+            except UserError:
+                before = ()
+            self.load(name)
+            if not before:
+                return None
+            found = probe.effect(self._client, name, before, tolerance)
+            self._memory.change(lambda held: held.model_copy(update={"effects": held.effects | {name: found}}))
+        return found
+
+    def _put_in(self, name: str) -> Adapter:
+        adapter = registry.get(self._root, name)
+        loaded = self.loaded()
+        if name in loaded:
+            return adapter
+        check(adapter, self._base)
+        for oldest in self._in_the_way(loaded):
+            self._take_out(oldest)
+        # Never with load_inplace: vLLM would read the file from disk anew at every step.
+        self._client.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(adapter.path.resolve())})
+        self._confirm(name)
+        return adapter
+
+    def _take_out(self, name: str) -> None:
+        if name in self.loaded():
+            self._client.post("/v1/unload_lora_adapter", {"lora_name": name})
+        self._memory.change(
+            lambda held: held.model_copy(update={"wanted": tuple(kept for kept in held.wanted if kept != name)})
+        )
+
     def _in_the_way(self, loaded: list[str]) -> list[str]:
-        """Which of `loaded` must go so that one more fits: first those nobody here asked for, then the oldest."""
-        wanted = self._held().wanted
-        oldest_first = sorted(loaded, key=lambda name: wanted.index(name) if name in wanted else -1)
-        return oldest_first[: max(0, len(loaded) - self._max + 1)]
+        """Which of `loaded` must go so that one more fits: first those nobody here asked for, then the ones used
+        longest ago. Raises UserError if too few may go.
+        """
+        held, kept = self._memory.read(), self._kept()
+
+        def when(name: str) -> tuple[float, int]:
+            return (held.used.get(name, 0.0), held.wanted.index(name)) if name in held.wanted else (-1.0, 0)
+
+        may_go = sorted((name for name in loaded if name not in kept), key=when)
+        too_many = max(0, len(loaded) - self._max + 1)
+        if len(may_go) < too_many:
+            taken = ", ".join(f"{name} ({kept[name]})" for name in loaded if name in kept)
+            raise UserError(
+                f"The engine has no room left: it holds {taken}.",
+                "A place for one more adapter.",
+                "Make the base alone the candidate for now, or set TONESMITH_MAX_ADAPTERS higher and start again.",
+            )
+        return may_go[:too_many]
 
     def _confirm(self, name: str) -> None:
         if name not in self.loaded():
             raise UserError(f"The engine took {name}, but does not list it.", do="Try again, or restart the engine.")
 
-    def _held(self) -> Held:
-        try:
-            return Held.model_validate_json(self._memory.read_bytes())
-        except (FileNotFoundError, ValidationError):
-            return Held()
+    def _remember(self, name: str) -> None:
+        self._memory.change(
+            lambda held: held.model_copy(
+                update={
+                    "wanted": (*(kept for kept in held.wanted if kept != name), name),
+                    "offered": _with(held.offered, name),
+                }
+            )
+        )
 
-    def _keep(self, held: Held) -> None:
-        self._memory.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self._memory, held.model_dump_json())
+    def _offered(self, name: str) -> None:
+        self._memory.change(lambda held: held.model_copy(update={"offered": _with(held.offered, name)}))
 
 
 class Base(Frozen):

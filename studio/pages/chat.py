@@ -34,7 +34,7 @@ def build(services: Services) -> None:
     open_id = gr.BrowserState("", storage_key="tonesmith-chat", secret="tonesmith-chat")
     with gr.Row(equal_height=True):
         model = gr.Dropdown(
-            services.serving.choices(), value="base", label="Answered by", scale=3, min_width=220, elem_id="ts-model"
+            _answerers(services), value="base", label="Answered by", scale=3, min_width=220, elem_id="ts-model"
         )
         earlier = gr.Dropdown([], label="Earlier chats", scale=3, min_width=220, elem_id="ts-earlier")
         new = gr.Button("New chat", size="md", scale=1, min_width=120, elem_id="ts-new")
@@ -162,7 +162,7 @@ class _Talk:
             open_id = ""
         messages = self._messages(self._chat.open(open_id)) if open_id else []
         picked = gr.Dropdown(chats, value=open_id or None)
-        return messages, picked, gr.Dropdown(self._services.serving.choices()), open_id
+        return messages, picked, gr.Dropdown(_answerers(self._services)), open_id
 
     def react(self, data: gr.LikeData, open_id: str) -> None:
         turn = self._chat.open(open_id).turns[_place(data.index)]
@@ -170,6 +170,10 @@ class _Talk:
 
     def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
         return [{"role": turn.role, "content": shown(turn.text)} for turn in conversation.turns]
+
+
+def _answerers(services: Services) -> list[tuple[str, str]]:
+    return [*services.promotion.choices(), *services.serving.choices()]
 
 
 def _place(index: Any) -> int:

@@ -27,7 +27,8 @@ class LiveReply(Frozen):
 class ChatService:
     """What the Chat page and `tonesmith chat` call.
 
-    `identify(model)` gives the provenance (without sampling and time) of `base` or an adapter's name.
+    `identify(model)` gives the provenance (without sampling and time) of `base` or an adapter's name; `resolve(model)`
+    makes such a name of an alias.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class ChatService:
         identify: Callable[[str], Provenance],
         who: Person,
         charter_version: Callable[[], int],
+        resolve: Callable[[str], str] = str,
     ) -> None:
         self._store = store
         self._model = model
         self._identify = identify
         self._who = who
         self._charter_version = charter_version
+        self._resolve = resolve
 
     def recent(self) -> list[tuple[str, str]]:
         """(id, title) of the latest chats, newest first."""
@@ -102,6 +105,7 @@ class ChatService:
         self._who.must("judge")
         turns = self._store.conversations.get(conversation_id).turns
         messages = [turn.as_message() for turn in turns]
+        model = self._resolve(model)  # to the name of what answers, which is what is kept beside the reply
         provenance = self._identify(model)
         text, finish, problem, started = "", None, None, time.monotonic()
         try:

@@ -16,6 +16,7 @@ from studio.services.datasets import DatasetService
 from studio.services.drawing import ExperimentRunner
 from studio.services.experiments import ExperimentService
 from studio.services.find import FindService
+from studio.services.promotion import PromotionService, aliased
 from studio.services.quality import QualityService
 from studio.services.review import ReviewService
 from studio.services.rules import CharterService
@@ -135,6 +136,7 @@ class Services:
     datasets: DatasetService
     training: TrainingService
     compare: CompareService
+    promotion: PromotionService
     experiments: ExperimentService
 
     def of(self, who: Person) -> Services:
@@ -180,7 +182,7 @@ def open_services(settings: Settings) -> Services:
     since the files are theirs; starts nothing.
     """
     store = open_store(settings.database)
-    serving = ServingService(settings)
+    serving = ServingService(settings, lambda: aliased(store))
     who = Person(name=settings.person, role="admin")
     services = Services(
         settings=settings,
@@ -201,8 +203,10 @@ def _named(settings: Settings, store: Store, serving: ServingService, who: Perso
         charter = store.charters.current()
         return charter.version if charter else 0
 
+    promotion = PromotionService(store, serving, who)
     return {
-        "chat": ChatService(store, serving.model, serving.identify, who, charter_version),
+        "promotion": promotion,
+        "chat": ChatService(store, serving.model, serving.identify, who, charter_version, promotion.resolve),
         "review": ReviewService(store, who, serving.model, serving.identify),
         "find": FindService(store, who),
         "settle": SettleService(store, who),

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 from annotation.errors import UserError
 from annotation.people import Person
-from annotation.types import ChatModel, Frozen, Provenance
+from annotation.types import ChatModel, Chunk, Frozen, Message, Provenance, Sampling
+from serving import metrics, probe
 from serving.adapters import AdapterServer, Base
 from serving.client import Client
 from serving.engine import BASE, Attached, Engine, EngineConfig, EngineStatus, Watcher
+from serving.memory import Memory
 from serving.scripted import ScriptedModel
 from studio.settings import Settings
 from training import base_model, registry
-from training.hardware import detect
+from training.hardware import detect, dtype_for
 
 log = logging.getLogger("tonesmith")
 LOOK_SECONDS = 0.5
 RETRY_SECONDS = 30.0
+FIGURES_SECONDS = 1.0
+"""The engine is asked for its figures at most this often, however many look."""
+LOG_LINES, LOG_BYTES = 40, 20_000
 
 
 class EngineView(Frozen):
@@ -45,17 +52,48 @@ class AdapterView(Frozen):
     dataset_id: str
     base_name: str
     created_at: datetime
+    weights_sha256: str
+    last_used: datetime | None = None
+    """When it was last loaded or asked for a reply; None if never."""
+    effect: float | None = None
+    """How far it moved fixed prompts from the base when it was loaded, in nats a token; None if not measured."""
+
+
+class EngineFigures(Frozen):
+    """How hard the engine works."""
+
+    now: metrics.Figures
+    rates: metrics.Rates | None
+    """None until it was asked twice."""
+
+
+class _Noted:
+    """A model that remembers which adapter was asked for a reply."""
+
+    def __init__(self, model: ChatModel, memory: Memory) -> None:
+        self._model = model
+        self._memory = memory
+
+    async def stream(self, messages: Sequence[Message], *, model: str, sampling: Sampling) -> AsyncIterator[Chunk]:
+        if model != BASE:
+            self._memory.note(model)
+        async for chunk in self._model.stream(messages, model=model, sampling=sampling):
+            yield chunk
 
 
 class ServingService:
     """What the pages and commands know of the engine.
 
     In the studio, `start` keeps an engine up and offers it each new adapter. A command calls `adopt` to use the engine
-    that the studio keeps.
+    that the studio keeps. `aliased()` names the adapters that people rely on, each with what it is.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, aliased: Callable[[], Mapping[str, str]] = dict) -> None:
         self._settings = settings
+        self._aliased = aliased
+        self._memory = Memory(settings.engine_home / "serving.json")
+        self._figures: EngineFigures | None = None
+        self._figuring = Lock()
         self._stop = Event()
         self._thread: Thread | None = None
         self._engine: Engine | Attached | None = None
@@ -94,6 +132,7 @@ class ServingService:
             self._watcher.stop()
         if self._thread:
             self._thread.join(timeout=15)
+        self._memory.write_uses(at_once=True)
         if stop_engine and self._engine:
             self._engine.stop()
 
@@ -122,6 +161,7 @@ class ServingService:
                 self._offer_new()
             else:
                 self._loaded = ()
+            self._memory.write_uses()
             self._stop.wait(LOOK_SECONDS)
 
     def _restore(self) -> None:
@@ -163,11 +203,11 @@ class ServingService:
     def model(self) -> ChatModel:
         """Who answers. Raises UserError with the engine's state if nobody can."""
         if self._settings.engine == "scripted":
-            return ScriptedModel()
+            return _Noted(ScriptedModel(), self._memory)
         if self._seen().state not in ("ready", "unreachable"):
             view = self.view()
             raise UserError(f"{view.label}.", do=view.detail or "Try again in a moment.")
-        return self._client()
+        return _Noted(self._client(), self._memory)
 
     def view(self) -> EngineView:
         """The engine's state in words, without asking it where the watcher just did."""
@@ -222,6 +262,7 @@ class ServingService:
 
     def adapters(self) -> list[AdapterView]:
         """All adapters, newest first."""
+        held = self._memory.read()
         return [
             AdapterView(
                 name=adapter.name,
@@ -230,26 +271,51 @@ class ServingService:
                 dataset_id=adapter.dataset_id,
                 base_name=adapter.base_name,
                 created_at=adapter.created_at,
+                weights_sha256=adapter.weights_sha256,
+                last_used=datetime.fromtimestamp(held.used[adapter.name], UTC) if adapter.name in held.used else None,
+                effect=held.effects.get(adapter.name),
             )
             for adapter in registry.all_adapters(self._settings.adapters)
         ]
 
     def load(self, name: str, by: Person) -> None:
-        """Load an adapter now. Raises UserError that says why it can't be."""
+        """Load an adapter now, and see what it does. Raises UserError that says why it can't be."""
         by.must("curate")
         self.model()
+        if self._settings.engine == "scripted":
+            registry.get(self._settings.adapters, name)
+            self._memory.note(name)
+            self._loaded = (*(kept for kept in self._loaded if kept != name), name)
+            return
         server = self._server()
-        server.load(name)
+        server.measure(name, self._tolerance())
         self._problems.pop(name, None)
         self._loaded = tuple(server.loaded())
 
+    def ensure(self, name: str, by: Person) -> None:
+        """Load an adapter unless it is loaded. Raises UserError that says why it can't be."""
+        by.must("curate")
+        if name not in self._loaded or self._settings.engine != "scripted":
+            registry.get(self._settings.adapters, name)
+            self.model()
+            if self._settings.engine == "scripted" or name not in self._server().loaded():
+                self.load(name, by)
+
     def unload(self, name: str, by: Person) -> None:
-        """Take an adapter out."""
+        """Take an adapter out. Raises UserError for one that people rely on."""
         by.must("curate")
         self.model()
+        registry.get(self._settings.adapters, name)
+        if self._settings.engine == "scripted":
+            self._loaded = tuple(kept for kept in self._loaded if kept != name)
+            return
         server = self._server()
         server.unload(name)
         self._loaded = tuple(server.loaded())
+
+    def _tolerance(self) -> float:
+        ours = isinstance(self._engine, Engine)
+        return probe.UNCHANGED if ours and dtype_for(detect()) == "float32" else probe.UNCHANGED_HALF
 
     def identify(self, model: str) -> Provenance:
         """Whose weights `model` stands for: `base`, or an adapter of the registry. Raises NotFound."""
@@ -265,8 +331,37 @@ class ServingService:
             revision=self._settings.base_revision,
             max_rank=self._settings.max_rank,
         )
-        memory = self._settings.engine_home / "serving.json"
-        return AdapterServer(self._client(), self._settings.adapters, memory, base, self._settings.max_adapters)
+        settings = self._settings
+        return AdapterServer(
+            self._client(), settings.adapters, self._memory, base, settings.max_adapters, self._aliased
+        )
+
+    # What the engine says of itself
+
+    def figures(self) -> EngineFigures | None:
+        """How hard the engine works; None while there is none, or it does not say."""
+        if self._engine is None or self._seen().state != "ready":
+            return None
+        with self._figuring:
+            before = self._figures
+            if before and time.monotonic() - before.now.at < FIGURES_SECONDS:
+                return before
+            try:
+                now = metrics.figures(str(self._client().get("/metrics")), time.monotonic())
+            except UserError:
+                now = None
+            rates = metrics.rates(before.now if before else None, now) if now else None
+            self._figures = EngineFigures(now=now, rates=rates) if now else None
+            return self._figures
+
+    def last_lines(self, by: Person) -> list[str]:
+        """The end of the engine's log, oldest first; empty for an engine that is not ours."""
+        by.must("curate")
+        if not isinstance(self._engine, Engine) or not self._engine.log.is_file():
+            return []
+        with self._engine.log.open("rb") as log:
+            log.seek(max(0, self._engine.log.stat().st_size - LOG_BYTES))
+            return log.read().decode(errors="replace").splitlines()[-LOG_LINES:]
 
 
 def in_words(status: EngineStatus, gave_up: str = "") -> EngineView:

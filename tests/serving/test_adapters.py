@@ -12,6 +12,7 @@ import pytest
 from annotation.errors import NotFound, UserError
 from serving.adapters import AdapterServer, Base, check, misfit, tensor_shapes
 from serving.client import Client
+from serving.memory import Memory
 from tests.serving.conftest import SHAPES, Peer, keep_lineage, make_adapter, respond, write_tensors
 
 
@@ -58,7 +59,9 @@ def fake(peer: Peer) -> FakeEngine:
 
 
 def server(peer: Peer, tmp_path: Path, base: Base, room: int = 4) -> AdapterServer:
-    return AdapterServer(Client(peer.url), tmp_path / "adapters", tmp_path / "engine" / "serving.json", base, room)
+    return AdapterServer(
+        Client(peer.url), tmp_path / "adapters", Memory(tmp_path / "engine" / "serving.json"), base, room
+    )
 
 
 # What is refused

@@ -20,6 +20,7 @@ from annotation.types import Message, Sampling
 from serving.adapters import AdapterServer, Base
 from serving.client import Client
 from serving.engine import Attached, Engine, Watcher
+from serving.memory import Memory
 from tests.serving.conftest import keep_lineage
 from training.hardware import detect
 
@@ -74,7 +75,7 @@ def serving(engine: Engine, random_adapters: Path, tmp_path: Path) -> AdapterSer
     model = engine.config.model
     base = Base(name=model.name, folder=model)
     server = AdapterServer(
-        Client(engine.url), random_adapters, tmp_path / "serving.json", base, engine.config.max_adapters
+        Client(engine.url), random_adapters, Memory(tmp_path / "serving.json"), base, engine.config.max_adapters
     )
     for name in server.loaded():
         server.unload(name)

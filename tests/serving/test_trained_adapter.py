@@ -20,6 +20,7 @@ from annotation.versions import read_rows
 from serving.adapters import AdapterServer, Base
 from serving.client import Client
 from serving.engine import Engine
+from serving.memory import Memory
 from studio.demo_project import FOLDER, lines
 from tests.fixtures.engines import SLOTS
 from tests.fixtures.models import DemoVersion, TrainedRun
@@ -57,7 +58,7 @@ def copies(
     for name in names:
         copied(trained_run.adapter.path, root, name)
     base = Base(name=EMBEDDED, folder=base_model)
-    return Copies(AdapterServer(client, root, tmp_path / "copies.json", base, SLOTS), names)
+    return Copies(AdapterServer(client, root, Memory(tmp_path / "copies.json"), base, SLOTS), names)
 
 
 def replies(client: Client, texts: Sequence[str], *models: str) -> dict[str, list[str]]:

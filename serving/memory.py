@@ -1,0 +1,89 @@
+"""`serving.json`: what the engine should hold, and when each adapter was last asked for a reply."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock, RLock
+
+from pydantic import Field, ValidationError
+
+from annotation.files import write_whole
+from annotation.types import Frozen
+
+WRITE_SECONDS = 60.0
+"""Uses are written down at most this often; a crash forgets no more than those since."""
+
+
+class Held(Frozen):
+    """What the file says."""
+
+    wanted: tuple[str, ...] = ()
+    """What the engine should hold, oldest load first."""
+    offered: tuple[str, ...] = ()
+    """What was ever offered to it."""
+    used: dict[str, float] = Field(default_factory=dict)
+    """When each was last loaded or asked for a reply, in seconds since the epoch."""
+    effects: dict[str, float] = Field(default_factory=dict)
+    """How far each moved the likelihood of fixed prompts when it was loaded, in nats a token; see `serving.probe`."""
+
+
+class Memory:
+    """The file and the uses not written yet. Share one within a process; others may have the file open as well."""
+
+    def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._now = now
+        self._noted: dict[str, float] = {}
+        self._noting = Lock()
+        self._written = now()
+        self.lock = RLock()
+        """Hold it over a change of what the engine holds."""
+
+    def read(self) -> Held:
+        """What is remembered, with the uses that were only noted; nothing, if the file is missing or broken."""
+        held = self._on_disk()
+        with self._noting:
+            return held.model_copy(update={"used": _newest(held.used, self._noted)})
+
+    def note(self, name: str) -> None:
+        """`name` was asked for a reply just now. Writes nothing, and waits for nobody."""
+        with self._noting:
+            self._noted[name] = self._now()
+
+    def write_uses(self, at_once: bool = False) -> bool:
+        """Write down the uses that were noted, if the last time is long enough ago; whether it did."""
+        if not self._noted or (not at_once and self._now() - self._written < WRITE_SECONDS):
+            return False
+        self.change(lambda held: held)
+        return True
+
+    def change(self, how: Callable[[Held], Held]) -> None:
+        """Write what `how` makes of what is remembered; nobody else changes it meanwhile."""
+        with self.lock, self._file_lock():
+            with self._noting:
+                noted, self._noted = self._noted, {}
+            held = self._on_disk()
+            held = how(held.model_copy(update={"used": _newest(held.used, noted)}))
+            write_whole(self._path, held.model_dump_json())
+            self._written = self._now()
+
+    def _on_disk(self) -> Held:
+        try:
+            return Held.model_validate_json(self._path.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return Held()
+
+    @contextmanager
+    def _file_lock(self) -> Iterator[None]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_name(f".{self._path.name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _newest(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    return {name: max(one.get(name, 0.0), other.get(name, 0.0)) for name in one | other}
