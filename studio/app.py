@@ -18,6 +18,7 @@ from studio.pages import (
     experiments,
     find,
     home,
+    models,
     quality,
     review,
     settle,
@@ -42,6 +43,7 @@ ROUTES: tuple[tuple[str, str, Callable[[Services], None]], ...] = (
     ("Training", "/training", training.build),
     ("Compare", "/compare", compare.build),
     ("Experiments", "/experiments", experiments.build),
+    ("Models", "/models", models.build),
     ("Team", "/team", team.build),
 )
 

@@ -17,6 +17,7 @@ from annotation.store.tables import alias_changes, canary_changes
 from annotation.types import Frozen, utc_now
 
 Alias = Literal["candidate", "production"]
+Kind = Literal["promote", "rollback"]
 ALIASES: tuple[Alias, ...] = ("candidate", "production")
 
 
@@ -27,7 +28,7 @@ class AliasChange(Frozen):
     alias: Alias
     number: int
     """Which change of this alias it is, 1 the first."""
-    kind: Literal["promote", "rollback"]
+    kind: Kind
     adapter: str | None
     """What it points at from here on; None is the base alone."""
     weights_sha256: str | None
@@ -102,8 +103,7 @@ class Aliases(Part):
         """Keep a new share, 0 to 1; the salt is drawn once and stays."""
         before = self.canary()
         salt = before.salt if before else new_id()
-        made = {"share": share, "salt": salt, "reason": reason, "author": author, "made_at": utc_now()}
-        change = CanaryChange(id=new_id(), **made)
+        change = CanaryChange(id=new_id(), share=share, salt=salt, reason=reason, author=author, made_at=utc_now())
         with self._writer.begin() as db:
             db.execute(canary_changes.insert().values(change.model_dump()))
         return change

@@ -19,6 +19,7 @@ PAGES = (
     ("Datasets", "/datasets"),
     ("Training", "/training"),
     ("Compare", "/compare"),
+    ("Models", "/models"),
     ("Team", "/team"),
 )
 REVIEW = (

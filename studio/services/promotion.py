@@ -9,17 +9,16 @@ from pydantic import AwareDatetime
 from annotation.errors import NotFound, UserError
 from annotation.people import Person
 from annotation.store import Store
-from annotation.store.aliases import ALIASES, Alias, AliasChange, CanaryChange, replay
+from annotation.store.aliases import ALIASES, Alias, AliasChange, CanaryChange, Kind, replay
 from annotation.store.part import new_id
 from annotation.types import Frozen, utc_now
 from serving.canary import pick
 from serving.engine import BASE
 from studio.services.serving import ServingService
-from training import registry
 
 SAID: dict[Alias, str] = {"candidate": "the candidate", "production": "what customers get"}
 """Each alias in plain words."""
-BASE_ALONE = "the base alone"
+BASE_ALONE, NO_CANDIDATE = "the base alone", "no candidate"
 REASON_LIMIT = 500
 
 
@@ -79,8 +78,8 @@ class PromotionService:
     def history(self) -> list[Entry]:
         """All changes of the aliases and of the share, newest first."""
         self._who.must("look")
-        changes = self._store.aliases.changes()
-        entries = [_entry(change) for change in (*changes, *self._store.aliases.canary_changes())]
+        entries = _told(self._store.aliases.changes())
+        entries += [_shared(change) for change in self._store.aliases.canary_changes()]
         return sorted(entries, key=lambda entry: entry.made_at, reverse=True)
 
     def promote(self, alias: str, adapter: str, reason: str) -> Standing:
@@ -91,11 +90,12 @@ class PromotionService:
         self._who.must("curate")
         target = _alias(alias)
         reason = _checked(reason)
-        now = self.current().of(target)
+        changes = self._store.aliases.changes()
+        now = _standing(changes, target)
         name = None if adapter == BASE else adapter
         if now.change and now.adapter == name:
             raise UserError(f"{_named(name)} is {SAID[target]} already.", do="Choose another one.")
-        return self._point(target, "promote", name, reason)
+        return self._point(changes, target, "promote", name, reason)
 
     def roll_back(self, alias: str, reason: str) -> Standing:
         """Go back to what `alias` pointed at before; that is loaded first, if it is not.
@@ -105,10 +105,11 @@ class PromotionService:
         self._who.must("curate")
         target = _alias(alias)
         reason = _checked(reason)
-        stood = replay(self._store.aliases.changes(), target)
+        changes = self._store.aliases.changes()
+        stood = replay(changes, target)
         if not stood:
             raise UserError(f"Nothing was ever made {SAID[target]}.", do="There is nothing to go back to.")
-        return self._point(target, "rollback", stood[-2].adapter if len(stood) > 1 else None, reason)
+        return self._point(changes, target, "rollback", stood[-2].adapter if len(stood) > 1 else None, reason)
 
     def set_share(self, share: float, reason: str) -> Current:
         """Let `share` (0 to 1) of people get the candidate.
@@ -144,15 +145,23 @@ class PromotionService:
         found = [("As customers get it", "production")] if now.production.change or now.candidate.change else []
         return [*found, *([("The candidate", "candidate")] if now.candidate.change else [])]
 
-    def _point(self, alias: Alias, kind: str, name: str | None, reason: str) -> Standing:
-        changes = self._store.aliases.changes()
+    def _point(self, changes: list[AliasChange], alias: Alias, kind: Kind, name: str | None, reason: str) -> Standing:
         number = 1 + sum(change.alias == alias for change in changes)
         weights = None
         if name is not None:
             weights = self._serving.identify(name).weights_sha256
             self._serving.ensure(name, self._who)
-        made = {"kind": kind, "adapter": name, "weights_sha256": weights, "reason": reason, "author": self._who.name}
-        change = AliasChange(id=new_id(), alias=alias, number=number, made_at=utc_now(), **made)
+        change = AliasChange(
+            id=new_id(),
+            alias=alias,
+            number=number,
+            kind=kind,
+            adapter=name,
+            weights_sha256=weights,
+            reason=reason,
+            author=self._who.name,
+            made_at=utc_now(),
+        )
         self._store.aliases.add(change)
         return self.current().of(alias)
 
@@ -178,20 +187,36 @@ def _standing(changes: list[AliasChange], alias: Alias) -> Standing:
 
 
 def _unset(alias: Alias) -> str:
-    return BASE_ALONE if alias == "production" else "no candidate"
+    return BASE_ALONE if alias == "production" else NO_CANDIDATE
 
 
 def _named(adapter: str | None) -> str:
     return adapter or BASE_ALONE
 
 
-def _entry(change: AliasChange | CanaryChange) -> Entry:
-    if isinstance(change, CanaryChange):
-        what = f"{change.share:.0%} of people get the candidate"
-    else:
-        went = "Went back: " if change.kind == "rollback" else ""
-        what = f"{went}{_named(change.adapter)} became {SAID[change.alias]}"
-    return Entry(what=what[0].upper() + what[1:], reason=change.reason, author=change.author, made_at=change.made_at)
+def _told(changes: list[AliasChange]) -> list[Entry]:
+    found = []
+    for place, change in enumerate(changes):
+        target = _named(change.adapter)
+        if change.kind == "rollback":
+            if not replay(changes[: place + 1], change.alias):
+                target = _unset(change.alias)
+            what = (
+                f"Went back: {target} is {SAID[change.alias]}" if target != NO_CANDIDATE else "Went back: no candidate"
+            )
+        else:
+            what = f"{target} became {SAID[change.alias]}"
+        found.append(_line(what, change))
+    return found
+
+
+def _shared(change: CanaryChange) -> Entry:
+    return _line(f"{change.share:.0%} of people get the candidate", change)
+
+
+def _line(what: str, change: AliasChange | CanaryChange) -> Entry:
+    what = what[0].upper() + what[1:] if what.startswith(BASE_ALONE) else what
+    return Entry(what=what, reason=change.reason, author=change.author, made_at=change.made_at)
 
 
 def _alias(name: str) -> Alias:
