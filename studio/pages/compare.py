@@ -13,7 +13,7 @@ from annotation.store.comparisons import Answer, Comparison
 from annotation.types import Outcome, Sampling
 from studio.parts import shell
 from studio.parts.guard import by_person
-from studio.parts.versus import KEYS, VOTES, pane
+from studio.parts.versus import KEYS, NAMES, VOTES, pane
 from studio.parts.words import badge, count, empty
 from studio.services import Services
 from studio.services.compare import LivePair
@@ -48,6 +48,7 @@ def build(services: Services) -> None:
                 for label, outcome, key in VOTES
             ]
         after = gr.HTML(elem_id="ts-after")
+        fix = gr.Button("Correct the better one", scale=0, min_width=220, visible=False, elem_id="ts-fix")
         gr.HTML("", js_on_load=KEYS)
         with gr.Accordion("How replies are drawn", open=False), gr.Row():
             temperature = gr.Slider(0, 1.5, 0.7, step=0.1, label="Variety", info="0 gives the same reply every time")
@@ -55,14 +56,17 @@ def build(services: Services) -> None:
     # The page knows a comparison by its id alone; who is who stays on the server until the vote.
     shown = gr.Textbox(visible="hidden", label="Comparison")
     tally = gr.HTML(elem_id="ts-tally")
+    desk = gr.Textbox(visible="hidden", label="At the desk")
 
-    stream = [left, right, problem, votes, after, shown, ask]
+    stream = [left, right, problem, votes, after, shown, ask, fix]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
     asked = gr.on([ask.click, message.submit], act(_Ring.ask), [message, adapter, temperature, length], stream, **quiet)
     asked.then(lambda: gr.Button(interactive=True), None, ask, **quiet)
     for button, outcome in buttons:
         vote = gr.State(outcome)
-        button.click(act(_Ring.vote), [shown, vote], [left, right, votes, after, tally], **quiet)
+        button.click(act(_Ring.vote), [shown, vote], [left, right, votes, after, tally, fix], **quiet)
+    there = "(where) => { if (where) window.location.href = where; }"
+    fix.click(act(_Ring.fix), shown, desk, **quiet).then(None, desk, None, js=there)
     page = gr.context.Context.root_block
     if page is not None:
         page.load(act(_Ring.arrive), None, [nobody, stage, adapter, tally], **quiet)
@@ -95,12 +99,13 @@ class _Ring:
         first = True
         async for pair in self._compare.ask(text, adapter, sampling):
             if first:
-                yield [side_html("left", pair.left), side_html("right", pair.right), "", hidden, "", "", wait]
+                unnamed = ["", hidden, "", "", wait, gr.Button(visible=False)]
+                yield [side_html("left", pair.left), side_html("right", pair.right), *unnamed]
                 first = False
             if pair.comparison_id or pair.problem:
                 yield self._finished(pair)
             else:
-                skips = [gr.skip()] * 5
+                skips = [gr.skip()] * 6
                 yield [side_html("left", pair.left), side_html("right", pair.right), *skips]
 
     def _finished(self, pair: LivePair) -> list[Any]:
@@ -114,6 +119,7 @@ class _Ring:
             "",
             shown,
             gr.Button(interactive=True),
+            gr.skip(),
         ]
 
     def vote(self, shown: str, outcome: Outcome) -> list[Any]:
@@ -125,7 +131,11 @@ class _Ring:
             gr.Row(visible=False),
             reveal_html(comparison),
             tally_html(self._compare.tally()),
+            gr.Button(visible=outcome in NAMES),
         ]
+
+    def fix(self, shown: str) -> str:
+        return f"/review?reply={self._compare.fix(shown.split()[0])}"
 
 
 def side_html(side: str, text: str = "", answer: Answer | None = None, won: bool = False) -> str:
@@ -147,7 +157,7 @@ def reveal_html(comparison: Comparison) -> str:
     elif comparison.outcome == "tie":
         what, then = "You called it even.", "A tie makes no pair."
     else:
-        what, then = "You called both bad.", "Neither is learned from. Correct one of them in Chat."
+        what, then = "You called both bad.", "Neither is learned from. Both wait for a correction at the review desk."
     return f'<div class="ts-notice ts-good" role="status"><b>{escape(what)}</b> {escape(then)}</div>'
 
 

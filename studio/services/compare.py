@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from annotation.errors import UserError
 from annotation.people import Person
@@ -80,9 +80,24 @@ class CompareService:
         yield LivePair(**texts, comparison_id=self._store.comparisons.add(prompt, left, right, self._who.name))
 
     def vote(self, comparison_id: str, outcome: Outcome, seconds: float | None = None) -> Comparison:
-        """Take the one vote and reveal the sides. Raises Conflict for a second vote."""
+        """Take the one vote and reveal the sides. Raises Conflict for a second vote.
+
+        Where both are bad, both wait for a correction at the review desk.
+        """
         self._who.must("judge")
-        return self._store.comparisons.vote(comparison_id, outcome, self._who.name, seconds)
+        voted = self._store.comparisons.vote(comparison_id, outcome, self._who.name, seconds)
+        queue_bad(self._store, [voted])
+        return voted
+
+    def fix(self, comparison_id: str) -> str:
+        """Bring the reply that was preferred before the review desk; returns its id there. Raises UserError where none
+        was.
+        """
+        self._who.must("judge")
+        comparison = self._store.comparisons.get(comparison_id)
+        if comparison.outcome not in SIDES:
+            raise UserError("No side was called better.", "A vote for left or right.", "Vote first.")
+        return _at_the_desk(self._store, comparison, comparison.outcome)
 
     def tally(self) -> dict[str, int]:
         """Votes so far: `tuned`, `base`, `tie`, `both_bad`."""
@@ -99,6 +114,24 @@ class CompareService:
         self._who.must("look")
         voted = self._store.comparisons.voted()
         return voted[-1] if voted else None
+
+
+def queue_bad(store: Store, comparisons: Sequence[Comparison]) -> None:
+    """Have both replies of each comparison that was called bad corrected. Doing it twice changes nothing."""
+    for comparison in comparisons:
+        if comparison.outcome == "both_bad":
+            for side in SIDES:
+                _at_the_desk(store, comparison, side)
+
+
+def _at_the_desk(store: Store, comparison: Comparison, side: Side) -> str:
+    """A side's reply as a conversation that waits for review; returns the reply's id."""
+    source, external_id = "compare", f"{comparison.id}-{side}"
+    answer = comparison.left if side == "left" else comparison.right
+    reply = (Message(role="assistant", text=answer.text), answer.provenance)
+    messages = [*((message, None) for message in comparison.prompt), reply]
+    store.conversations.import_one(source, external_id, comparison.prompt[-1].text, None, messages)
+    return store.conversations.of_external(source, external_id).turns[-1].id
 
 
 def _drawn(identity: Provenance, sampling: Sampling, finish: Finish | None, seconds: float) -> Provenance:

@@ -151,13 +151,14 @@ class ExperimentService:
         pairs = [pair for pair in self._store.experiments.pairs(experiment_id) if not why_not_dealt(design, pair)]
         first = {pair.planned.number: pair.id for pair in pairs}
 
-        def open_to_me(pair: Pair) -> bool:
-            again = pair.planned.repeats
-            # Whoever did not judge a pair the first time has nothing to repeat.
-            seen_before = again is None or first.get(again) in mine
-            return pair.id not in mine and seen_before and votes[pair.id] < design.votes_each
+        free = {pair.id for pair in pairs if pair.id not in mine and votes[pair.id] < design.votes_each}
 
-        mine_open = [pair for pair in pairs if open_to_me(pair)]
+        def comes(pair: Pair) -> bool:
+            """Whoever did not judge a pair the first time has nothing to repeat."""
+            again = pair.planned.repeats
+            return pair.id in free and (again is None or first.get(again) in mine | free)
+
+        mine_open = [pair for pair in pairs if comes(pair)]
         pair = next(in_order_for(self._who.name, mine_open, lambda pair_id: votes[pair_id]), None)
         if pair is None:
             return None

@@ -191,7 +191,6 @@ def test_everybody_gets_each_pair_once_until_enough_have_judged_it(
             judged[name].append(shown.pair_id)
             assert shown.done == len(judged[name]) - 1
     assert len(set(judged["ana"])) == len(judged["ana"]) == len(plan(experiment.design))
-    assert judged["ana"] != judged["ben"]
     assert judged["eve"] == []
 
 

@@ -132,6 +132,7 @@ CALLS: dict[str, Call] = {
     "compare.tally": ("look", nothing),
     "compare.last": ("look", nothing),
     "compare.ask": ("judge", lambda world: ("Hello", "base", SAMPLING)),
+    "compare.fix": ("judge", lambda world: (world.comparison,)),
     "compare.vote": ("judge", lambda world: (world.comparison, "left")),
     "promotion.current": ("look", nothing),
     "promotion.history": ("look", nothing),

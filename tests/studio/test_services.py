@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from annotation.curate import joined
 from annotation.errors import UserError
 from annotation.people import Person
 from annotation.store import Store, open_store
 from annotation.store.reviews import Verdict
 from annotation.types import Charter, Conversation, Provenance, Sampling
+from annotation.versions import rows_in
 from serving.scripted import ScriptedModel
 from studio.demo_project import lines, seed
 from studio.services import open_services
 from studio.services.chat import ChatService, LiveReply
-from studio.services.compare import CompareService, LivePair
+from studio.services.compare import CompareService, LivePair, queue_bad
 from studio.services.review import ReviewForm, ReviewService
 from studio.settings import Settings, read_settings
 
@@ -202,6 +204,30 @@ def test_a_second_vote_is_refused(store: Store) -> None:
     compare.vote(comparison, "tie")
     with pytest.raises(UserError, match="already has its vote"):
         compare.vote(comparison, "left")
+
+
+def test_two_bad_replies_wait_for_correction_and_are_never_a_pair(store: Store) -> None:
+    compare = comparing(store, TwoVoices())
+    comparison = pairs(compare)[-1].comparison_id or ""
+    with pytest.raises(UserError, match="No side was called better"):
+        compare.fix(comparison)
+    voted = compare.vote(comparison, "both_bad")
+    queue_bad(store, [voted])  # as at the next start
+    assert store.tasks.counts()["waiting"] == 2
+    rows = joined(rows_in(store))
+    assert not rows.preference
+    assert [one.reason for one in rows.left_out] == ["Both replies were called bad: neither should be learned."]
+
+
+def test_the_better_reply_can_be_corrected(store: Store) -> None:
+    compare = comparing(store, TwoVoices())
+    voted = compare.vote(pairs(compare)[-1].comparison_id or "", "right")
+    reply = compare.fix(voted.id)
+    assert compare.fix(voted.id) == reply
+    turns = store.conversations.of_reply(reply).turns
+    assert [turn.text for turn in turns] == ["Hello", voted.right.text]
+    assert turns[-1].provenance == voted.right.provenance
+    assert store.tasks.counts()["waiting"] == 1
 
 
 def test_the_demo_is_seeded_once_and_nothing_is_judged(tmp_path: Path) -> None:
