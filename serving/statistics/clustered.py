@@ -1,0 +1,178 @@
+"""Estimates for one look at the data; their errors know that votes of one person, or on one prompt, go together."""
+
+from __future__ import annotations
+
+import warnings
+from math import sqrt
+
+import numpy as np
+import statsmodels.api as sm
+from scipy import stats
+from scipy.special import expit
+
+from serving.statistics.ballots import Estimate, Floats, Votes, Whole, sums
+
+FEW = 10
+"""With fewer voters than this the bootstrap replaces the usual cluster-robust error, which is then too small."""
+DRAWS = 1999
+SEED = 20_080
+"""The bootstrap always draws the same signs, so that the same votes give the same figures."""
+GRID: Floats = np.linspace(0, 1, 201)
+STEEPEST = 8.0
+"""In logits: a larger coefficient means that the votes are separated, and no finite one fits."""
+LEVEL_WORDS = "Rests on {} voters: with fewer than ten, treat its interval as a rough guide."
+
+
+def clustered(votes: Votes, alpha: float = 0.05) -> Estimate | None:
+    """Win rate of one with an interval that allows for clusters of voters and of prompts; None without votes.
+
+    With ten voters or more the variance is the two-way one, or that of one way where that is larger (Cameron, Gelbach
+    & Miller 2011), with Student's t on the smaller number of clusters less one. With fewer, the wild cluster bootstrap
+    over voters (Cameron, Gelbach & Miller 2008, null imposed; Webb's six weights), or the prompts' interval where that
+    is wider. The p-value is for one look only; an e-value is what peeking may rest on.
+    """
+    rate = votes.rate
+    if rate is None:
+        return None
+    if votes.voters < 2:
+        return Estimate(value=rate, words="No interval: with one voter nobody can tell taste from difference.")
+    if votes.score.min() == votes.score.max():
+        return Estimate(value=rate, words="No interval: every vote says the same.")
+    if votes.voters >= FEW:
+        return _student(rate, _two_way(votes), min(votes.voters, _many(votes)) - 1, alpha)
+    wild = _wild(votes, alpha)
+    if votes.prompts < 2:
+        return wild
+    error = sqrt(_variance(votes.score, votes.prompt))
+    plain = _student(rate, error, votes.prompts - 1, alpha)
+    return max(wild, plain, key=_width)
+
+
+def contextual(votes: Votes, alpha: float = 0.05) -> tuple[Estimate | None, Estimate | None, list[str]]:
+    """Chance that left wins between equals; win rate of one at equal length; and why either is missing.
+
+    Logistic regression of 'left won' on which side is left and on the difference in length, errors clustered by voter
+    (the contextual Bradley–Terry model; length control as in Dubois et al. 2024). Ties count half.
+    """
+    reason = _unfit(votes)
+    if reason:
+        return None, None, [reason]
+    varied = bool(np.ptp(votes.length) > 0)
+    columns = [np.ones_like(votes.side), votes.side, votes.side * votes.length]
+    fit = _fit(votes, np.column_stack(columns if varied else columns[:2]))
+    if fit is None:
+        return None, None, ["Place and length can't be told apart from the sides: the votes are too few or too clear."]
+    degrees = votes.voters - 1
+    position = _logit_estimate(fit, 0, degrees, alpha)
+    if not varied:
+        return position, None, ["No figure at equal length: both sides were equally long, or no length was recorded."]
+    return position, _logit_estimate(fit, 1, degrees, alpha), []
+
+
+def _many(votes: Votes) -> int:
+    """Prompts, as clusters; with one prompt there is no second way to cluster."""
+    return votes.prompts if votes.prompts > 1 else votes.voters
+
+
+def _variance(score: Floats, cluster: Whole) -> float:
+    """Of the mean, by sums of residuals in each cluster, with the correction for few clusters."""
+    totals = sums(cluster, score - score.mean())
+    if totals.size < 2:
+        return 0.0
+    return float((totals**2).sum() / score.size**2 * totals.size / (totals.size - 1))
+
+
+def _two_way(votes: Votes) -> float:
+    """Standard error of the win rate."""
+    both = votes.voter * (votes.prompt.max() + 1) + votes.prompt
+    by_voter, by_prompt, cells = (_variance(votes.score, by) for by in (votes.voter, votes.prompt, both))
+    return sqrt(max(by_voter + by_prompt - cells, by_voter, by_prompt))
+
+
+def _student(rate: float, error: float, degrees: int, alpha: float) -> Estimate:
+    if error < 1e-12:
+        return Estimate(value=rate, words="No interval: all voters or all prompts have the same share.")
+    half = float(stats.t.ppf(1 - alpha / 2, degrees)) * error
+    p = 2 * float(stats.t.sf(abs(rate - 0.5) / error, degrees))
+    return Estimate(value=rate, low=max(0.0, rate - half), high=min(1.0, rate + half), p=p)
+
+
+def _wild(votes: Votes, alpha: float) -> Estimate:
+    """Bootstrap by sign flips of whole voters around each possible rate; the interval is what they don't reject."""
+    won, total = _ordered(votes)
+    weights = _webb(total.size)
+    p = np.array([_wild_p(won, total, rate, weights) for rate in GRID])
+    kept = np.flatnonzero(p > alpha)
+    rate = float(won.sum() / total.sum())
+    low, high = (float(GRID[kept[0]]), float(GRID[kept[-1]])) if kept.size else (rate, rate)
+    words = LEVEL_WORDS.format(total.size)
+    return Estimate(
+        value=rate, low=min(low, rate), high=max(high, rate), p=_wild_p(won, total, 0.5, weights), words=words
+    )
+
+
+def _ordered(votes: Votes) -> tuple[Floats, Floats]:
+    """Won and given votes of each voter, in an order that neither names nor sides decide: the draws depend on it."""
+    won, total = sums(votes.voter, votes.score), sums(votes.voter, np.ones_like(votes.score))
+    lead = won - total / 2
+    order = np.lexsort((lead * np.sign(lead.sum()), np.abs(lead), total))
+    return won[order], total[order]
+
+
+def _webb(clusters: int) -> Floats:
+    """(draws, clusters) weights: with few clusters plain signs have too few patterns (Webb 2023)."""
+    values = np.sqrt(np.array([0.5, 1.0, 1.5]))
+    return np.random.default_rng(SEED).choice(np.append(-values, values), size=(DRAWS, clusters))
+
+
+def _wild_p(won: Floats, total: Floats, rate: float, weights: Floats) -> float:
+    """Two-sided p-value of 'the win rate is `rate`', by the t of each draw with the null imposed."""
+    residual = won - rate * total
+    drawn = np.vstack([residual, weights * residual])
+    shift = drawn.sum(axis=1) / total.sum()
+    error = np.sqrt(((drawn - shift[:, None] * total) ** 2).sum(axis=1))
+    size = np.abs(shift) / np.maximum(error, 1e-12)
+    return float((1 + (size[1:] >= size[0] - 1e-9).sum()) / (1 + DRAWS))
+
+
+def _width(estimate: Estimate) -> float:
+    return 0.0 if estimate.low is None or estimate.high is None else estimate.high - estimate.low
+
+
+def _unfit(votes: Votes) -> str:
+    if votes.voters < 2:
+        return "Whether the place matters can't be told from fewer than two voters."
+    if np.ptp(votes.side) == 0:
+        return "Whether the place matters can't be told: one side always stood on the same place."
+    if np.ptp(votes.score) == 0:
+        return "Whether the place matters can't be told: every vote says the same."
+    return ""
+
+
+def _fit(votes: Votes, design: Floats) -> tuple[Floats, Floats] | None:
+    """Coefficients and standard errors in logits; None where no finite ones fit."""
+    left = np.where(votes.side > 0, votes.score, 1 - votes.score)
+    if np.linalg.matrix_rank(design) < design.shape[1] or left.size <= design.shape[1]:
+        return None
+    model = sm.GLM(left, design, family=sm.families.Binomial())
+    with warnings.catch_warnings():  # statsmodels warns of separation; the coefficients below say it too
+        warnings.simplefilter("ignore")
+        try:
+            result = model.fit(cov_type="cluster", cov_kwds={"groups": votes.voter})
+        except (np.linalg.LinAlgError, sm.tools.sm_exceptions.PerfectSeparationError):
+            return None
+        values, errors = np.asarray(result.params), np.asarray(result.bse)
+    sound = np.isfinite(values).all() and np.isfinite(errors).all() and np.abs(values[:2]).max() < STEEPEST
+    return (values, errors) if sound and (errors[:2] > 1e-9).all() else None
+
+
+def _logit_estimate(fit: tuple[Floats, Floats], at: int, degrees: int, alpha: float) -> Estimate:
+    value, error = float(fit[0][at]), float(fit[1][at])
+    half = float(stats.t.ppf(1 - alpha / 2, degrees)) * error
+    return Estimate(
+        value=float(expit(value)),
+        low=float(expit(value - half)),
+        high=float(expit(value + half)),
+        p=2 * float(stats.t.sf(abs(value) / error, degrees)),
+        words=LEVEL_WORDS.format(degrees + 1) if degrees + 1 < FEW else "",
+    )
