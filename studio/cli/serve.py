@@ -1,4 +1,6 @@
-"""Serve and compare: `up`, `down`, `adapters`, `load`, `unload`, `compare`."""
+"""Serve, promote and compare: `up`, `down`, `adapters`, `load`, `unload`, `promote`, `rollback`, `canary`, `aliases`,
+`compare`.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,16 @@ from rich.table import Table
 from annotation.errors import UserError
 from studio.cli.context import AsJson, Home, out, print_json, services
 
+AliasName = Annotated[
+    Literal["candidate", "production"], typer.Option("--as", help="candidate, or production: what customers get.")
+]
+Reason = Annotated[str, typer.Option(help="Why, for whoever looks back at this.")]
 VOTES = {"l": "left", "r": "right", "t": "tie", "b": "both_bad"}
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    for command in (up, down, adapters, load, unload, compare):
+    for command in (up, down, adapters, load, unload, promote, rollback, canary, aliases, compare):
         app.command()(command)
 
 
@@ -79,6 +85,52 @@ def unload(name: str, home: Home = None) -> None:
         tonesmith.serving.adopt()
         tonesmith.serving.unload(name, tonesmith.who)
     out.print(f"{name} is unloaded.", markup=False)
+
+
+def promote(name: str, alias: AliasName, reason: Reason, home: Home = None) -> None:
+    """Make an adapter (or `base` alone) the candidate, or what customers get; it is loaded first."""
+    from studio.services.promotion import BASE_ALONE, SAID
+
+    with services(home) as tonesmith:
+        tonesmith.serving.adopt(required=name != "base")
+        now = tonesmith.promotion.promote(alias, name, reason)
+    out.print(f"{now.adapter or BASE_ALONE} is {SAID[alias]}.", markup=False)
+
+
+def rollback(alias: AliasName, reason: Reason, home: Home = None) -> None:
+    """Go back to the candidate, or to what customers got, before the last promotion."""
+    from studio.services.promotion import BASE_ALONE, SAID
+
+    with services(home) as tonesmith:
+        tonesmith.serving.adopt(required=False)
+        now = tonesmith.promotion.roll_back(alias, reason)
+    gone = alias == "candidate" and now.change is None
+    out.print("There is no candidate now." if gone else f"{now.adapter or BASE_ALONE} is {SAID[alias]}.", markup=False)
+
+
+def canary(
+    share: Annotated[float, typer.Argument(min=0, max=1, help="Of people, 0 to 1.")], reason: Reason, home: Home = None
+) -> None:
+    """Let a share of people get the candidate, always the same ones."""
+    with services(home) as tonesmith:
+        now = tonesmith.promotion.set_share(share, reason)
+    out.print(f"{now.share:.0%} of people get the candidate.", markup=False)
+
+
+def aliases(home: Home = None, as_json: AsJson = False) -> None:
+    """Show the candidate and what customers get, and every change of them."""
+    with services(home) as tonesmith:
+        now, history = tonesmith.promotion.current(), tonesmith.promotion.history()
+    if as_json:
+        print_json(now.model_dump(mode="json") | {"history": [entry.model_dump(mode="json") for entry in history]})
+        return
+    out.print(f"What customers get: {now.production.adapter or 'the base alone'}", markup=False)
+    candidate = (now.candidate.adapter or "the base alone") if now.candidate.change else "none"
+    out.print(f"Candidate: {candidate}, for {now.share:.0%} of people", markup=False)
+    shown = Table("When (UTC)", "What", "Reason", "By")
+    for entry in history:
+        shown.add_row(f"{entry.made_at:%Y-%m-%d %H:%M}", _plain(entry.what), _plain(entry.reason), entry.author)
+    out.print(shown)
 
 
 def compare(

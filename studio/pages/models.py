@@ -25,10 +25,7 @@ NO_EFFECT = 1e-4
 def build(services: Services) -> None:
     """Lay out the page and wire it."""
     shell.header(services, "Models")
-    shell.title(
-        "Models",
-        "Choose what customers get. Try a candidate on a few people first, and go back in one step if need be.",
-    )
+    shell.title("Models", "Try a candidate on a few people before it becomes what customers get.")
     standing = gr.HTML(elem_id="ts-standing")
     with gr.Column(visible=False, elem_id="ts-change-models") as controls:
         gr.HTML('<h2 class="ts-h2">Change it</h2>')
@@ -43,10 +40,10 @@ def build(services: Services) -> None:
                 elem_id="ts-reason",
             )
         with gr.Row(elem_classes="ts-actions"):
-            produce = _button("Make it what customers get", "ts-make-production", 236, variant="primary")
-            propose = _button("Make it the candidate", "ts-make-candidate", 188)
-            load = _button("Load", "ts-load-model", 80)
-            unload = _button("Unload", "ts-unload-model", 92)
+            produce = _button("Make it what customers get", "ts-make-production", 272, variant="primary")
+            propose = _button("Make it the candidate", "ts-make-candidate", 224)
+            load = _button("Load", "ts-load-model", 84)
+            unload = _button("Unload", "ts-unload-model", 104)
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=260):
                 share = gr.Slider(
@@ -58,14 +55,13 @@ def build(services: Services) -> None:
                     info="The same person always gets the same one",
                     elem_id="ts-share",
                 )
-                divide = _button("Set the share", "ts-set-share", 130)
+                divide = _button("Set the share", "ts-set-share", 144)
             with gr.Column(scale=7, min_width=260):
                 gr.HTML(
-                    '<p class="ts-small ts-muted">Something is wrong with it? What was there before takes over.</p>'
+                    '<p class="ts-small ts-muted">Something is wrong? What was there before takes over at once.</p>'
                 )
-                with gr.Row(elem_classes="ts-actions"):
-                    back = _button("Customers: go back to the one before", "ts-back-production", 300)
-                    drop = _button("Candidate: go back to the one before", "ts-back-candidate", 300)
+                back = _button("Customers: go back to the one before", "ts-back-production", 340)
+                drop = _button("Candidate: go back to the one before", "ts-back-candidate", 340)
         said = gr.HTML(elem_id="ts-models-said")
     gr.HTML('<h2 class="ts-h2">Adapters</h2>')
     shelf = gr.HTML(elem_id="ts-models")
@@ -129,7 +125,7 @@ class _Shelf:
 
     def propose(self, name: str | None, reason: str) -> list[Any]:
         self._promotion.promote("candidate", name or "", reason)
-        return self._done(f"{_label(name)} is the candidate.")
+        return self._done(f"{_label(name)} is the candidate, for {self._promotion.current().share:.0%} of people.")
 
     def produce(self, name: str | None, reason: str) -> list[Any]:
         self._promotion.promote("production", name or "", reason)
@@ -185,16 +181,16 @@ def standing_html(now: Current) -> str:
 
 def _card(standing: Standing, share: float) -> str:
     change = standing.change
-    about = f"Since {ago(change.made_at)}, by {escape(change.author)}: “{escape(change.reason)}”" if change else ""
+    about = f"Since {ago(change.made_at)}, by {escape(change.author)}: “{escape(change.reason)}”." if change else ""
     if not change:
         about = "Nothing was chosen yet." if standing.alias == "production" else "Choose one below to try it on a few."
     before = f" Before it: {escape(standing.before)}." if standing.before and change else ""
-    hashed = f"<code>{change.weights_sha256[:12]}</code>" if change and change.weights_sha256 else ""
+    hashed = f" Weights <code>{change.weights_sha256[:12]}</code>." if change and change.weights_sha256 else ""
     people = "" if standing.alias == "candidate" and not change else badge(f"{share:.0%} of people", "quiet")
     return (
         f'<section class="ts-card" aria-label="{TITLES[standing.alias]}"><p class="ts-small ts-muted">'
         f"{TITLES[standing.alias]} {people}</p><h3>{escape(_pointed(standing))}</h3>"
-        f'<p class="ts-small ts-muted">{about}{before} {hashed}</p></section>'
+        f'<p class="ts-small ts-muted">{about}{before}{hashed}</p></section>'
     )
 
 

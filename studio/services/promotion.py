@@ -100,7 +100,8 @@ class PromotionService:
     def roll_back(self, alias: str, reason: str) -> Standing:
         """Go back to what `alias` pointed at before; that is loaded first, if it is not.
 
-        Raises UserError without a reason, with nothing to go back to, and if that can't be loaded.
+        Without a candidate left nobody gets one. Raises UserError without a reason, with nothing to go back to, and if
+        that can't be loaded.
         """
         self._who.must("curate")
         target = _alias(alias)
@@ -108,8 +109,14 @@ class PromotionService:
         changes = self._store.aliases.changes()
         stood = replay(changes, target)
         if not stood:
-            raise UserError(f"Nothing was ever made {SAID[target]}.", do="There is nothing to go back to.")
-        return self._point(changes, target, "rollback", stood[-2].adapter if len(stood) > 1 else None, reason)
+            raise UserError(
+                f"Nothing stands as {SAID[target]} that could be taken back.", do="Make something that first."
+            )
+        now = self._point(changes, target, "rollback", stood[-2].adapter if len(stood) > 1 else None, reason)
+        canary = self._store.aliases.canary()
+        if target == "candidate" and now.change is None and canary and canary.share:
+            self._store.aliases.set_canary(0.0, reason, self._who.name)  # the next candidate begins with nobody
+        return now
 
     def set_share(self, share: float, reason: str) -> Current:
         """Let `share` (0 to 1) of people get the candidate.

@@ -295,11 +295,10 @@ class ServingService:
     def ensure(self, name: str, by: Person) -> None:
         """Load an adapter unless it is loaded. Raises UserError that says why it can't be."""
         by.must("curate")
-        if name not in self._loaded or self._settings.engine != "scripted":
-            registry.get(self._settings.adapters, name)
-            self.model()
-            if self._settings.engine == "scripted" or name not in self._server().loaded():
-                self.load(name, by)
+        registry.get(self._settings.adapters, name)
+        self.model()
+        if name not in (self._loaded if self._settings.engine == "scripted" else self._server().loaded()):
+            self.load(name, by)
 
     def unload(self, name: str, by: Person) -> None:
         """Take an adapter out. Raises UserError for one that people rely on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -39,8 +40,8 @@ def respond(handler: BaseHTTPRequestHandler, status: int, body: Any, kind: str =
     handler.wfile.write(content)
 
 
-@pytest.fixture
-def peer() -> Iterator[Peer]:
+@contextmanager
+def running_peer() -> Iterator[Peer]:
     """A misbehaving server."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -62,6 +63,51 @@ def peer() -> Iterator[Peer]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    """A misbehaving server."""
+    with running_peer() as found:
+        yield found
+
+
+class FakeEngine:
+    """vLLM's adapter calls and its scores, with its answers. `moves`: by how many nats an adapter moves each token."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self.held: list[str] = []
+        self.paths: dict[str, str] = {}
+        self.refuses = ""
+        self.moves: dict[str, float] = {}
+        self.metrics = ""
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        if handler.path == "/v1/models":
+            entries = [{"id": "base"}, *({"id": name, "parent": "base"} for name in self.held)]
+            return respond(handler, 200, {"data": entries})
+        if handler.path == "/metrics" and self.metrics:
+            return respond(handler, 200, self.metrics, "text/plain; version=0.0.4")
+        body = self._peer.asked[-1][1]
+        if handler.path == "/tokenize":
+            return respond(handler, 200, {"tokens": [1, 2, 3]})
+        if handler.path == "/v1/completions":
+            likely = -1.0 + self.moves.get(body["model"], 0.0)
+            ranked = [None, *({str(token): {"logprob": likely}} for token in body["prompt"][1:])]
+            return respond(handler, 200, {"choices": [{"prompt_logprobs": ranked}]})
+        name = body["lora_name"]
+        if handler.path == "/v1/unload_lora_adapter":
+            self.held.remove(name)
+        elif self.refuses:
+            return respond(handler, 500, {"error": {"message": self.refuses}})
+        elif name in self.held:
+            return respond(handler, 400, {"error": {"message": f"{name} has already been loaded."}})
+        else:
+            assert "load_inplace" not in body
+            self.held.append(name)
+            self.paths[name] = body["lora_path"]
+        return respond(handler, 200, "Success", "text/plain")
 
 
 def write_tensors(path: Path, shapes: dict[str, list[int]]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from http.server import BaseHTTPRequestHandler
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from annotation.errors import NotFound, UserError
 from serving.adapters import AdapterServer, Base, check, misfit, tensor_shapes
 from serving.client import Client
 from serving.memory import Memory
-from tests.serving.conftest import SHAPES, Peer, keep_lineage, make_adapter, respond, write_tensors
+from tests.serving.conftest import SHAPES, FakeEngine, Peer, keep_lineage, make_adapter, write_tensors
 
 
 @pytest.fixture
@@ -24,38 +25,20 @@ def base(tmp_path: Path) -> Base:
     return Base(name="Small", folder=folder)
 
 
-class FakeEngine:
-    """vLLM's three adapter calls, with its answers."""
-
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
-        self.held: list[str] = []
-        self.paths: dict[str, str] = {}
-        self.refuses = ""
-
-    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
-        if handler.path == "/v1/models":
-            entries = [{"id": "base"}, *({"id": name, "parent": "base"} for name in self.held)]
-            return respond(handler, 200, {"data": entries})
-        body = self._peer.asked[-1][1]
-        name = body["lora_name"]
-        if handler.path == "/v1/unload_lora_adapter":
-            self.held.remove(name)
-        elif self.refuses:
-            return respond(handler, 500, {"error": {"message": self.refuses}})
-        elif name in self.held:
-            return respond(handler, 400, {"error": {"message": f"{name} has already been loaded."}})
-        else:
-            assert "load_inplace" not in body
-            self.held.append(name)
-            self.paths[name] = body["lora_path"]
-        return respond(handler, 200, "Success", "text/plain")
-
-
 @pytest.fixture
 def fake(peer: Peer) -> FakeEngine:
     peer.answer = engine = FakeEngine(peer)
     return engine
+
+
+class Clock:
+    """Time that passes only when told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
 
 
 def server(peer: Peer, tmp_path: Path, base: Base, room: int = 4) -> AdapterServer:
@@ -268,3 +251,105 @@ def test_a_broken_memory_is_an_empty_one(tmp_path: Path, base: Base, peer: Peer,
     (tmp_path / "engine").mkdir()
     (tmp_path / "engine" / "serving.json").write_text(json.dumps({"wanted": 7}))
     assert server(peer, tmp_path, base).restore() == {}
+
+
+# Who makes room
+
+
+@dataclass
+class Shelf:
+    """Adapters a-0 to d-0 and two places; time passes by a second with each load."""
+
+    serving: AdapterServer
+    memory: Memory
+    clock: Clock
+    kept: dict[str, str]
+
+    def load(self, *names: str) -> None:
+        for name in names:
+            self.clock.seconds += 1
+            self.serving.load(name)
+
+    def note(self, name: str) -> None:
+        self.clock.seconds += 1
+        self.memory.note(name)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, base: Base, peer: Peer, fake: FakeEngine) -> Shelf:
+    for name in ("a-0", "b-0", "c-0", "d-0"):
+        make_adapter(tmp_path / "adapters", name)
+    clock, kept = Clock(), {}  # type: ignore[var-annotated]
+    memory = Memory(tmp_path / "serving.json", clock)
+    serving = AdapterServer(Client(peer.url), tmp_path / "adapters", memory, base, 2, lambda: kept)
+    return Shelf(serving, memory, clock, kept)
+
+
+def test_the_one_used_longest_ago_makes_room(shelf: Shelf, fake: FakeEngine) -> None:
+    shelf.load("a-0", "b-0")
+    shelf.note("a-0")  # a was loaded first, and asked last
+    shelf.load("c-0")
+    assert sorted(fake.held) == ["a-0", "c-0"]
+
+
+def test_a_use_outlives_a_restart_once_it_is_written(shelf: Shelf, fake: FakeEngine, tmp_path: Path) -> None:
+    shelf.load("a-0", "b-0")
+    shelf.note("a-0")
+    assert shelf.memory.write_uses(at_once=True)
+    assert Memory(tmp_path / "serving.json").read().used["a-0"] > Memory(tmp_path / "serving.json").read().used["b-0"]
+
+
+def test_uses_are_written_once_a_minute_at_most(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.load("a-0")
+    before = (tmp_path / "serving.json").stat().st_mtime_ns
+    for _ in range(50):
+        shelf.note("a-0")
+        assert not shelf.memory.write_uses()
+    assert (tmp_path / "serving.json").stat().st_mtime_ns == before
+    shelf.clock.seconds += 60
+    assert shelf.memory.write_uses()
+    assert not shelf.memory.write_uses()
+    assert Memory(tmp_path / "serving.json").read() == shelf.memory.read()
+
+
+def test_what_people_rely_on_never_makes_room(shelf: Shelf, fake: FakeEngine) -> None:
+    shelf.kept["a-0"] = "what customers get"
+    shelf.load("a-0", "b-0", "c-0", "d-0")
+    assert sorted(fake.held) == ["a-0", "d-0"]
+    with pytest.raises(UserError, match="a-0 is what customers get"):
+        shelf.serving.unload("a-0")
+    assert sorted(fake.held) == ["a-0", "d-0"]
+
+
+def test_with_all_places_kept_another_is_refused_and_nothing_moves(shelf: Shelf, fake: FakeEngine) -> None:
+    shelf.kept.update({"a-0": "what customers get", "b-0": "the candidate"})
+    shelf.load("a-0", "b-0")
+    with pytest.raises(UserError, match=r"no room left: it holds a-0 \(what customers get\), b-0 \(the candidate\)"):
+        shelf.load("c-0")
+    found = shelf.serving.offer_new()
+    assert set(found) == {"c-0", "d-0"}
+    assert "no room left" in found["d-0"]
+    assert sorted(fake.held) == ["a-0", "b-0"]
+
+
+def test_a_restarted_engine_gets_back_first_what_people_rely_on(shelf: Shelf, fake: FakeEngine) -> None:
+    shelf.load("a-0", "b-0")
+    fake.held.clear()
+    shelf.kept["c-0"] = "what customers get"  # promoted by somebody whose engine died before it was written down
+    used = shelf.memory.read().used
+    assert shelf.serving.restore() == {}
+    assert "c-0" in fake.held
+    assert shelf.memory.read().used == used
+
+
+def test_two_at_once_do_not_forget_each_others_change(tmp_path: Path) -> None:
+    memories = [Memory(tmp_path / "serving.json") for _ in range(4)]
+
+    def offer(number: int) -> None:
+        for turn in range(10):
+            name = f"{number}-{turn}"
+            memories[number].change(lambda held, name=name: held.model_copy(update={"offered": (*held.offered, name)}))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(offer, range(4)))
+    assert len(memories[0].read().offered) == 40
