@@ -72,7 +72,9 @@ def demo_data(home: Home = None) -> None:
 def chat(
     message: str,
     home: Home = None,
-    model: Annotated[str, typer.Option(help="`base`, or the name of a loaded adapter.")] = "base",
+    model: Annotated[
+        str, typer.Option(help="`base`, a loaded adapter, `candidate`, or `production`: as customers get it.")
+    ] = "base",
     conversation: Annotated[str | None, typer.Option(help="Go on with this conversation.")] = None,
     temperature: Annotated[float, typer.Option(min=0, max=2)] = 0.7,
     as_json: AsJson = False,
@@ -88,7 +90,10 @@ def chat(
                 shown = last.text
         if last is None or last.problem:
             raise UserError(last.problem if last and last.problem else "No reply came.")
-        return {"conversation": last.conversation_id, "reply": last.turn.id if last.turn else None, "text": last.text}
+        turn = last.turn
+        adapter = turn.provenance.adapter if turn and turn.provenance else None
+        kept = {"conversation": last.conversation_id, "reply": turn.id if turn else None, "adapter": adapter}
+        return kept | {"text": last.text}
 
     with services(home) as tonesmith:
         tonesmith.serving.adopt()

@@ -184,6 +184,25 @@ def test_the_tuned_model_can_be_chatted_with(page: Page, studio: Studio) -> None
     assert GREETING in finished_reply(page)
 
 
+def test_the_tuned_model_becomes_what_customers_get_and_stays_in_the_engine(page: Page, studio: Studio) -> None:
+    adapter = studio.json("adapters")[0]["name"]
+    studio.open(page, "/models")
+    page.click("#ts-model-choice input")
+    page.get_by_role("option", name=adapter).click()
+    page.fill("#ts-reason input, #ts-reason textarea", "it won the vote")
+    page.click("#ts-make-production")
+    expect(page.locator("#ts-models-said")).to_have_text(f"{adapter} is what customers get.")
+    expect(page.locator("#ts-figures")).to_contain_text(re.compile(r"Tokens written a second\s*[\d,]+"))
+    page.click("#ts-log button")
+    expect(page.locator("#ts-log pre")).to_contain_text("/v1/load_lora_adapter")
+    said = studio.json("chat", "Can you change the address of my order?", "--model", "production")
+    assert said["adapter"] == adapter
+    assert GREETING in said["text"]
+    page.click("#ts-unload-model")
+    expect(page.get_by_text(f"{adapter} is what customers get.").last).to_be_visible()
+    assert studio.json("adapters")[0]["loaded"]
+
+
 def test_the_engine_is_killed_and_comes_back_with_its_adapter(page: Page, studio: Studio) -> None:
     studio.open(page, "/")
     killed = _engine_pid(studio)

@@ -11,9 +11,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from tests.fixtures.studio import Studio
+from tests.serving.conftest import make_adapter
 
 pytestmark = pytest.mark.slow
-NAV = ("/", "/chat", "/review", "/charter", "/datasets", "/training", "/compare", "/team")
+NAV = ("/", "/chat", "/review", "/charter", "/datasets", "/training", "/compare", "/models", "/team")
 UNDER_REVIEW = ("/find", "/settle", "/agreement")
 PAGES = (*NAV, *UNDER_REVIEW)
 # Gradio's own mark-up, not ours to mend: landmarks and headings inside its wrappers.
@@ -90,3 +91,50 @@ def test_empty_pages_say_what_to_do(page: Page, studio: Studio) -> None:
     expect(page.get_by_text("Nothing to compare with yet")).to_be_visible()
     go(page, studio, "/datasets")
     expect(page.locator("#ts-card")).to_contain_text("No version yet")
+
+
+def promote(page: Page, adapter: str, reason: str, button: str) -> None:
+    """Choose an adapter on the Models page, say why, and press a button."""
+    page.click("#ts-model-choice input")
+    page.get_by_role("option", name=adapter).click()
+    page.fill("#ts-reason input, #ts-reason textarea", reason)
+    page.click(button)
+
+
+def test_a_candidate_is_tried_promoted_and_taken_back(
+    page: Page, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TONESMITH_ENGINE", "scripted")  # for the commands below
+    for name in ("first-0", "second-0"):
+        make_adapter(studio.home / "adapters", name)
+    go(page, studio, "/models")
+    expect(page.locator("#ts-standing")).to_contain_text("Nothing was chosen yet.")
+    promote(page, "first-0", "", "#ts-make-production")
+    expect(page.get_by_text("There is no reason given.")).to_be_visible()
+    promote(page, "first-0", "<b>won</b> the votes", "#ts-make-production")
+    expect(page.locator("#ts-models-said")).to_have_text("first-0 is what customers get.")
+    promote(page, "second-0", "to try", "#ts-make-candidate")
+    expect(page.locator("#ts-models-said")).to_have_text("second-0 is the candidate, for 0% of people.")
+    page.fill("#ts-share input[type=number]", "100")
+    page.fill("#ts-reason input, #ts-reason textarea", "all of us")
+    page.click("#ts-set-share")
+    expect(page.locator("#ts-models-said")).to_have_text("100% of people get the candidate.")
+    expect(page.locator("#ts-history")).to_contain_text("<b>won</b> the votes")
+
+    said = studio.json("chat", "Hello", "--model", "production")
+    assert said["adapter"] == "second-0"
+    page.fill("#ts-reason input, #ts-reason textarea", "too cold")
+    page.click("#ts-back-candidate")
+    expect(page.locator("#ts-models-said")).to_have_text("There is no candidate now.")
+    expect(page.locator("#ts-standing")).to_contain_text("100% of people")  # get first-0 again
+    studio.run("rollback", "--as", "production", "--reason", "worse than none")
+    expect(page.locator("#ts-standing")).to_contain_text("The base alone")  # the page follows by itself
+    expect(page.locator("#ts-history")).to_contain_text("worse than none")
+
+
+def test_who_only_looks_sees_the_models_and_nothing_to_press(page: Page, studio: Studio) -> None:
+    studio.run("people", "add", "vic", "--role", "viewer")
+    studio.sign_in(page, "vic")
+    go(page, studio, "/models")
+    expect(page.locator("#ts-standing")).to_contain_text("What customers get")
+    assert page.locator("#ts-change-models:visible, #ts-log:visible").count() == 0

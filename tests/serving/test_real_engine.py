@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from serving.adapters import AdapterServer, Base
 from serving.client import Client
 from serving.engine import Attached, Engine, Watcher
 from serving.memory import Memory
+from serving.metrics import Figures, figures, rates
 from tests.serving.conftest import keep_lineage
 from training.hardware import detect
 
@@ -133,6 +135,39 @@ def test_what_is_served_is_what_was_trained(
         assert found["one-0"] == pytest.approx(row["tuned"], abs=1e-3)
         assert found["one-0"] - found["base"] == pytest.approx(row["tuned"] - row["base"], abs=1e-3)
         assert abs(row["tuned"] - row["base"]) > 0.02  # twenty times the tolerance: an adapter left out would show
+
+
+def test_an_adapter_moves_the_prompts_and_leaves_the_base_alone(serving: AdapterServer) -> None:
+    found = serving.measure("one-0")
+    assert found is not None
+    assert found > 0.02
+    assert serving.measure("one-0") == pytest.approx(found, abs=1e-3)
+    assert serving.loaded() == ["one-0"]
+
+
+def test_the_figures_of_a_live_engine_move_with_what_it_does(engine: Engine, serving: AdapterServer) -> None:
+    def now() -> Figures:
+        found = figures(str(Client(engine.url).get("/metrics")), time.monotonic())
+        assert found is not None
+        return found
+
+    serving.load("one-0")
+    before = now()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(replies, engine.url, "base", "one-0")
+        seen = []
+        while not asked.done():
+            seen.append(now())
+            time.sleep(0.1)
+        said = asked.result()
+    after = now()
+    assert max(one.running for one in seen) > 1
+    assert ("one-0",) in {one.adapters_running for one in seen}
+    assert max(one.kv_cache for one in seen) > after.kv_cache
+    written = rates(before, after)
+    assert written is not None
+    assert 0 < written.generation * (after.at - before.at) <= len(said) * len(PROMPTS) * GREEDY.max_tokens
+    assert written.prompt > 0
 
 
 def test_load_list_unload_without_a_restart(engine: Engine, serving: AdapterServer) -> None:
