@@ -181,7 +181,7 @@ def standing_html(now: Current) -> str:
 
 def _card(standing: Standing, share: float) -> str:
     change = standing.change
-    about = f"Since {ago(change.made_at)}, by {escape(change.author)}: “{escape(change.reason)}”." if change else ""
+    about = f"Chosen {ago(change.made_at)} by {escape(change.author)}: “{escape(change.reason)}”." if change else ""
     if not change:
         about = "Nothing was chosen yet." if standing.alias == "production" else "Choose one below to try it on a few."
     before = f" Before it: {escape(standing.before)}." if standing.before and change else ""
@@ -247,7 +247,7 @@ def _effect(view: AdapterView) -> str:
 def figures_html(found: EngineFigures | None, why_not: str) -> str:
     """How hard the engine works."""
     if found is None:
-        return f'<p class="ts-muted">No figures: {escape(why_not or "the engine gives none.")}</p>'
+        return f'<p class="ts-muted">There are no figures. {escape(why_not)}</p>'
     now, rates = found.now, found.rates
     facts = [
         ("Being answered", count(now.running, "request")),
