@@ -170,8 +170,11 @@ class ServingService:
     def _offer_new(self) -> None:
         try:
             server = self._server()
-            self._problems |= {name: problem for name, problem in server.offer_new().items() if problem}
+            offered = server.offer_new()
+            self._problems |= {name: problem for name, problem in offered.items() if problem}
             self._loaded = tuple(server.loaded())
+            for name in (name for name, problem in offered.items() if not problem):  # it answers already
+                server.measure(name, self._tolerance())
         except UserError as error:  # the engine went away between two looks; the watcher sees to it
             log.info("%s", error)
 
