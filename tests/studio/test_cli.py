@@ -12,6 +12,7 @@ import pytest
 
 from studio.cli.app import app
 from studio.cli.errors import run
+from tests.serving.conftest import make_adapter
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -121,3 +122,24 @@ def test_a_charter_at_fault_is_named(call: Call, tmp_path: Path) -> None:
         charter.write_text(content)
         code, _, complaint = call("charter", str(charter))
         assert (code, says in complaint) == (1, True), complaint
+
+
+def test_an_adapter_is_promoted_and_taken_back_by_command(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TONESMITH_ENGINE", "scripted")
+    make_adapter(tmp_path / "home" / "adapters", "a-0")
+    assert call("promote", "a-0", "--as", "production", "--reason", "it won")[:2] == (0, "a-0 is what customers get.\n")
+    assert json.loads(call("chat", "Hello", "--model", "production", "--json")[1])["adapter"] == "a-0"
+    assert "no candidate yet" in call("canary", "0.1", "--reason", "a tenth")[2]
+    assert call("promote", "base", "--as", "candidate", "--reason", "to try")[1] == "the base alone is the candidate.\n"
+    assert call("canary", "0.1", "--reason", "a tenth")[1] == "10% of people get the candidate.\n"
+    assert call("rollback", "--as", "candidate", "--reason", "no")[1] == "There is no candidate now.\n"
+    assert call("rollback", "--as", "production", "--reason", "no")[1] == "the base alone is what customers get.\n"
+    shown = call("aliases")[1]
+    assert "a-0 became what customers get" in shown
+    assert "Candidate: none, for 0% of people" in shown
+    history = json.loads(call("aliases", "--json")[1])["history"]
+    assert [entry["reason"] for entry in history] == ["no", "no", "no", "a tenth", "to try", "it won"]
+    code, _, said = call("promote", "nowhere-0", "--as", "production", "--reason", "it won")
+    assert (code, "There is no adapter 'nowhere-0'" in said) == (1, True)
