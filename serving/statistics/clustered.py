@@ -19,7 +19,9 @@ SEED = 20_080
 """The bootstrap always draws the same signs, so that the same votes give the same figures."""
 GRID: Floats = np.linspace(0, 1, 201)
 STEEPEST = 8.0
-"""In logits: a larger coefficient means that the votes are separated, and no finite one fits."""
+"""In logits: where a vote is predicted more firmly, the votes are separated, and no finite coefficients fit."""
+PER_COEFFICIENT = 5
+"""Fewest votes for each coefficient."""
 LEVEL_WORDS = "Rests on {} voters: with fewer than ten, treat its interval as a rough guide."
 
 
@@ -152,7 +154,7 @@ def _unfit(votes: Votes) -> str:
 def _fit(votes: Votes, design: Floats) -> tuple[Floats, Floats] | None:
     """Coefficients and standard errors in logits; None where no finite ones fit."""
     left = np.where(votes.side > 0, votes.score, 1 - votes.score)
-    if np.linalg.matrix_rank(design) < design.shape[1] or left.size <= design.shape[1]:
+    if np.linalg.matrix_rank(design) < design.shape[1] or left.size < PER_COEFFICIENT * design.shape[1]:
         return None
     model = sm.GLM(left, design, family=sm.families.Binomial())
     with warnings.catch_warnings():  # statsmodels warns of separation; the coefficients below say it too
@@ -162,8 +164,8 @@ def _fit(votes: Votes, design: Floats) -> tuple[Floats, Floats] | None:
         except (np.linalg.LinAlgError, sm.tools.sm_exceptions.PerfectSeparationError):
             return None
         values, errors = np.asarray(result.params), np.asarray(result.bse)
-    sound = np.isfinite(values).all() and np.isfinite(errors).all() and np.abs(values[:2]).max() < STEEPEST
-    return (values, errors) if sound and (errors[:2] > 1e-9).all() else None
+    sound = np.isfinite(values).all() and np.isfinite(errors).all() and np.abs(design @ values).max() < STEEPEST
+    return (values, errors) if sound and (errors[:2] > 1e-6).all() else None
 
 
 def _logit_estimate(fit: tuple[Floats, Floats], at: int, degrees: int, alpha: float) -> Estimate:

@@ -29,10 +29,10 @@ EVEN = int(np.flatnonzero(RATES == 0.5)[0])
 SPREADS: Floats = np.append(np.geomspace(0.05, 20_000, 27), inf)
 """Votes' worth of agreement between voters: near 0 everybody has one taste for ever, infinite means no own taste.
 A voter sd of 0.8 logit is about 7."""
-_MIXTURE: Floats = np.append(np.full(SPREADS.size - 1, 0.5 / (SPREADS.size - 1)), 0.5)
+MIXTURE: Floats = np.append(np.full(SPREADS.size - 1, 0.5 / (SPREADS.size - 1)), 0.5)
 """How much each spread counts in the mixture: half on no own taste, the rest even."""
 _SHAPES = ((PRIOR - 1) * np.log(RATES * (1 - RATES)), -0.5 * np.log(RATES * (1 - RATES)))
-_PRIOR: Floats = np.logaddexp(*(shape - logsumexp(shape) for shape in _SHAPES)) - log(2)
+RATE_WEIGHTS: Floats = np.logaddexp(*(shape - logsumexp(shape) for shape in _SHAPES)) - log(2)
 """Logarithm of how much each rate counts: half Beta(10, 10), half Jeffreys' Beta(½, ½) for clear wins."""
 FARTHEST = 10_000
 """No forecast goes beyond this many votes."""
@@ -131,7 +131,7 @@ def _distinct(pairs: Floats) -> tuple[Floats, Floats]:
 
 
 def _mixed(likelihood: Floats) -> float:
-    return float(logsumexp(likelihood + _PRIOR[:, None], b=_MIXTURE[None, :]))
+    return float(logsumexp(likelihood + RATE_WEIGHTS[:, None], b=MIXTURE[None, :]))
 
 
 def _end(over: Floats, at: int, step: int) -> float:

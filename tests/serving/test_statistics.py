@@ -1,0 +1,546 @@
+"""Verdicts: golden values, honest under peeking, and the same whatever people and sides are called."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from math import exp, log
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.special import betaln, expit, logsumexp
+
+from annotation.types import Outcome
+from serving.statistics import (
+    Ballot,
+    Verdict,
+    e_bh,
+    holm,
+    judge_agreement,
+    mcnemar,
+    non_inferior,
+    strengths,
+    verdict,
+)
+from serving.statistics.ballots import Floats, Votes, Whole
+from serving.statistics.clustered import clustered
+from serving.statistics.sequential import (
+    MIXTURE,
+    RATE_WEIGHTS,
+    RATES,
+    SPREADS,
+    always_valid_interval,
+    least_voters,
+    log_e,
+    log_e_voters,
+    votes_left,
+)
+
+MIRROR: dict[Outcome, Outcome] = {"left": "right", "right": "left", "tie": "tie", "both_bad": "both_bad"}
+
+OUTCOMES: tuple[Outcome, ...] = ("left", "right", "tie")
+
+
+def cast(voter: object, outcome: Outcome, prompt: object = 0, left: str = "a", right: str = "b") -> Ballot:
+    return Ballot(voter=str(voter), prompt=str(prompt), left=left, right=right, outcome=outcome)
+
+
+def simulate(
+    rng: np.random.Generator,
+    voters: int,
+    each: int,
+    *,
+    gap: float = 0.0,
+    taste: float = 0.0,
+    place: float = 0.0,
+    length: float = 0.0,
+    ties: float = 0.0,
+    prompts: int = 40,
+) -> list[Ballot]:
+    """Votes on a and b: `gap`, `place` and `length` in logits, `taste` the sd between voters, in random order."""
+    own = gap + taste * rng.standard_normal(voters)
+    rows = []
+    for voter in rng.permutation(np.repeat(np.arange(voters), each)):
+        first, longer = rng.random() < 0.5, float(rng.normal())
+        chance = expit((own[voter] if first else -own[voter]) + place + length * longer)
+        outcome: Outcome = "tie" if rng.random() < ties else "left" if rng.random() < chance else "right"
+        left, right = ("a", "b") if first else ("b", "a")
+        ballot = cast(voter, outcome, rng.integers(prompts), left, right)
+        rows.append(ballot.model_copy(update={"length_difference": longer}))
+    return rows
+
+
+def turned(ballot: Ballot) -> Ballot:
+    """The same answer with the sides shown the other way round."""
+    return ballot.model_copy(
+        update={
+            "left": ballot.right,
+            "right": ballot.left,
+            "outcome": MIRROR[ballot.outcome],
+            "length_difference": -ballot.length_difference,
+        }
+    )
+
+
+ballots = st.lists(
+    st.builds(
+        Ballot,
+        voter=st.sampled_from("uvwxyz"),
+        prompt=st.sampled_from("1234"),
+        left=st.just("a"),
+        right=st.just("b"),
+        outcome=st.sampled_from(["left", "left", "right", "tie", "both_bad"]),
+        length_difference=st.sampled_from([-0.5, 0.0, 0.25]),
+        slice=st.sampled_from(["", "de"]),
+    ).flatmap(lambda ballot: st.sampled_from([ballot, turned(ballot)])),
+    max_size=40,
+)
+
+
+@pytest.mark.parametrize(("chance", "votes"), [(0.6, 179), (0.7, 53)])
+def test_the_mixture_stops_as_early_as_it_should(chance: float, votes: int) -> None:
+    wins = np.random.default_rng(1).random((4000, 1500)) < chance
+    over = log_e(wins.cumsum(axis=1), (~wins).cumsum(axis=1)) >= log(20)
+    assert over.any(axis=1).mean() > 0.99
+    assert np.median(over.argmax(axis=1) + 1) == pytest.approx(votes, abs=5)
+
+
+def test_e_values_by_hand() -> None:
+    assert float(log_e(0, 0)) == 0
+    assert float(log_e(1, 0)) == pytest.approx(0)  # one vote says nothing
+    assert exp(float(log_e(2, 0))) == pytest.approx(4 * (10 * 11) / (20 * 21))
+    assert log_e_voters([], []) == pytest.approx(0, abs=1e-9)
+    assert log_e_voters([1], [0]) == pytest.approx(0, abs=1e-9)
+    assert least_voters(0.05) == 5
+    assert least_voters(0.01) == 7
+
+
+def test_evidence_of_few_people_has_a_ceiling() -> None:
+    """However often they vote, v people who always vote for one side stay below 2^v."""
+    for voters in (1, 2, 4, 6):
+        assert log_e_voters([500] * voters, [0] * voters) < voters * log(2)
+
+
+def even_fit(won: Floats, lost: Floats, spread: float) -> float:
+    """Log likelihood of the voters' counts where the sides are equal and tastes are spread by `spread`."""
+    if np.isinf(spread):
+        return float(-(won + lost).sum() * log(2))
+    return float((betaln(spread / 2 + won, spread / 2 + lost) - betaln(spread / 2, spread / 2)).sum())
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=4),
+    st.sampled_from(SPREADS[:-1].tolist()),
+)
+@settings(max_examples=30, deadline=None)
+def test_the_next_vote_is_never_a_bet_in_our_favour(counts: list[tuple[int, int]], spread: float) -> None:
+    """Whatever the true spread of tastes: the ratio to that spread's own fit expects no gain from one more vote."""
+    won, lost = np.array(counts, np.float64).T
+    more = np.eye(won.size)[0]
+    up = (spread / 2 + won[0]) / (spread + won[0] + lost[0])
+    later = up * exp(log_e_voters(won + more, lost)) + (1 - up) * exp(log_e_voters(won, lost + more))
+    best = max(even_fit(won, lost, at) for at in SPREADS)
+    assert later <= exp(log_e_voters(won, lost) + best - even_fit(won, lost, spread)) * (1 + 1e-9)
+
+
+def path(voter: Whole, win: NDArray[np.bool_]) -> Floats:
+    """What a decision rests on after every single vote, worked out vote by vote."""
+    won, lost = (
+        np.array([(voter[:at] == who)[kind[:at]].sum() for at, who in enumerate(voter)]) for kind in (win, ~win)
+    )
+    people = np.array([np.unique(voter[: at + 1]).size for at in range(win.size)])
+
+    def fits(rates: Floats, spread: float) -> Floats:
+        even = np.broadcast_to(rates, (win.size, rates.size))
+        next_win = even if np.isinf(spread) else (rates * spread + won[:, None]) / (spread + (won + lost)[:, None])
+        return np.asarray(np.log(np.where(win[:, None], next_win, 1 - next_win)).cumsum(axis=0))
+
+    below = np.max([fits(np.array([0.5]), spread)[:, 0] for spread in SPREADS], axis=0)
+    above = [logsumexp(fits(RATES, spread) + RATE_WEIGHTS, axis=1) for spread in SPREADS]
+    by_voter = logsumexp(np.array(above), b=MIXTURE[:, None], axis=0) - below
+    both = np.minimum(by_voter, log_e(win.cumsum(), (~win).cumsum()))
+    return np.where(people >= least_voters(), both, 0.0)
+
+
+def wrongly_decided(studies: int, voters: int, each: int, taste: float, seed: int) -> float:
+    """Share of studies of equal sides in which a look after some vote names a winner."""
+    rng = np.random.default_rng(seed)
+    wrong = 0
+    for _ in range(studies):
+        voter = rng.permutation(np.repeat(np.arange(voters), each))
+        win = rng.random(voter.size) < expit(taste * rng.standard_normal(voters))[voter]
+        wrong += bool((path(voter, win) >= log(20)).any())
+    return wrong / studies
+
+
+def test_vote_by_vote_and_all_at_once_are_the_same() -> None:
+    rng = np.random.default_rng(4)
+    voter = rng.permutation(np.repeat(np.arange(6), 15))
+    win = rng.random(90) < 0.7
+    won, lost = np.bincount(voter[win]), np.bincount(voter[~win])
+    assert path(voter, win)[-1] == pytest.approx(min(log_e_voters(won, lost), float(log_e(won.sum(), lost.sum()))))
+
+
+def test_looking_after_every_vote_fools_nobody() -> None:
+    """The long version is below. Naive z tests at every vote are wrong in 43% of such studies."""
+    assert wrongly_decided(40, 5, 40, 0.8, 1) <= 0.06
+    assert wrongly_decided(40, 100, 1, 0.0, 2) <= 0.06
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("voters", "each", "taste", "studies"),
+    [(20, 50, 0.8, 40), (5, 100, 0.8, 60), (400, 1, 0.0, 50), (8, 50, 3.0, 50)],
+)
+def test_looking_after_every_vote_fools_nobody_in_many_studies(
+    voters: int, each: int, taste: float, studies: int
+) -> None:
+    assert wrongly_decided(studies, voters, each, taste, 7) <= (0.06 if taste else 0.05)
+
+
+def test_a_clear_winner_is_found() -> None:
+    rows = simulate(np.random.default_rng(5), 12, 40, gap=1.0, taste=0.3, ties=0.1)
+    result = verdict(rows, "a", "b")
+    assert (result.decided, result.advice, result.votes_left) == ("a", "can_stop", 0)
+    assert result.e_value >= 20
+    assert result.interval is not None
+    assert result.interval[0] > 0.5
+
+
+def test_one_enthusiast_decides_nothing() -> None:
+    rows = [cast("ana", "left", at) for at in range(200)]
+    result = verdict(rows, "a", "b")
+    assert result.votes_e_value > 1e6
+    assert result.e_value < 20
+    assert (result.decided, result.advice, result.votes_left, result.drop_k) == (None, "keep_going", None, None)
+    assert result.words[0] == "Only one person voted: this is one taste. A decision needs at least 5 people."
+    crowd = rows + [cast(f"v{who}", "right", who) for who in range(10)]
+    assert verdict(crowd, "a", "b").decided is None
+
+
+def test_the_always_valid_interval_holds_the_truth() -> None:
+    rng, missed = np.random.default_rng(8), 0
+    for _ in range(100):
+        chance = rng.beta(0.6 * 8, 0.4 * 8, 12)
+        low, high = always_valid_interval(rng.binomial(20, chance), np.full(12, 20))
+        missed += not low <= 0.6 <= high
+    assert missed <= 5
+    assert always_valid_interval([50] * 9, [50] * 9)[1] == 1.0
+
+
+def test_the_forecast_comes_true() -> None:
+    won, lost = np.full(8, 6), np.full(8, 4)
+    more = votes_left(won, lost, 20)
+    assert more is not None
+    times = (more + 100) / 100
+    people = round(8 * times) + 1
+    assert log_e_voters([6] * people, [4] * people) >= log(20)
+    assert votes_left([5] * 8, [5] * 8, 0) is None
+    assert votes_left([9] * 4, [1] * 4, 0) is None
+
+
+def test_counts_ties_slices_and_both_bad() -> None:
+    rows = [cast("u", "left"), cast("v", "right", 1, "b", "a"), cast("w", "tie", 2), cast("x", "both_bad", 3)]
+    rows += [cast("u", "right", 4).model_copy(update={"slice": "de"}), cast("u", "left", 1, "a", "c")]
+    result = verdict(rows, "a", "b")
+    assert (result.wins, result.losses, result.ties, result.both_bad) == (2, 1, 1, 1)
+    assert (result.voters, result.prompts, result.win_rate, result.drop_k) == (3, 4, 0.625, 2)
+    assert {name: (at.votes, at.win_rate) for name, at in result.slices.items()} == {
+        "": (3, pytest.approx(5 / 6)),
+        "de": (1, 0.0),
+    }
+    assert "Ties count half in the win rate, and not at all in the evidence." in result.words
+    assert "1 vote for 'both bad' stand apart and count for no side." in result.words
+
+
+def test_nothing_is_said_of_nothing() -> None:
+    empty = verdict([], "a", "b")
+    assert (empty.win_rate, empty.interval, empty.clustered, empty.position, empty.e_value) == (
+        None,
+        None,
+        None,
+        None,
+        1,
+    )
+    assert empty.words == ["No vote yet says which side is better."]
+    bad = verdict([cast("u", "both_bad")], "a", "b")
+    assert bad.words == ["No vote yet says which side is better. 1 said that both are bad."]
+    ties = verdict([cast(who, "tie", who) for who in range(6)], "a", "b")
+    assert (ties.win_rate, ties.decided, ties.e_value, ties.drop_k) == (0.5, None, 1.0, None)
+    assert "Every vote is a tie: there is nothing to decide on." in ties.words
+    with pytest.raises(ValueError, match="two different sides"):
+        verdict([], "a", "a")
+    with pytest.raises(ValueError, match="alpha"):
+        verdict([], "a", "b", alpha=1)
+
+
+def near(first: float | None, second: float | None, slack: float = 1e-6) -> bool:
+    return first is second is None or (first is not None and second is not None and abs(first - second) <= slack)
+
+
+@given(ballots)
+@settings(max_examples=30, deadline=None)
+def test_swapping_the_sides_mirrors_everything(rows: list[Ballot]) -> None:
+    here, there = verdict(rows, "a", "b"), verdict(rows, "b", "a")
+    assert (here.wins, here.losses, here.ties) == (there.losses, there.wins, there.ties)
+    assert (here.decided, here.votes_left, here.drop_k) == (there.decided, there.votes_left, there.drop_k)
+    assert here.e_value == pytest.approx(there.e_value)
+    assert near(here.win_rate, None if there.win_rate is None else 1 - there.win_rate)
+    if here.interval and there.interval:
+        assert here.interval == pytest.approx((1 - there.interval[1], 1 - there.interval[0]))
+    for name in ("clustered", "length_controlled"):
+        one, other = getattr(here, name), getattr(there, name)
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert near(one.value, 1 - other.value)
+            assert near(one.low, None if other.high is None else 1 - other.high, 0.011)
+            assert near(one.p, other.p, 0.02)
+    assert (here.position is None) == (there.position is None)
+    if here.position and there.position:
+        assert near(here.position.value, there.position.value)
+
+
+@given(ballots, st.permutations("uvwxyz"), st.randoms(use_true_random=False))
+@settings(max_examples=30, deadline=None)
+def test_names_and_order_of_votes_change_nothing(rows: list[Ballot], names: list[str], random: object) -> None:
+    called = dict(zip("uvwxyz", names, strict=True))
+    renamed = [ballot.model_copy(update={"voter": called[ballot.voter]}) for ballot in rows]
+    shuffled = random.sample(renamed, len(rows))  # type: ignore[attr-defined]
+    assert same(verdict(rows, "a", "b"), verdict(shuffled, "a", "b"))
+
+
+@given(ballots)
+@settings(max_examples=30, deadline=None)
+def test_showing_the_sides_the_other_way_round_changes_the_position_alone(rows: list[Ballot]) -> None:
+    here, there = verdict(rows, "a", "b"), verdict([turned(ballot) for ballot in rows], "a", "b")
+    assert same(here, there, ("position", "words"))
+    assert (here.position is None) == (there.position is None)
+    if here.position and there.position:
+        assert near(here.position.value, 1 - there.position.value)
+        assert near(here.position.p, there.position.p)
+
+
+def same(here: Verdict, there: Verdict, but: tuple[str, ...] = ()) -> bool:
+    """All fields but `but` are equal, numbers within rounding."""
+    left, right = (flat(each.model_dump(exclude=set(but))) for each in (here, there))
+    assert left == pytest.approx(right, abs=1e-6)
+    return True
+
+
+def flat(value: object, at: str = "") -> dict[str, object]:
+    if isinstance(value, dict):
+        return {name: leaf for key, inner in value.items() for name, leaf in flat(inner, f"{at}.{key}").items()}
+    if isinstance(value, list | tuple):
+        return flat(dict(enumerate(value)), at)
+    return {at: value}
+
+
+@pytest.mark.parametrize(("voters", "studies"), [(20, 300), (5, 60)])
+def test_clustered_intervals_cover(voters: int, studies: int) -> None:
+    """Nominal 95%: two standard errors of the simulation below, at the least."""
+    rng, hits = np.random.default_rng(9), 0
+    for _ in range(studies):
+        own = expit(0.8 * rng.standard_normal(voters))
+        who = np.repeat(np.arange(voters), 20)
+        score = (rng.random(who.size) < own[who]).astype(np.float64)
+        plain = np.ones(who.size)
+        votes = Votes(score, plain, plain, who, rng.integers(0, 40, who.size), ("",) * who.size, 0)
+        found = clustered(votes)
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= 0.5 <= found.high
+    assert hits / studies >= 0.95 - 2 * (0.95 * 0.05 / studies) ** 0.5
+
+
+def test_clustered_error_by_hand() -> None:
+    """Eleven voters with one vote each and one prompt each: the plain error of a mean, with n − 1."""
+    rows = [cast(who, "left" if who < 7 else "right", who) for who in range(11)]
+    found = verdict(rows, "a", "b").clustered
+    assert found is not None
+    error = (7 / 11 * 4 / 11 / 10) ** 0.5
+    assert (found.low, found.high) == pytest.approx((7 / 11 - 2.2281 * error, 7 / 11 + 2.2281 * error), abs=1e-4)
+
+
+def test_place_and_length_are_told_apart_from_the_sides() -> None:
+    result = verdict(simulate(np.random.default_rng(2), 30, 60, gap=0.4, place=0.5, length=0.6), "a", "b")
+    assert result.position is not None
+    assert result.position.p is not None
+    assert result.position.value == pytest.approx(expit(0.5), abs=0.03)
+    assert result.position.p < 0.01
+    assert result.length_controlled is not None
+    assert result.length_controlled.value == pytest.approx(expit(0.4), abs=0.03)
+    assert "The side shown left wins more often than it should: people may vote by place." in result.words
+
+
+def test_a_longer_reply_is_no_better_reply() -> None:
+    """b's replies are longer and length alone wins: at equal length nobody leads."""
+    rng = np.random.default_rng(6)
+    rows = []
+    for at in range(1500):
+        longer = float(rng.normal(0.8, 0.6))  # b minus a
+        first = rng.random() < 0.5
+        outcome: Outcome = "left" if (rng.random() < expit(-longer)) == first else "right"
+        row = cast(at % 25, outcome, at % 60, *(("a", "b") if first else ("b", "a")))
+        rows.append(row.model_copy(update={"length_difference": -longer if first else longer}))
+    result = verdict(rows, "a", "b")
+    assert result.win_rate is not None
+    assert result.win_rate < 0.4
+    assert result.length_controlled is not None
+    assert result.length_controlled.value == pytest.approx(0.5, abs=0.05)
+
+
+def test_what_cannot_be_told_of_place_is_said() -> None:
+    rows = [cast(at % 6, "left" if at % 3 else "right", at) for at in range(30)]
+    result = verdict(rows, "a", "b")
+    assert result.position is None
+    assert result.words[-1] == "Whether the place matters can't be told: one side always stood on the same place."
+
+
+def matches(rng: np.random.Generator, gap: float, votes: int, ties: float) -> list[Ballot]:
+    """Four sides whose strengths are `gap` apart, with Newman's (Davidson's) ties."""
+    rows = []
+    for at in range(votes):
+        one, other = (int(side) for side in rng.choice(4, 2, replace=False))
+        win, lose = exp(gap * (one - other) / 2), exp(gap * (other - one) / 2)
+        outcome: Outcome = rng.choice(["left", "right", "tie"], p=np.array([win, lose, ties]) / (win + lose + ties))
+        rows.append(cast(at % 50, outcome, at % 97, f"s{one}", f"s{other}"))
+    return rows
+
+
+def test_newman_recovers_the_gap_that_half_ties_shrink() -> None:
+    """Expected counts of a gap of .40 with 21% ties: counting a tie as half a win to each gives .314."""
+    rows = [cast(at, "left", at) for at in range(1492)] + [cast(at, "right", at) for at in range(1000)]
+    rows += [cast(at, "tie", at) for at in range(666)]
+    first, second = strengths(rows)
+    assert (first.name, second.name) == ("a", "b")
+    assert first.strength is not None
+    assert second.strength is not None
+    assert first.strength - second.strength == pytest.approx(0.40, abs=0.005)
+    assert log((1492 + 333) / (1000 + 333)) == pytest.approx(0.314, abs=0.001)
+
+
+def test_strengths_of_four_sides() -> None:
+    table = strengths(matches(np.random.default_rng(3), 0.4, 6000, 0.54))
+    assert [row.name for row in table] == ["s3", "s2", "s1", "s0"]
+    for row, truth in zip(table, (0.6, 0.2, -0.2, -0.6), strict=True):
+        assert row.strength == pytest.approx(truth, abs=0.09)
+        assert row.low is not None
+        assert row.high is not None
+        assert row.low < truth < row.high
+        assert row.words == ""
+    assert sum(row.votes for row in table) == 12_000
+
+
+def test_what_no_vote_joins_is_not_compared() -> None:
+    rows = [cast(at, kind, at) for at in range(4) for kind in OUTCOMES]
+    rows += [cast(0, "left", 0, "c", "d"), cast(1, "left", 1, "d", "e")]
+    table = strengths(rows)
+    assert [(row.name, row.group) for row in table] == [("c", 0), ("d", 0), ("e", 0), ("a", 1), ("b", 1)]
+    assert table[0].strength is None
+    assert table[0].words == (
+        "The sides fall into 2 groups that no vote joins: compare only within a group. "
+        "No strength: some side of this group only won, or only lost, so no number fits."
+    )
+    assert table[3].strength == pytest.approx(0, abs=1e-4)
+    assert strengths([]) == strengths([cast("u", "both_bad")]) == []
+
+
+def test_holm_and_e_bh() -> None:
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == {"a": True, "b": False, "c": False}
+    assert holm({}) == {}
+    assert e_bh({"a": 100, "b": 30, "c": 1}) == {"a": True, "b": True, "c": False}
+    assert e_bh({"a": 30, "b": 1, "c": 1}) == {"a": False, "b": False, "c": False}
+    with pytest.raises(ValueError, match="p-value"):
+        holm({"a": 1.2})
+    with pytest.raises(ValueError, match="e-value"):
+        e_bh({"a": float("nan")})
+
+
+def test_non_inferiority_of_the_literature() -> None:
+    """Tango 1998: 43 of 44 pairs agree and one is worse; z is 1.709 at a margin of 10 points."""
+    result = non_inferior(worse=1, better=0, ties=43, margin=0.1)
+    assert result.holds
+    assert result.p == pytest.approx(0.0438, abs=5e-5)
+    assert result.words == "On 44 items the new side is not worse by more than 10 points."
+    assert not non_inferior(0, 0, 50, 0.05).holds  # too few to tell
+    assert non_inferior(0, 0, 60, 0.05).holds
+    assert non_inferior(0, 0, 0, 0.05).p is None
+    with pytest.raises(ValueError, match="margin"):
+        non_inferior(1, 1, 1, 0)
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 60), st.sampled_from([0.03, 0.1, 0.3]))
+def test_the_lower_limit_agrees_with_the_test(worse: int, better: int, ties: int, margin: float) -> None:
+    result = non_inferior(worse, better, ties, margin)
+    assert result.low is not None
+    assert result.difference is not None
+    assert result.low <= result.difference + 1e-6
+    if abs(result.low + margin) > 1e-6:
+        assert result.holds == (result.low > -margin)
+
+
+def test_mcnemar_by_hand() -> None:
+    result = mcnemar(both=10, first_only=1, second_only=9, neither=3)
+    assert result.p == pytest.approx(22 / 1024)
+    assert mcnemar(5, 0, 0, 5).words == "No test: the sides never differ."
+    assert mcnemar(5, 4, 4, 5).p == 1
+
+
+def test_a_judge_adds_to_people_but_is_kept_apart() -> None:
+    """A judge that favours a on every fourth prompt is corrected by the prompts that people answered."""
+    rng = np.random.default_rng(12)
+    truth = rng.random(1000) < 0.5
+    said: list[Outcome] = ["left" if win else "right" for win in truth]
+    judged: list[Outcome] = ["left" if win or rng.random() < 0.25 else "right" for win in truth]
+    human = [cast("ana", outcome, at) for at, outcome in enumerate(said[:200])]
+    judge = [cast("judge", outcome, at) for at, outcome in enumerate(judged)]
+    result = judge_agreement(human, judge, "a", "b")
+    assert result.shared == 200
+    assert result.human is not None
+    assert result.predicted is not None
+    assert result.human.value == pytest.approx(truth[:200].mean())
+    assert result.predicted.value == pytest.approx(truth.mean(), abs=0.05)
+    assert width(result.predicted) < width(result.human)
+    assert result.kappa is not None
+    assert 0.6 < result.kappa.value < 0.9
+    assert result.swap_consistency is None
+    assert result.words == ["Swap consistency is unknown: the judge saw no pair both ways round."]
+
+
+def width(estimate: object) -> float:
+    return float(estimate.high - estimate.low)  # type: ignore[attr-defined]
+
+
+def test_combined_estimates_cover() -> None:
+    rng, hits = np.random.default_rng(13), 0
+    for _ in range(120):
+        truth = rng.random(400) < 0.6
+        guess = np.where(rng.random(400) < 0.8, truth, rng.random(400) < 0.8)
+        said, judged = (
+            [cast("v", "left" if win else "right", at) for at, win in enumerate(row)] for row in (truth, guess)
+        )
+        found = judge_agreement(said[:80], judged, "a", "b").predicted
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= 0.6 <= found.high
+    assert hits / 120 >= 0.91
+
+
+def test_a_judge_that_follows_the_place_is_found_out() -> None:
+    rows = [cast("j", "left", at) for at in range(4)] + [cast("j", "left", at, "b", "a") for at in range(4)]
+    assert judge_agreement([], rows, "a", "b").swap_consistency == 0
+    firm = [cast("j", "left", at) for at in range(4)] + [cast("j", "right", at, "b", "a") for at in range(4)]
+    assert judge_agreement([], firm, "a", "b").swap_consistency == 1
+    words = judge_agreement([], firm, "a", "b").words
+    assert words[0] == "Kappa is undefined: no prompt was answered by both."
+
+
+def test_nothing_heavy_loads_before_a_figure_is_asked_for() -> None:
+    script = "import sys, serving.statistics; print(*{'scipy', 'statsmodels', 'evalica'}.intersection(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
