@@ -19,7 +19,8 @@ from playwright.sync_api import Page, sync_playwright
 TARGET = Path(__file__).parent.parent / "docs" / "pictures"
 SIZES = {"wide": (1440, 900), "narrow": (390, 844)}
 PAGES = (
-    "home", "chat", "review", "find", "settle", "agreement", "charter", "datasets", "training", "compare", "team",
+    "home", "chat", "review", "find", "settle", "agreement", "charter", "datasets", "training", "compare", "models",
+    "team",
 )  # fmt: skip
 
 

@@ -92,7 +92,11 @@ def chat(
             raise UserError(last.problem if last and last.problem else "No reply came.")
         turn = last.turn
         adapter = turn.provenance.adapter if turn and turn.provenance else None
-        kept = {"conversation": last.conversation_id, "reply": turn.id if turn else None, "adapter": adapter}
+        kept: dict[str, object] = {
+            "conversation": last.conversation_id,
+            "reply": turn.id if turn else None,
+            "adapter": adapter,
+        }
         return kept | {"text": last.text}
 
     with services(home) as tonesmith:
