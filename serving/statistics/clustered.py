@@ -17,7 +17,8 @@ FEW = 10
 DRAWS = 1999
 SEED = 20_080
 """The bootstrap always draws the same signs, so that the same votes give the same figures."""
-GRID: Floats = np.linspace(0, 1, 201)
+FINE = 0.001
+"""How exactly the ends of the bootstrap's interval are found."""
 STEEPEST = 8.0
 """In logits: where a vote is predicted more firmly, the votes are separated, and no finite coefficients fit."""
 PER_COEFFICIENT = 5
@@ -103,14 +104,20 @@ def _wild(votes: Votes, alpha: float) -> Estimate:
     """Bootstrap by sign flips of whole voters around each possible rate; the interval is what they don't reject."""
     won, total = _ordered(votes)
     weights = _webb(total.size)
-    p = np.array([_wild_p(won, total, rate, weights) for rate in GRID])
-    kept = np.flatnonzero(p > alpha)
     rate = float(won.sum() / total.sum())
-    low, high = (float(GRID[kept[0]]), float(GRID[kept[-1]])) if kept.size else (rate, rate)
+
+    def end(edge: float) -> float:
+        """The farthest rate towards `edge` that is not rejected, by halving."""
+        kept, fallen = rate, edge
+        if _wild_p(won, total, edge, weights) > alpha:
+            return edge
+        while abs(fallen - kept) > FINE:
+            middle = (kept + fallen) / 2
+            kept, fallen = (middle, fallen) if _wild_p(won, total, middle, weights) > alpha else (kept, middle)
+        return kept
+
     words = LEVEL_WORDS.format(total.size)
-    return Estimate(
-        value=rate, low=min(low, rate), high=max(high, rate), p=_wild_p(won, total, 0.5, weights), words=words
-    )
+    return Estimate(value=rate, low=end(0.0), high=end(1.0), p=_wild_p(won, total, 0.5, weights), words=words)
 
 
 def _ordered(votes: Votes) -> tuple[Floats, Floats]:

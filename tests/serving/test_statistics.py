@@ -135,7 +135,7 @@ def even_fit(won: Floats, lost: Floats, spread: float) -> float:
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=4),
     st.sampled_from(SPREADS[:-1].tolist()),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_the_next_vote_is_never_a_bet_in_our_favour(counts: list[tuple[int, int]], spread: float) -> None:
     """Whatever the true spread of tastes: the ratio to that spread's own fit expects no gain from one more vote."""
     won, lost = np.array(counts, np.float64).T
@@ -193,7 +193,7 @@ def test_looking_after_every_vote_fools_nobody() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("voters", "each", "taste", "studies"),
-    [(20, 50, 0.8, 40), (5, 100, 0.8, 60), (400, 1, 0.0, 50), (8, 50, 3.0, 50)],
+    [(20, 50, 0.8, 30), (5, 100, 0.8, 60), (400, 1, 0.0, 50), (8, 50, 3.0, 50)],
 )
 def test_looking_after_every_vote_fools_nobody_in_many_studies(
     voters: int, each: int, taste: float, studies: int
@@ -282,7 +282,7 @@ def near(first: float | None, second: float | None, slack: float = 1e-6) -> bool
 
 
 @given(ballots)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_swapping_the_sides_mirrors_everything(rows: list[Ballot]) -> None:
     here, there = verdict(rows, "a", "b"), verdict(rows, "b", "a")
     assert (here.wins, here.losses, here.ties) == (there.losses, there.wins, there.ties)
@@ -304,7 +304,7 @@ def test_swapping_the_sides_mirrors_everything(rows: list[Ballot]) -> None:
 
 
 @given(ballots, st.permutations("uvwxyz"), st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_names_and_order_of_votes_change_nothing(rows: list[Ballot], names: list[str], random: object) -> None:
     called = dict(zip("uvwxyz", names, strict=True))
     renamed = [ballot.model_copy(update={"voter": called[ballot.voter]}) for ballot in rows]
@@ -313,7 +313,7 @@ def test_names_and_order_of_votes_change_nothing(rows: list[Ballot], names: list
 
 
 @given(ballots)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_showing_the_sides_the_other_way_round_changes_the_position_alone(rows: list[Ballot]) -> None:
     here, there = verdict(rows, "a", "b"), verdict([turned(ballot) for ballot in rows], "a", "b")
     assert same(here, there, ("position", "words"))
