@@ -174,7 +174,7 @@ def _refused(response: httpx.Response, model: str) -> UserError:
     reason = said(response)
     if response.status_code == 404 and model:
         return UserError(
-            f"The engine does not hold '{model}'.", "`base`, or a loaded adapter.", "Load it on the Training page."
+            f"The engine does not hold '{model}'.", "`base`, or a loaded adapter.", "Load it on the Models page."
         )
     if response.status_code in (401, 403):
         return UserError("The engine refused the API key.", do="Set TONESMITH_ENGINE_KEY to the right one.")
