@@ -253,8 +253,8 @@ def figures_html(found: EngineFigures | None, why_not: str) -> str:
         ("Being answered", count(now.running, "request")),
         ("Waiting", count(now.waiting, "request")),
         ("Memory for text in use", f"{now.kv_cache:.0%}"),
-        ("Tokens read a second", f"{rates.prompt:,.0f}" if rates else "–"),
-        ("Tokens written a second", f"{rates.generation:,.0f}" if rates else "–"),
+        ("Tokens read / s", f"{rates.prompt:,.0f}" if rates else "–"),
+        ("Tokens written / s", f"{rates.generation:,.0f}" if rates else "–"),
         ("Adapters answering", escape(", ".join(now.adapters_running)) or "none"),
         ("Adapters waiting", escape(", ".join(now.adapters_waiting)) or "none"),
     ]
