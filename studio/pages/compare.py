@@ -92,7 +92,7 @@ class _Ring:
         why = "Train an adapter first, or load one that is there. It can be compared the moment it is loaded."
         return empty("Nothing to compare with yet", why, "/training", "Go to Training")
 
-    async def ask(self, text: str, adapter: str, temperature: float, length: float) -> AsyncIterator[list[Any]]:
+    async def ask(self, text: str, adapter: str | None, temperature: float, length: float) -> AsyncIterator[list[Any]]:
         sampling = Sampling(temperature=temperature, max_tokens=int(length))
         hidden = gr.Row(visible=False)
         wait = gr.Button(interactive=False)

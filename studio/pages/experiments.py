@@ -91,7 +91,7 @@ def build(services: Services) -> None:
     timer.tick(act(_Lab.tick), [chosen, shown], [*pair, *around], **quiet)
     page = gr.context.Context.root_block
     if page is not None:
-        page.load(act(_Lab.arrive), None, [chosen, *pair, *around, new.whole, new.sides, new.criteria], **quiet)
+        page.load(act(_Lab.arrive), None, [chosen, *pair, *around, new.whole, new.sides], **quiet)
 
 
 class _New:
@@ -162,7 +162,7 @@ class _Lab:
             for guide in (False, True)
         ]
         may = self._curates
-        rest = [gr.Accordion(visible=may, open=may and not there), gr.Dropdown(sides), gr.skip()]
+        rest = [gr.Accordion(visible=may, open=may and not there), gr.Dropdown(sides if may else [])]
         return [self._list(newest), *self._pair(newest), *self._around(newest), *rest]
 
     def choose(self, experiment_id: str | None) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from math import exp
 from typing import TYPE_CHECKING
 
 from studio.parts.plots import intervals
@@ -10,7 +11,6 @@ from studio.parts.words import badge, count, table
 
 if TYPE_CHECKING:  # statsmodels takes seconds to import; the page is laid out without it
     from serving.statistics import Verdict
-
     from studio.services.results import Checks, Results, Versus
 
 QUESTIONS = {"voice": "Brand voice", "policy": "Policy", "bias": "Fairness"}
@@ -20,10 +20,10 @@ def results_html(results: Results) -> str:
     """All of it: the verdict first, then how sure, then what to know about it."""
     parts = [_versus(one) for one in results.versus]
     if results.strengths:
-        rows = [(one.name, one.win_rate, one.low, one.high) for one in results.strengths]
-        parts.append(
-            "<h3>All of them in one order</h3>" + intervals(rows, "Chance to be preferred over the average side")
-        )
+        rows = [(one.name, _chance(one.strength), _chance(one.low), _chance(one.high)) for one in results.strengths]
+        said = dict.fromkeys(one.words for one in results.strengths if one.words)
+        plot = intervals(rows, "Chance to be preferred to the average one")
+        parts.append("<h3>All of them in one order</h3>" + plot + _listed(list(said)))
     parts += [_checks(results.checks), _costs(results)]
     frozen = f"Frozen before the first vote as {results.experiment.sha256[:12]}."
     return "".join(parts) + f'<p class="ts-small ts-muted">{escape(frozen)}</p>'
@@ -74,17 +74,26 @@ def _row(name: str, found: object, holds: bool, bare: bool = False) -> list[str]
 def _notes(versus: Versus) -> str:
     found = versus.overall
     notes = list(found.words)
-    if found.position and found.position.value is not None:
+    if found.position:
         notes.append(f"Between equals, the left one is chosen {found.position.value:.0%} of the time.")
-    if found.length_controlled and found.length_controlled.value is not None:
+    if found.length_controlled:
         share = f"{found.length_controlled.value:.0%}"
         notes.append(f"At the same length, {versus.one} would have {share} of the votes.")
     if found.drop_k is not None:
         notes.append(f"Without {count(found.drop_k, 'vote')} the other one would lead.")
     if versus.policy:
-        held = "is not worse" if versus.policy.holds else "may be worse"
-        notes.append(f"On policy, {versus.one} {held} than {versus.other}, by the margin set beforehand.")
+        held = "is not worse" if versus.policy.holds else "is not shown to be no worse"
+        notes.append(f"On policy, {versus.one} {held} than {versus.other}. {versus.policy.words}")
+    return _listed(notes)
+
+
+def _listed(notes: list[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>" if notes else ""
+
+
+def _chance(strength: float | None) -> float | None:
+    """From logits to the share of decided votes against the average side."""
+    return None if strength is None else 1 / (1 + exp(-strength))
 
 
 def _checks(checks: Checks) -> str:

@@ -43,14 +43,16 @@ class CompareService:
         self._who = who
         self._coin = coin or random.SystemRandom()
 
-    async def ask(self, text: str, adapter: str, sampling: Sampling) -> AsyncIterator[LivePair]:
+    async def ask(self, text: str, adapter: str | None, sampling: Sampling) -> AsyncIterator[LivePair]:
         """Ask the base and `adapter` the same, sides drawn at random, and stream both at the slower one's pace.
 
-        Raises UserError for an empty message.
+        Raises UserError for an empty message, and where no adapter is chosen.
         """
         self._who.must("judge")
         if not text.strip():
             raise UserError("There is no message to compare on.", do="Write what a customer might ask.")
+        if not adapter:
+            raise UserError("No adapter is chosen.", do="Choose what the base model is compared with.")
         prompt = [Message(role="user", text=text.strip())]
         models = ["base", adapter]
         self._coin.shuffle(models)

@@ -277,7 +277,8 @@ def test_many_are_changed_at_once_and_put_back(windows: dict[str, Page], studio:
 def test_a_model_is_asked_from_the_page_and_goes_on_when_it_is_closed(windows: dict[str, Page], studio: Studio) -> None:
     page = go(windows["cat"], studio, "/find")
     page.get_by_text("Let a model suggest answers").click()
-    expect(page.locator("#ts-ask-model input")).not_to_have_value("")  # the page's first figures have arrived
+    expect(page.locator("#ts-ask-model input")).not_to_have_value("")
+    settled(page)  # Gradio makes what an accordion holds anew in the moment after it opens
     most = page.locator("#ts-ask-most input")
     most.fill("1")
     most.press("Tab")

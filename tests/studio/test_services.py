@@ -206,6 +206,16 @@ def test_a_second_vote_is_refused(store: Store) -> None:
         compare.vote(comparison, "left")
 
 
+@pytest.mark.parametrize(("text", "adapter", "said"), [(" ", "a-1", "no message"), ("Hello", None, "No adapter")])
+def test_nothing_to_compare_is_said(store: Store, text: str, adapter: str | None, said: str) -> None:
+    async def ask() -> None:
+        async for _ in comparing(store, TwoVoices()).ask(text, adapter, SAMPLING):
+            pass
+
+    with pytest.raises(UserError, match=said):
+        asyncio.run(ask())
+
+
 def test_two_bad_replies_wait_for_correction_and_are_never_a_pair(store: Store) -> None:
     compare = comparing(store, TwoVoices())
     comparison = pairs(compare)[-1].comparison_id or ""

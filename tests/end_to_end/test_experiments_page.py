@@ -1,0 +1,154 @@
+"""An experiment from its questions to its figures in a real browser, on scripted replies, by two people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.end_to_end.test_pages import GRADIOS_OWN
+from tests.fixtures.studio import PATIENCE_MS, Studio
+
+pytestmark = pytest.mark.slow
+QUESTIONS = [f"Where is parcel {word}?" for word in ("Aachen", "Bergamo", "Coimbra", "Dortmund", "Espoo", "Faro")]
+TELLING = ("SmolLM2", "provenance", "Base model", "with the guide", "sha256", '"control"', '"repeat"')
+"""What would tell the sides of a pair apart, or that it is a check."""
+
+LISTEN = """
+window.heard = [];
+const ask = window.fetch;
+window.fetch = async (...asked) => {
+  const answer = await ask(...asked);
+  if (!answer.body) return answer;
+  const [shown, copied] = answer.body.tee();
+  const read = async () => {
+    const pieces = copied.pipeThrough(new TextDecoderStream()).getReader();
+    for (let next = await pieces.read(); !next.done; next = await pieces.read()) heard.push(next.value);
+  };
+  read().catch(() => {});
+  return new Response(shown, { status: answer.status, statusText: answer.statusText, headers: answer.headers });
+};
+const Source = window.EventSource;
+window.EventSource = class extends Source {
+  constructor(...asked) { super(...asked); this.addEventListener("message", (event) => heard.push(event.data)); }
+};
+const Socket = window.WebSocket;
+window.WebSocket = class extends Socket {
+  constructor(...asked) { super(...asked); this.addEventListener("message", (event) => heard.push(`${event.data}`)); }
+};
+"""
+"""Keeps all that the server tells the page, however it is sent."""
+PLACE = "document.querySelector('#ts-prompt p')?.innerText ?? ''"
+"""'Number 3 of 7 for you', or nothing when there is no more to judge."""
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    started = Studio(tmp_path_factory.mktemp("experiments") / "home", "--demo", "--engine", "scripted")
+    started.start()
+    for name, role in (("cat", "curator"), ("ana", "reviewer")):
+        started.run("people", "add", name, "--role", role)
+    yield started
+    started.stop()
+
+
+def window(browser: Browser, studio: Studio, name: str) -> Page:
+    page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    studio.sign_in(page, name)
+    return page
+
+
+def go(page: Page, studio: Studio) -> None:
+    studio.open(page, "/experiments")
+    page.wait_for_timeout(1500)
+
+
+def set_up(page: Page) -> None:
+    """The form, with one mistake on the way."""
+    page.click("#ts-x-start")
+    expect(page.get_by_text("The experiment has no name.")).to_be_visible()
+    page.fill("#ts-x-name input, #ts-x-name textarea", "Does the guide help?")
+    page.fill("#ts-x-questions textarea", "\n".join(QUESTIONS))
+    for number in (0, 1):
+        page.click("#ts-x-sides input")
+        page.get_by_role("option").nth(number).click()
+    page.keyboard.press("Escape")
+    page.get_by_label("Whose tone is more like us?").check()
+    page.click("#ts-x-start")
+    expect(page.locator("#ts-standing")).not_to_contain_text("The models are writing", timeout=PATIENCE_MS)
+    expect(page.locator("#ts-experiment input")).to_have_value("Does the guide help?")
+
+
+def test_from_the_questions_to_the_figures(browser: Browser, studio: Studio, tmp_path: Path) -> None:
+    cat, ana = window(browser, studio, "cat"), window(browser, studio, "ana")
+    go(cat, studio)
+    set_up(cat)
+    ana.add_init_script(LISTEN)
+    go(ana, studio)
+    expect(ana.locator("#ts-voting")).to_be_visible()
+    expect(ana.locator("#ts-new-experiment")).to_be_hidden()
+    before = judge_all(ana)
+    assert before >= len(QUESTIONS) - 3  # some pairs say the same twice, and are left aside
+    ana.wait_for_timeout(500)
+    told = "".join(ana.evaluate("heard")) + ana.content()
+    assert told.count("Where is parcel") > before
+    assert [word for word in TELLING if word in told] == []
+    expect(ana.locator("#ts-standing")).to_contain_text(f"{before} votes by 1 person")
+    expect(ana.locator("#ts-figures-show")).to_be_hidden()
+
+    go(cat, studio)
+    cat.click("#ts-figures-show")
+    expect(cat.locator("#ts-figures")).to_contain_text("Base model with the guide against Base model")
+    cat.get_by_text("End it, and name the sides").click()
+    cat.fill("#ts-end-reason input, #ts-end-reason textarea", "Enough seen")
+    cat.click("#ts-end")
+    expect(cat.locator("#ts-standing")).to_contain_text("ended it: Enough seen")
+    expect(cat.locator("#ts-voting")).to_be_hidden()
+    with cat.expect_download() as download:
+        cat.click("#ts-export")
+        cat.wait_for_timeout(1500)
+        cat.click("#ts-export")
+    lines = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
+    assert sum(len(line["ballots"]) for line in lines[1:]) == before
+    assert lines[0]["experiment"]["ended_by"] == "cat"
+    for page in (cat, ana):
+        page.context.close()
+
+
+def judge_all(page: Page) -> int:
+    """Judge by keyboard, the first one with more to say; returns how many there were."""
+    page.get_by_label("Left", exact=True).check()
+    page.get_by_text("Say more").click()
+    page.get_by_label("much", exact=True).check()
+    page.fill("#ts-comment textarea", "Kinder. 1 2 3")  # digits in a comment are no votes
+    page.locator("h1#ts-main").focus()
+    number = 0
+    while place := page.evaluate(PLACE):
+        page.keyboard.press("1423"[number % 4])
+        page.wait_for_function(f"place => ({PLACE}) !== place", arg=place)
+        number += 1
+        assert number < 30
+    return number
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (390, 844)])
+def test_it_fits_and_can_be_read_by_everybody(browser: Browser, studio: Studio, size: tuple[int, int]) -> None:
+    page = window(browser, studio, "cat")
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    go(page, studio)
+    page.get_by_text("New experiment").click()
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    found = [
+        f"{violation['id']}: {node['html'][:160]}"
+        for violation in Axe().run(page).response["violations"]
+        if violation["impact"] in ("serious", "critical") and violation["id"] not in GRADIOS_OWN
+        for node in violation["nodes"]
+    ]
+    page.context.close()
+    assert found == []
