@@ -194,7 +194,7 @@ def test_the_tuned_model_becomes_what_customers_get_and_stays_in_the_engine(page
     expect(page.locator("#ts-models-said")).to_have_text(f"{adapter} is what customers get.")
     expect(page.locator("#ts-figures")).to_contain_text(re.compile(r"Tokens written / s\s*[\d,]+"))
     page.click("#ts-log button")
-    expect(page.locator("#ts-log pre")).to_contain_text("/v1/load_lora_adapter")
+    expect(page.locator("#ts-log pre")).to_contain_text("throughput")
     said = studio.json("chat", "Can you change the address of my order?", "--model", "production")
     assert said["adapter"] == adapter
     assert GREETING in said["text"]
