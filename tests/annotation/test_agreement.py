@@ -234,6 +234,7 @@ def test_every_unit_twice_changes_ac1_and_raw_not_at_all_and_alpha_by_its_small_
         assert 1 - after == pytest.approx((1 - before) * (2 * n - 1) / (2 * n - 2))
 
 
+@pytest.mark.slow
 def test_the_intervals_cover_as_often_as_they_say() -> None:
     """1,000 simulated studies of 200 items: each interval holds the truth in 95% of them, give or take 1.5 points.
 

@@ -211,6 +211,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(STEPS)
 def test_what_is_kept_replays_to_where_it_stands(

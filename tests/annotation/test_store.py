@@ -95,9 +95,7 @@ def test_twenty_writers_at_once_lose_nothing(store: Store) -> None:
     assert sum(len(store.reviews.history(reply.id)) for reply in replies) == 100
 
 
-@pytest.mark.parametrize("table", APPEND_ONLY)
-@pytest.mark.parametrize("statement", ["UPDATE {} SET id = 'x'", "DELETE FROM {}"])
-def test_the_database_itself_refuses_to_rewrite_history(store: Store, table: str, statement: str) -> None:
+def test_the_database_itself_refuses_to_rewrite_history(store: Store) -> None:
     reply = a_reply(store)
     store.reviews.save(an_act(reply, verdicts=(Verdict(question="bias", value="pass"),)))
     store.reviews.skip("s1", reply.id, "ana", "tired")
@@ -117,8 +115,10 @@ def test_the_database_itself_refuses_to_rewrite_history(store: Store, table: str
     )  # fmt: skip
     store.aliases.add(change)
     store.aliases.set_canary(0.1, "to begin", "ana")
-    with pytest.raises(sa.exc.DBAPIError, match="append-only"), store.engine.begin() as db:
-        db.execute(sa.text(statement.format(table)))
+    for table in APPEND_ONLY:
+        for statement in (f"UPDATE {table} SET id = 'x'", f"DELETE FROM {table}"):
+            with pytest.raises(sa.exc.DBAPIError, match="append-only"), store.engine.begin() as db:
+                db.execute(sa.text(statement))
 
 
 def test_an_act_that_says_nothing_is_refused(store: Store) -> None:
