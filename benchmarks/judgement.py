@@ -23,7 +23,7 @@ ITEMS = 500
 SAVE_LIMIT, NEXT_LIMIT = 0.010, 0.020
 PLAIN_ARGILLA = {"save": 0.127, "next": 0.042}
 """Seconds, p95 at 3,000 records: what the same calls took before our search engine for Argilla kept any index, measured
-once. The Argilla beside ours in this run has our index, which made its pages faster; ours is held to a tenth of both."""
+once. The Argilla beside ours in this run has our index, which made it faster; ours is held to a tenth of both."""
 TEN_TIMES = 10.0
 
 
