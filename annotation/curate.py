@@ -6,12 +6,12 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TypeVar
 
 from annotation.acts import QUESTIONS, Standing
-from annotation.experiments import opening
-from annotation.near import near
+from annotation.near import near, opening
 from annotation.store.comparisons import Comparison
 from annotation.types import Conversation, Frozen, Message, Preference, Question
 
@@ -97,10 +97,12 @@ def curate(
     votes = [_pair_of_vote(comparison, measured) for comparison in comparisons]
     voted = {opening(pair.prompt) for pair in votes if isinstance(pair, Preference)}
 
+    @lru_cache(maxsize=1_000)  # asked of every row that a reply gives, and looking for what is near takes long
+    def trains(request: str) -> bool:
+        return not near(request, measured) and (request in voted or not _is_held_out(request, held_out_share))
+
     def kept(messages: Sequence[Message]) -> bool:
-        if measured and near(opening(messages), measured):
-            return False
-        return opening(messages) in voted or not _is_held_out(messages, held_out_share)
+        return trains(opening(messages))
 
     for some in judged:
         yield _sorted_out(some, once, kept)
@@ -150,8 +152,8 @@ def _sorted_out(some: Sequence[Judged], once: _Once, kept: Callable[[Sequence[Me
     )
 
 
-def _is_held_out(messages: Sequence[Message], share: float) -> bool:
-    digest = hashlib.sha256(opening(messages).encode()).digest()
+def _is_held_out(request: str, share: float) -> bool:
+    digest = hashlib.sha256(request.encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 < share
 
 
@@ -254,7 +256,7 @@ def _unpaired(item: Judged) -> list[UnpairedRow]:
 
 def _pair_of_vote(comparison: Comparison, measured: Sequence[str]) -> Preference | LeftOut:
     reason = None
-    if measured and near(opening(comparison.prompt), measured):
+    if near(opening(comparison.prompt), measured):
         reason = "An experiment asks this, so it is kept for measuring."
     elif comparison.outcome == "tie":
         reason = "The vote was a tie: neither reply is better."

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import Annotated, Literal
@@ -215,6 +216,11 @@ def why_not_dealt(design: Design, pair: Pair) -> str:
     return ""
 
 
+def not_dealt(design: Design, pairs: Sequence[Pair]) -> dict[str, int]:
+    """How many pairs nobody is asked about, by reason."""
+    return dict(Counter(reason for pair in pairs if (reason := why_not_dealt(design, pair))))
+
+
 def names_in(design: Design, pair: Pair) -> str:
     """A name by which one of the sides could be told that stands in a reply, '' if none does."""
     names = {side.provenance.adapter for side in design.sides} | {side.provenance.model for side in design.sides}
@@ -250,9 +256,3 @@ def prompts_of(text: str) -> tuple[tuple[Message, ...], ...]:
     if len(lines) > MOST_PROMPTS:
         raise UserError(f"There are {len(lines):,} questions.", f"At most {MOST_PROMPTS:,}.", "Leave some out.")
     return tuple((Message(role="user", text=line),) for line in lines)
-
-
-def opening(messages: Sequence[Message]) -> str:
-    """The first user message, case-folded and with plain spaces: by it a request is known again."""
-    text = next((message.text for message in messages if message.role == "user"), "")
-    return " ".join(text.casefold().split())

@@ -6,8 +6,16 @@ from collections.abc import Sequence
 
 from rapidfuzz import fuzz, process
 
+from annotation.types import Message
+
 NEARLY = 92.0
 """Share of letters, in percent of both texts together, that two have in common in the same order (Indel ratio)."""
+
+
+def opening(messages: Sequence[Message]) -> str:
+    """The first user message, case-folded and with plain spaces: by it a request is known again."""
+    text = next((message.text for message in messages if message.role == "user"), "")
+    return " ".join(text.casefold().split())
 
 
 def near(text: str, known: Sequence[str]) -> str:

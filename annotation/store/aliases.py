@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from pydantic import AwareDatetime
 
 from annotation.errors import Conflict
-from annotation.store.part import Part, new_id
+from annotation.store.part import Part, fields, new_id
 from annotation.store.tables import alias_changes, canary_changes
 from annotation.types import Frozen, utc_now
 
@@ -74,7 +74,7 @@ class Aliases(Part):
         """All changes of all aliases, oldest first."""
         with self._engine.connect() as db:
             rows = db.execute(sa.select(alias_changes).order_by(alias_changes.c.seq)).mappings()
-            return [AliasChange(**{key: value for key, value in row.items() if key != "seq"}) for row in rows]
+            return [AliasChange(**fields(row)) for row in rows]
 
     def add(self, change: AliasChange) -> AliasChange:
         """Keep a change. Raises Conflict if somebody made that alias's change of this number meanwhile."""
@@ -97,7 +97,7 @@ class Aliases(Part):
         query = sa.select(canary_changes).order_by(canary_changes.c.seq.desc()).limit(newest)
         with self._engine.connect() as db:
             rows = db.execute(query).mappings()
-            return [CanaryChange(**{key: value for key, value in row.items() if key != "seq"}) for row in rows]
+            return [CanaryChange(**fields(row)) for row in rows]
 
     def set_canary(self, share: float, reason: str, author: str) -> CanaryChange:
         """Keep a new share, 0 to 1; the salt is drawn once and stays."""

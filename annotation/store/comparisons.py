@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pydantic import AwareDatetime
 
 from annotation.errors import Conflict, NotFound
-from annotation.store.part import Part, new_id
+from annotation.store.part import Part, fields, new_id
 from annotation.store.tables import comparisons, votes
 from annotation.types import Frozen, Message, Outcome, Provenance, utc_now
 
@@ -97,4 +97,4 @@ def _with_votes() -> sa.Select[Any]:
 
 
 def _comparison(row: sa.RowMapping) -> Comparison:
-    return Comparison(**{key: value for key, value in row.items() if key != "seq"})
+    return Comparison(**fields(row))

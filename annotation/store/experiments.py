@@ -7,14 +7,20 @@ from typing import Any
 import sqlalchemy as sa
 
 from annotation.errors import Conflict, NotFound
-from annotation.experiments import BallotForm, CastBallot, Design, Drawn, Experiment, Pair, Planned, opening
-from annotation.store.part import Part, new_id
+from annotation.experiments import BallotForm, CastBallot, Design, Drawn, Experiment, Pair, Planned
+from annotation.near import opening
+from annotation.store.part import Part, Writer, fields, new_id
 from annotation.store.tables import ballots, experiment_ends, experiment_pairs, experiments
 from annotation.types import utc_now
 
 
 class Experiments(Part):
     """Keep experiments, take ballots."""
+
+    def __init__(self, engine: sa.Engine, writer: Writer) -> None:
+        super().__init__(engine, writer)
+        # A design never changes, and every vote asks for it: read each once.
+        self._known: dict[str, Design] = {}
 
     def add(self, design: Design, author: str) -> Experiment:
         """Freeze a design. Raises Conflict for a name that is taken."""
@@ -39,14 +45,15 @@ class Experiments(Part):
         """One experiment. Raises NotFound."""
         with self._engine.connect() as db:
             row = db.execute(_WITH_END.where(experiments.c.id == experiment_id)).mappings().first()
-        if row is None:
-            raise NotFound("That experiment is not here.", do="Choose one from the list.")
-        return _experiment(row)
+            if row is None:
+                raise NotFound("That experiment is not here.", do="Choose one from the list.")
+            return self._experiment(db, row)
 
     def all(self) -> list[Experiment]:
         """All experiments, newest first."""
         with self._engine.connect() as db:
-            return [_experiment(row) for row in db.execute(_WITH_END.order_by(experiments.c.seq.desc())).mappings()]
+            rows = db.execute(_WITH_END.order_by(experiments.c.seq.desc())).mappings().all()
+            return [self._experiment(db, row) for row in rows]
 
     def openings(self) -> list[str]:
         """What all experiments ask, by the prompts' openings: nothing that is like it may be learned from."""
@@ -121,14 +128,18 @@ class Experiments(Part):
         query = sa.select(ballots).join(experiment_pairs, experiment_pairs.c.id == ballots.c.pair_id)
         query = query.where(experiment_pairs.c.experiment_id == experiment_id).order_by(ballots.c.seq)
         with self._engine.connect() as db:
-            return [
-                CastBallot.model_validate({key: value for key, value in row.items() if key != "seq"})
-                for row in db.execute(query).mappings()
-            ]
+            return [CastBallot(**fields(row)) for row in db.execute(query).mappings()]
+
+    def _experiment(self, db: sa.Connection, row: sa.RowMapping) -> Experiment:
+        if row["id"] not in self._known:
+            body = db.scalar(sa.select(experiments.c.design).where(experiments.c.id == row["id"]))
+            self._known[row["id"]] = Design.model_validate(body)
+        values: dict[str, Any] = dict(row) | {"design": self._known[row["id"]], "reason": row["reason"] or ""}
+        return Experiment(**values)
 
 
 _WITH_END = sa.select(
-    experiments,
+    *(experiments.c[name] for name in ("id", "sha256", "author", "made_at")),
     experiment_ends.c.made_at.label("ended_at"),
     experiment_ends.c.author.label("ended_by"),
     experiment_ends.c.reason,
@@ -140,11 +151,6 @@ _OF_PAIR = (
     .with_for_update(of=experiments)
 )
 _END = sa.select(experiment_ends.c.author).where(experiment_ends.c.experiment_id == sa.bindparam("experiment_id"))
-
-
-def _experiment(row: sa.RowMapping) -> Experiment:
-    values: dict[str, Any] = {key: row[key] for key in Experiment.model_fields if key != "reason"}
-    return Experiment(**values, reason=row["reason"] or "")
 
 
 def _pair(row: sa.RowMapping) -> Pair:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from threading import Lock
+from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
@@ -13,6 +14,11 @@ import sqlalchemy as sa
 def new_id() -> str:
     """A fresh random id, 32 hex digits."""
     return uuid4().hex
+
+
+def fields(row: sa.RowMapping) -> dict[str, Any]:
+    """A row of a numbered table as its type has it: without `seq`."""
+    return {key: value for key, value in row.items() if key != "seq"}
 
 
 class Writer:

@@ -10,7 +10,7 @@ from studio.parts.plots import intervals
 from studio.parts.words import badge, count, table
 
 if TYPE_CHECKING:  # statsmodels takes seconds to import; the page is laid out without it
-    from serving.statistics import Verdict
+    from serving.statistics import SliceFigure, Verdict
     from studio.services.results import Checks, Results, Versus
 
 QUESTIONS = {"voice": "Brand voice", "policy": "Policy", "bias": "Fairness"}
@@ -37,8 +37,6 @@ def headline(found: Verdict, one: str, other: str) -> str:
     if found.decided:
         loser = other if found.decided == one else one
         return f"{found.decided} is preferred over {loser}. You can stop."
-    if found.advice == "can_stop":
-        return "No difference worth more votes. You can stop."
     more = f" About {found.votes_left:,} more votes could settle it." if found.votes_left else ""
     return f"Too early to say: keep going.{more}"
 
@@ -53,9 +51,12 @@ def _versus(versus: Versus) -> str:
     plot = intervals(rows, f"Share of votes for {one}, ties counted half; the bar is where the truth may lie")
     counts = table(
         ("", f"For {one}", f"For {other}", "Same", "Both bad", "Verdict"),
-        [_row("Overall", found, True)]
-        + [_row(QUESTIONS[name], each, versus.holds[name]) for name, each in versus.criteria.items()]
-        + [_row(name, each, False, bare=True) for name, each in found.slices.items()],
+        [_row("Overall", found, str(found.both_bad), found.decided or "open")]
+        + [
+            _row(QUESTIONS[name], each, str(each.both_bad), (versus.holds[name] and each.decided) or "open")
+            for name, each in versus.criteria.items()
+        ]
+        + [_row(name, each, "", "") for name, each in found.slices.items()],
     )
     return head + said + plot + counts + _notes(versus)
 
@@ -64,11 +65,8 @@ def _ends(found: Verdict) -> tuple[float | None, float | None]:
     return found.interval or (None, None)
 
 
-def _row(name: str, found: object, holds: bool, bare: bool = False) -> list[str]:
-    cells = [escape(name), *(str(getattr(found, key, "")) for key in ("wins", "losses", "ties", "both_bad"))]
-    decided = getattr(found, "decided", None)
-    verdict = escape(decided) if decided and holds else ("open" if not bare else "")
-    return [*cells, verdict]
+def _row(name: str, found: Verdict | SliceFigure, both_bad: str, said: str) -> list[str]:
+    return [escape(name), str(found.wins), str(found.losses), str(found.ties), both_bad, escape(said)]
 
 
 def _notes(versus: Versus) -> str:

@@ -19,12 +19,12 @@ from annotation.experiments import (
     Experiment,
     Pair,
     in_order_for,
-    opening,
+    not_dealt,
     plan,
     prompts_of,
     why_not_dealt,
 )
-from annotation.near import near
+from annotation.near import near, opening
 from annotation.people import Person
 from annotation.store import Store
 from annotation.types import Frozen, Message, Provenance, Question, Sampling
@@ -125,12 +125,11 @@ class ExperimentService:
         experiment = self._store.experiments.get(experiment_id)
         pairs = self._store.experiments.pairs(experiment_id)
         ballots = self._store.experiments.ballots(experiment_id)
-        reasons = Counter(reason for pair in pairs if (reason := why_not_dealt(experiment.design, pair)))
         return Standing(
             experiment=experiment,
             drawn=len(pairs),
             planned=len(plan(experiment.design)),
-            not_dealt=dict(reasons),
+            not_dealt=not_dealt(experiment.design, pairs),
             ballots=len(ballots),
             voters=len({one.voter for one in ballots}),
         )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from statistics import median
 
-from serving.statistics import Ballot, NonInferiority, Strength, Verdict, holm, non_inferior, strengths, verdict
-
-from annotation.experiments import CastBallot, Experiment, Pair, draws, why_not_dealt
+from annotation.experiments import CastBallot, Design, Experiment, Pair, draws, not_dealt
 from annotation.types import Frozen, Outcome, Question
+from serving.statistics import Ballot, NonInferiority, Strength, Verdict, holm, non_inferior, strengths, verdict
 
 FLIPPED: dict[Outcome, Outcome] = {"left": "right", "right": "left", "tie": "tie", "both_bad": "both_bad"}
 SHORT = 12
@@ -76,12 +75,14 @@ def results_of(experiment: Experiment, pairs: Sequence[Pair], ballots: Sequence[
     """Work all figures out. Controls and repeats are left out of everything but the checks on the voters."""
     names = [side.name for side in experiment.design.sides]
     overall = in_figures(experiment, pairs, ballots)
+    criteria = {question: in_figures(experiment, pairs, ballots, question) for question in experiment.design.criteria}
     return Results(
         experiment=experiment,
         ballots=len(ballots),
         voters=len({one.voter for one in ballots}),
         versus=tuple(
-            _versus(experiment, pairs, ballots, one=later, other=earlier) for earlier, later in combinations(names, 2)
+            _versus(experiment.design, overall, criteria, one=later, other=earlier)
+            for earlier, later in combinations(names, 2)
         ),
         strengths=tuple(strengths(overall)) if len(names) > 2 else (),
         checks=_checks(experiment, pairs, ballots),
@@ -123,23 +124,19 @@ def _slice(experiment: Experiment, pair: Pair) -> str:
 
 
 def _versus(
-    experiment: Experiment, pairs: Sequence[Pair], ballots: Sequence[CastBallot], one: str, other: str
+    design: Design, overall: Sequence[Ballot], by_criterion: Mapping[Question, Sequence[Ballot]], one: str, other: str
 ) -> Versus:
-    design = experiment.design
-
-    def between(criterion: Question | None) -> list[Ballot]:
-        counted = in_figures(experiment, pairs, ballots, criterion)
-        return [ballot for ballot in counted if {ballot.left, ballot.right} == {one, other}]
-
-    criteria = {question: verdict(between(question), one, other, alpha=design.alpha) for question in design.criteria}
+    criteria = {
+        question: verdict(ballots, one, other, alpha=design.alpha) for question, ballots in by_criterion.items()
+    }
     # A p-value from an e-value, by Markov's inequality: it stays good however often one looks.
     p_values: dict[str, float] = {question: min(1.0, 1 / found.e_value) for question, found in criteria.items()}
-    holds = holm(p_values, design.alpha) if p_values else {}
+    holds = holm(p_values, design.alpha)
     policy = criteria.get("policy")
     return Versus(
         one=one,
         other=other,
-        overall=verdict(between(None), one, other, alpha=design.alpha),
+        overall=verdict(overall, one, other, alpha=design.alpha),
         criteria=criteria,
         holds={question: holds[question] for question in criteria},
         policy=policy
@@ -164,9 +161,8 @@ def _checks(experiment: Experiment, pairs: Sequence[Pair], ballots: Sequence[Cas
         elif outcome in ("left", "right") and len(pair.left.text) != len(pair.right.text):
             counted["length_decided"] += 1
             counted["longer_won"] += (len(pair.left.text) > len(pair.right.text)) == (outcome == "left")
-    reasons = Counter(reason for pair in pairs if (reason := why_not_dealt(experiment.design, pair)))
     names = ("controls", "controls_even", "repeats", "repeats_same", "longer_won", "length_decided")
-    return Checks(**{name: counted[name] for name in names}, not_dealt=dict(reasons))
+    return Checks(**{name: counted[name] for name in names}, not_dealt=not_dealt(experiment.design, pairs))
 
 
 def _cost(experiment: Experiment, pairs: Sequence[Pair], place: int) -> SideCost:
