@@ -119,13 +119,15 @@ def canary(
 
 def aliases(home: Home = None, as_json: AsJson = False) -> None:
     """Show the candidate and what customers get, and every change of them."""
+    from studio.services.promotion import BASE_ALONE
+
     with services(home) as tonesmith:
         now, history = tonesmith.promotion.current(), tonesmith.promotion.history()
     if as_json:
         print_json(now.model_dump(mode="json") | {"history": [entry.model_dump(mode="json") for entry in history]})
         return
-    out.print(f"What customers get: {now.production.adapter or 'the base alone'}", markup=False)
-    candidate = (now.candidate.adapter or "the base alone") if now.candidate.change else "none"
+    out.print(f"What customers get: {now.production.adapter or BASE_ALONE}", markup=False)
+    candidate = (now.candidate.adapter or BASE_ALONE) if now.candidate.change else "none"
     out.print(f"Candidate: {candidate}, for {now.share:.0%} of people", markup=False)
     shown = Table("When (UTC)", "What", "Reason", "By")
     for entry in history:

@@ -17,7 +17,7 @@ from studio.parts import shell
 from studio.parts.guard import by_person
 from studio.parts.results import results_html
 from studio.parts.versus import KEYS, VOTES, pane
-from studio.parts.words import SPEAKERS, badge, count, duration, empty
+from studio.parts.words import badge, bubbles, count, duration, empty
 from studio.services import Services
 from studio.services.experiments import ExperimentForm, Shown, SideForm, Standing
 
@@ -30,6 +30,8 @@ ANSWERS: tuple[tuple[str, str], ...] = (("Left", "left"), ("Same", "tie"), ("Rig
 STRENGTHS = (("slightly", 1), ("clearly", 2), ("much", 3))
 TAGS = [(tag.replace("_", " "), tag) for tag in get_args(Tag)]
 EVERY_SECONDS = 2.0
+PAIR_PARTS = 8 + len(QUESTIONS)
+"""Components that a pair fills."""
 
 
 def build(services: Services) -> None:
@@ -85,7 +87,7 @@ def build(services: Services) -> None:
     look.click(act(_Lab.figures), chosen, figures, **quiet)
     export.click(act(_Lab.export), chosen, export, **quiet)
     end.click(act(_Lab.end), [chosen, reason], [*pair, *around, figures], **quiet)
-    halt.click(act(_Lab.halt_or_go_on), chosen, around, **quiet)
+    halt.click(act(_Lab.halt_or_go_on), [chosen, shown], around, **quiet)
     start = [new.name, new.sides, new.questions, new.criteria, new.each, new.variety, new.longest, new.controls]
     new.start.click(act(_Lab.start), start, [chosen, *pair, *around, figures, new.whole], **quiet)
     timer.tick(act(_Lab.tick), [chosen, shown], [*pair, *around], **quiet)
@@ -163,10 +165,10 @@ class _Lab:
         ]
         may = self._curates
         rest = [gr.Accordion(visible=may, open=may and not there), gr.Dropdown(sides if may else [])]
-        return [self._list(newest), *self._pair(newest), *self._around(newest), *rest]
+        return [self._list(newest), *self._all(newest), *rest]
 
     def choose(self, experiment_id: str | None) -> list[Any]:
-        return [*self._pair(experiment_id), *self._around(experiment_id), ""]
+        return [*self._all(experiment_id), ""]
 
     def start(
         self,
@@ -192,7 +194,7 @@ class _Lab:
         )
         made = self._experiments.start(form)
         self._drawing.start()
-        return [self._list(made.id), *self._pair(made.id), *self._around(made.id), "", gr.Accordion(open=False)]
+        return [self._list(made.id), *self._all(made.id), "", gr.Accordion(open=False)]
 
     def vote(
         self,
@@ -218,12 +220,13 @@ class _Lab:
             }
         )
         self._experiments.vote(pair_id, form)
-        return [*self._pair(experiment_id), *self._around(experiment_id)]
+        return self._all(experiment_id)
 
     def tick(self, experiment_id: str | None, shown: str) -> list[Any]:
         """While replies are written: how far that is, and the first pair as soon as there is one."""
-        pair = [gr.skip()] * 11 if shown else self._pair(experiment_id)
-        return [*pair, *self._around(experiment_id)]
+        if not shown:
+            return self._all(experiment_id)
+        return [*[gr.skip()] * PAIR_PARTS, *self._around(experiment_id, on_stage=True)]
 
     def figures(self, experiment_id: str) -> str:
         # statsmodels takes seconds to import; the page is laid out without it.
@@ -233,7 +236,7 @@ class _Lab:
 
     def end(self, experiment_id: str, reason: str) -> list[Any]:
         self._experiments.end(experiment_id, reason)
-        return [*self._pair(experiment_id), *self._around(experiment_id), self.figures(experiment_id)]
+        return [*self._all(experiment_id), self.figures(experiment_id)]
 
     def export(self, experiment_id: str) -> str:
         folder = Path(tempfile.mkdtemp(prefix="tonesmith-"))
@@ -241,20 +244,24 @@ class _Lab:
         file.write_text("\n".join(self._experiments.export(experiment_id)) + "\n", encoding="utf-8")
         return str(file)
 
-    def halt_or_go_on(self, experiment_id: str) -> list[Any]:
+    def halt_or_go_on(self, experiment_id: str, shown: str) -> list[Any]:
         if self._drawing.halted(experiment_id):
             self._drawing.resume(self._services.who, experiment_id)
         else:
             self._drawing.cancel(self._services.who, experiment_id)
-        return self._around(experiment_id)
+        return self._around(experiment_id, on_stage=bool(shown))
 
     def _list(self, chosen: str | None) -> Any:
         there = self._experiments.all()
         choices = [(f"{one.design.name}{' (ended)' if one.ended_at else ''}", one.id) for one in there]
         return gr.Dropdown(choices, value=chosen, visible=bool(choices))
 
-    def _pair(self, experiment_id: str | None) -> list[Any]:
+    def _all(self, experiment_id: str | None) -> list[Any]:
+        """The next pair, and what stands around it."""
         shown = self._next(experiment_id)
+        return [*self._pair(shown), *self._around(experiment_id, on_stage=shown is not None)]
+
+    def _pair(self, shown: Shown | None) -> list[Any]:
         nothing = [gr.Radio(value=1), [], ""]
         if shown is None:
             radios = [gr.Radio(visible=False, value=None) for _ in QUESTIONS]
@@ -275,7 +282,8 @@ class _Lab:
             return None
         return self._experiments.next(experiment_id)
 
-    def _around(self, experiment_id: str | None) -> list[Any]:
+    def _around(self, experiment_id: str | None, on_stage: bool) -> list[Any]:
+        """`on_stage` says whether there is a pair for this person to judge."""
         if not experiment_id:
             text = "A curator sets one up: which models, which questions." if not self._curates else "Set one up below."
             hidden = [gr.Button(visible=False), gr.DownloadButton(visible=False), gr.Accordion(visible=False)]
@@ -285,7 +293,7 @@ class _Lab:
         lacking = standing.drawn < standing.planned and not ended
         halted = self._drawing.halted(experiment_id)
         return [
-            self._standing_html(standing, halted),
+            self._standing_html(standing, halted, on_stage),
             gr.Button(visible=ended or (self._curates and standing.ballots > 0)),
             gr.DownloadButton(visible=ended),
             gr.Accordion(visible=self._curates and not ended),
@@ -293,7 +301,7 @@ class _Lab:
             gr.Timer(active=lacking and not halted),
         ]
 
-    def _standing_html(self, standing: Standing, halted: bool) -> str:
+    def _standing_html(self, standing: Standing, halted: bool, on_stage: bool) -> str:
         experiment = standing.experiment
         votes = f"{count(standing.ballots, 'vote')} by {count(standing.voters, 'person', 'people')}"
         if experiment.ended_at:
@@ -307,7 +315,7 @@ class _Lab:
                 left = f", about {duration(view.eta_seconds)} left"
             state = "Stopped at" if halted else "The models are writing:"
             parts.append(f"{state} {standing.drawn} of {count(standing.planned, 'pair')}{left}.")
-        if self._services.who.may("judge") and self._next(experiment.id) is None and standing.drawn:
+        if self._services.who.may("judge") and not on_stage and standing.drawn:
             parts.append("There is nothing left for you to judge here.")
         for reason, number in standing.not_dealt.items():
             parts.append(f"{count(number, 'pair')} left aside. {escape(reason)}")
@@ -320,11 +328,5 @@ class _Lab:
 
 
 def _asked_html(shown: Shown) -> str:
-    turns = "".join(
-        f'<div class="ts-turn ts-{message.role}"><div class="ts-who">{SPEAKERS[message.role]}</div>'
-        f'<div class="ts-said" dir="auto">{escape(message.text)}</div></div>'
-        for message in shown.prompt
-        if message.role != "system"
-    )
     place = f'<p class="ts-small ts-muted">Number {shown.done + 1} of {shown.of} for you</p>'
-    return f'{place}<div class="ts-conversation">{turns}</div>'
+    return place + bubbles([message for message in shown.prompt if message.role != "system"])

@@ -107,7 +107,7 @@ class _Shelf:
     def arrive(self) -> list[Any]:
         may = self._who.may("curate")
         names = [view.name for view in self._serving.adapters()]
-        choices = [*names, ("The base alone", BASE)]
+        choices = [*names, (BASE_ALONE.capitalize(), BASE)]
         return [
             *self._shown(),
             gr.Column(visible=may),
@@ -201,7 +201,7 @@ def _pointed(standing: Standing) -> str:
 
 
 def _label(name: str | None) -> str:
-    return "The base alone" if name == BASE else name or ""
+    return BASE_ALONE.capitalize() if name == BASE else name or ""
 
 
 def shelf_html(views: list[AdapterView], now: Current) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 
-from annotation.types import Turn, utc_now
+from annotation.types import Message, Turn, utc_now
 
 SPEAKERS = {"user": "Customer", "assistant": "Model", "system": "Instructions"}
 
@@ -45,11 +45,11 @@ def badge(text: str, tone: str = "quiet") -> str:
     return f'<span class="ts-badge ts-{tone}">{escape(text)}</span>'
 
 
-def bubbles(turns: Sequence[Turn], focus: str | None = None) -> str:
+def bubbles(turns: Sequence[Turn | Message], focus: str | None = None) -> str:
     """A conversation as text, never as markup; the turn with id `focus` is the one in question."""
     parts = []
     for turn in turns:
-        focused = " ts-focus" if turn.id == focus else ""
+        focused = " ts-focus" if isinstance(turn, Turn) and turn.id == focus else ""
         parts.append(
             f'<div class="ts-turn ts-{turn.role}{focused}"><div class="ts-who">{SPEAKERS[turn.role]}</div>'
             f'<div class="ts-said" dir="auto">{escape(turn.text)}</div></div>'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 
 from annotation.errors import UserError
 from annotation.people import Person
@@ -84,12 +84,15 @@ class CompareService:
     def vote(self, comparison_id: str, outcome: Outcome, seconds: float | None = None) -> Comparison:
         """Take the one vote and reveal the sides. Raises Conflict for a second vote.
 
-        Where both are bad, both wait for a correction at the review desk.
+        Where both are bad, both wait for a correction at the review desk; they are brought there first, so that no
+        crash can come between.
         """
         self._who.must("judge")
-        voted = self._store.comparisons.vote(comparison_id, outcome, self._who.name, seconds)
-        queue_bad(self._store, [voted])
-        return voted
+        comparison = self._store.comparisons.get(comparison_id)
+        if outcome == "both_bad" and comparison.outcome is None:
+            for side in SIDES:
+                _at_the_desk(self._store, comparison, side)
+        return self._store.comparisons.vote(comparison_id, outcome, self._who.name, seconds)
 
     def fix(self, comparison_id: str) -> str:
         """Bring the reply that was preferred before the review desk; returns its id there. Raises UserError where none
@@ -118,16 +121,8 @@ class CompareService:
         return voted[-1] if voted else None
 
 
-def queue_bad(store: Store, comparisons: Sequence[Comparison]) -> None:
-    """Have both replies of each comparison that was called bad corrected. Doing it twice changes nothing."""
-    for comparison in comparisons:
-        if comparison.outcome == "both_bad":
-            for side in SIDES:
-                _at_the_desk(store, comparison, side)
-
-
 def _at_the_desk(store: Store, comparison: Comparison, side: Side) -> str:
-    """A side's reply as a conversation that waits for review; returns the reply's id."""
+    """A side's reply as a conversation that waits for review, however often this is done; returns its id."""
     source, external_id = "compare", f"{comparison.id}-{side}"
     answer = comparison.left if side == "left" else comparison.right
     reply = (Message(role="assistant", text=answer.text), answer.provenance)

@@ -108,9 +108,9 @@ class ExperimentRunner:
 
     async def _draw(self, experiment: Experiment, missing: Sequence[Planned]) -> None:
         """Both replies of each pair. Raises the first UserError, after the pairs that were under way."""
-        began, of = time.monotonic(), len(plan(experiment.design))
-        before = of - len(missing)
-        replies = _Replies(self._model(), experiment.design, self._store.experiments.pairs(experiment.id))
+        began, kept = time.monotonic(), self._store.experiments.pairs(experiment.id)
+        before, of = len(kept), len(kept) + len(missing)
+        replies = _Replies(self._model(), experiment.design, kept)
         troubles: list[UserError] = []
         done = 0
 

@@ -12,6 +12,7 @@ from typing import Any
 from annotation.charter import system_prompt
 from annotation.errors import Conflict, NotFound, UserError
 from annotation.experiments import (
+    MOST_SIDES,
     ArenaSide,
     BallotForm,
     CastBallot,
@@ -213,6 +214,8 @@ class ExperimentService:
         sides = tuple(self._side(one, form.longest) for one in form.sides)
         if len(sides) < 2:
             raise UserError("There is only one side.", "Two to four.", "Choose what to compare it with.")
+        if len(sides) > MOST_SIDES:
+            raise UserError(f"There are {len(sides)} sides.", f"Two to {MOST_SIDES}.", "Leave some out.")
         names = Counter(side.name for side in sides)
         if twice := [name for name, number in names.items() if number > 1]:
             raise UserError(f"'{twice[0]}' stands on two sides.", do="Choose something else for one of them.")

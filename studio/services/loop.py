@@ -11,7 +11,7 @@ from annotation.store.comparisons import Comparison
 from annotation.types import Frozen
 from studio.services.argilla import ArgillaService
 from studio.services.chat import ChatService
-from studio.services.compare import CompareService, queue_bad
+from studio.services.compare import CompareService
 from studio.services.datasets import DatasetService
 from studio.services.drawing import ExperimentRunner
 from studio.services.experiments import ExperimentService
@@ -195,7 +195,6 @@ def open_services(settings: Settings) -> Services:
         **_named(settings, store, serving, who),
     )
     services.datasets.recover()
-    queue_bad(store, store.comparisons.voted())  # a crash may have come between a vote and this
     return services
 
 

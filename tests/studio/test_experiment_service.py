@@ -224,6 +224,7 @@ def test_two_votes_of_one_person_and_votes_after_the_end_are_refused(
     [
         ({"name": "  "}, "has no name"),
         ({"sides": (BASE,)}, "only one side"),
+        ({"sides": (BASE, TUNED, *(SideForm(model=f"shop-{number}") for number in (2, 3, 4)))}, "There are 5 sides"),
         ({"sides": (BASE, BASE)}, "'Base model' stands on two sides"),
         ({"prompts": " \n"}, "no questions"),
     ],

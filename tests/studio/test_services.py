@@ -6,13 +6,15 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from annotation.curate import joined
-from annotation.errors import UserError
+from annotation.errors import Conflict, UserError
 from annotation.people import Person
 from annotation.store import Store, open_store
+from annotation.store.comparisons import Comparisons
 from annotation.store.reviews import Verdict
 from annotation.types import Charter, Conversation, Provenance, Sampling
 from annotation.versions import rows_in
@@ -20,7 +22,7 @@ from serving.scripted import ScriptedModel
 from studio.demo_project import lines, seed
 from studio.services import open_services
 from studio.services.chat import ChatService, LiveReply
-from studio.services.compare import CompareService, LivePair, queue_bad
+from studio.services.compare import CompareService, LivePair
 from studio.services.review import ReviewForm, ReviewService
 from studio.settings import Settings, read_settings
 
@@ -216,13 +218,20 @@ def test_nothing_to_compare_is_said(store: Store, text: str, adapter: str | None
         asyncio.run(ask())
 
 
-def test_two_bad_replies_wait_for_correction_and_are_never_a_pair(store: Store) -> None:
+def test_two_bad_replies_wait_for_correction_and_are_never_a_pair(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compare = comparing(store, TwoVoices())
     comparison = pairs(compare)[-1].comparison_id or ""
     with pytest.raises(UserError, match="No side was called better"):
         compare.fix(comparison)
-    voted = compare.vote(comparison, "both_bad")
-    queue_bad(store, [voted])  # as at the next start
+    with monkeypatch.context() as crash:
+        crash.setattr(Comparisons, "vote", Mock(side_effect=OSError("killed")))
+        with pytest.raises(OSError, match="killed"):
+            compare.vote(comparison, "both_bad")
+    compare.vote(comparison, "both_bad")
+    with pytest.raises(Conflict):
+        compare.vote(comparison, "both_bad")
     assert store.tasks.counts()["waiting"] == 2
     rows = joined(rows_in(store))
     assert not rows.preference
