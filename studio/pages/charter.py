@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import tempfile
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -17,6 +15,7 @@ from annotation.types import Axis, Charter, Clause, Trait
 from studio.charter_examples import shipped
 from studio.parts import shell
 from studio.parts.diff import diff_html
+from studio.parts.downloads import offered
 from studio.parts.guard import by_person
 from studio.parts.words import ago, badge, count, empty
 from studio.services import Services
@@ -189,20 +188,10 @@ class _Chamber:
         return changes_html(changes) if changes else '<p class="ts-muted">No difference.</p>'
 
 
-@functools.cache
-def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="tonesmith-charter-"))
-
-
 def _files(charter: Charter) -> Iterator[str]:
-    """A version in both forms, under names of its own; written anew, since a tidy machine empties its temporary
-    folder.
-    """
-    _folder().mkdir(exist_ok=True)
+    """A version in both forms."""
     for form in ("md", "toml"):
-        path = _folder() / f"charter-{charter.version}.{form}"
-        path.write_text(write_as(charter, form), encoding="utf-8")
-        yield str(path)
+        yield offered(f"charter-{charter.version}.{form}", write_as(charter, form))
 
 
 def write_as(charter: Charter, form: str) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from html import escape
-from pathlib import Path
 from typing import Any, get_args
 
 import gradio as gr
@@ -14,6 +12,7 @@ from annotation.acts import QUESTIONS
 from annotation.experiments import BallotForm, Tag
 from annotation.types import Outcome, Question
 from studio.parts import shell
+from studio.parts.downloads import offered
 from studio.parts.guard import by_person
 from studio.parts.results import results_html
 from studio.parts.versus import KEYS, VOTES, pane
@@ -85,7 +84,6 @@ def build(services: Services) -> None:
         said = [chosen, shown, vote, strength, tags, comment, *criteria]
         button.click(act(_Lab.vote), said, [*pair, *around], **quiet)
     look.click(act(_Lab.figures), chosen, figures, **quiet)
-    export.click(act(_Lab.export), chosen, export, **quiet)
     end.click(act(_Lab.end), [chosen, reason], [*pair, *around, figures], **quiet)
     halt.click(act(_Lab.halt_or_go_on), [chosen, shown], around, **quiet)
     start = [new.name, new.sides, new.questions, new.criteria, new.each, new.variety, new.longest, new.controls]
@@ -238,12 +236,6 @@ class _Lab:
         self._experiments.end(experiment_id, reason)
         return [*self._all(experiment_id), self.figures(experiment_id)]
 
-    def export(self, experiment_id: str) -> str:
-        folder = Path(tempfile.mkdtemp(prefix="tonesmith-"))
-        file = folder / "experiment.jsonl"
-        file.write_text("\n".join(self._experiments.export(experiment_id)) + "\n", encoding="utf-8")
-        return str(file)
-
     def halt_or_go_on(self, experiment_id: str, shown: str) -> list[Any]:
         if self._drawing.halted(experiment_id):
             self._drawing.resume(self._services.who, experiment_id)
@@ -295,11 +287,18 @@ class _Lab:
         return [
             self._standing_html(standing, halted, on_stage),
             gr.Button(visible=ended or (self._curates and standing.ballots > 0)),
-            gr.DownloadButton(visible=ended),
+            gr.DownloadButton(value=self._file(experiment_id), visible=True)
+            if ended
+            else gr.DownloadButton(visible=False),
             gr.Accordion(visible=self._curates and not ended),
             gr.Button("Go on writing replies" if halted else "Stop writing replies", visible=lacking),
             gr.Timer(active=lacking and not halted),
         ]
+
+    def _file(self, experiment_id: str) -> str:
+        """All of an ended experiment, there before the button is pressed: it downloads what it has by then."""
+        lines = self._experiments.export(experiment_id)
+        return offered(f"experiment-{experiment_id[:8]}.jsonl", "\n".join(lines) + "\n")
 
     def _standing_html(self, standing: Standing, halted: bool, on_stage: bool) -> str:
         experiment = standing.experiment
