@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -11,11 +12,24 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from tests.fixtures.studio import Studio, wait_until
 
 pytestmark = pytest.mark.slow
 EMOJI = "Hi 👋🏽 the 🎉 balloon comes on Monday"
+WORD_ON_SCREEN = """(word) => {
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const at = walker.currentNode.data.indexOf(word);
+        if (at < 0 || !walker.currentNode.data.includes('balloon')) continue;
+        const range = document.createRange();
+        range.setStart(walker.currentNode, at);
+        range.setEnd(walker.currentNode, at + word.length);
+        const found = range.getBoundingClientRect();
+        return { x: found.x + found.width / 2, y: found.y + found.height / 2 };
+    }
+}"""
 CORRECTED = "Hi there, thanks for asking Juniper! Which flight is it?"
 
 
@@ -127,10 +141,12 @@ def test_words_marked_on_argillas_page_after_an_emoji_are_the_same_words_here(
     page.get_by_text("Policy", exact=True).first.click()
     mark(page, "Monday")
     answer(page, "Yes", "No", "Yes")
+    expect(page.locator(".span-entity__wrapper")).to_have_count(1)
     page.click(".button--submit")
-    spans = "SELECT spans FROM judgements WHERE reviewer = 'ben' AND spans != '[]'"
-    wait_until(lambda: said(studio, spans), 60, "the marked word")
-    (span,) = json.loads(said(studio, spans)[0][0])
+    judged = f"""SELECT spans FROM judgements JOIN turns ON turns.id = judgements.reply_id
+        WHERE reviewer = 'ben' AND turns.text = '{EMOJI}' ORDER BY spans DESC"""
+    wait_until(lambda: said(studio, judged), 60, "the answer about the balloon")
+    (span,) = json.loads(said(studio, judged)[0][0])
     assert EMOJI[span["start"] : span["end"]] == "Monday"
 
 
@@ -143,20 +159,11 @@ def find(page: Page, word: str) -> None:
 
 
 def mark(page: Page, word: str) -> None:
-    """Mark a word of the reply with the mouse, as a person does."""
-    box = page.evaluate(
-        """(word) => {
-            const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-            while (walker.nextNode()) {
-                const at = walker.currentNode.data.indexOf(word);
-                if (at < 0 || !walker.currentNode.data.includes('balloon')) continue;
-                const range = document.createRange();
-                range.setStart(walker.currentNode, at);
-                range.setEnd(walker.currentNode, at + word.length);
-                const found = range.getBoundingClientRect();
-                return { x: found.x, y: found.y + found.height / 2, width: found.width };
-            }
-        }""",
-        word,
-    )
-    page.mouse.dblclick(box["x"] + box["width"] / 2, box["y"])
+    """Mark a word of the reply with the mouse, again if Argilla's page moved the word away under it."""
+    for _ in range(5):
+        at = page.evaluate(WORD_ON_SCREEN, word)
+        page.mouse.dblclick(at["x"], at["y"])
+        with contextlib.suppress(PlaywrightTimeoutError):
+            page.wait_for_selector(".span-entity__wrapper", state="attached", timeout=3_000)
+            return
+    raise AssertionError(f"Argilla's page did not take the mark on {word!r}")

@@ -206,9 +206,10 @@ def test_the_tuned_model_becomes_what_customers_get_and_stays_in_the_engine(page
 def test_the_engine_is_killed_and_comes_back_with_its_adapter(page: Page, studio: Studio) -> None:
     studio.open(page, "/")
     killed = _engine_pid(studio)
+    assert killed
     os.kill(killed, signal.SIGKILL)
     expect(page.locator("#ts-engine")).to_contain_text(re.compile("restarting|Warming up"))
-    wait_until(lambda: _engine_pid(studio) != killed, 60, "a new engine")
+    wait_until(lambda: _engine_pid(studio) not in (killed, None), 60, "a new engine")
     studio.wait_for_engine()
     wait_until(lambda: studio.json("adapters")[0]["loaded"], 60, "the adapter to be put back")
     expect(page.locator("#ts-engine")).to_contain_text("Engine ready")
@@ -263,7 +264,10 @@ def _pid_of(studio: Studio, run: str) -> int:
     return int(json.loads((studio.home / "runs" / run / "process.json").read_text())["pid"])
 
 
-def _engine_pid(studio: Studio) -> int:
-    """The process that answers, out of the engine's own record."""
-    record = json.loads((studio.home / "engine" / "engine.json").read_text())
+def _engine_pid(studio: Studio) -> int | None:
+    """The process that answers, out of the engine's own record; `None` between an engine's end and the next."""
+    try:
+        record = json.loads((studio.home / "engine" / "engine.json").read_text())
+    except FileNotFoundError:
+        return None
     return int(record["pid"])
