@@ -284,10 +284,24 @@ class Asked:
         if self.words and not self.conditions:  # the words' own row says which dataset it is of
             return select(func.count()).select_from(WORDS).where(*self.words.conditions)
         if self.words:
-            rest = select(RECORDS.c.number).where(RECORDS.c.dataset_id == self.dataset, *self.conditions)
-            within = select(rest.cte("every").prefix_with("MATERIALIZED").c.number)
-            return select(func.count()).select_from(WORDS).where(*self.words.conditions, self.words.record.in_(within))
+            return self._count_both(self.words)
         return select(func.count()).select_from(RECORDS).where(*self._all())
+
+    def _count_both(self, words: Found) -> Any:
+        """With words and conditions. Of a word that most records say, those that lack it are fewer to look at."""
+        of_dataset = RECORDS.c.dataset_id == self.dataset
+        rest = select(RECORDS.c.number).where(of_dataset, *self.conditions)
+        within = words.record.in_(select(rest.cte("every").prefix_with("MATERIALIZED").c.number))
+        saying = select(func.count()).select_from(WORDS).where(*words.conditions, within)
+        if words.lacking is None:
+            return saying
+        inside = exists().where(RECORDS.c.number == words.record, *self.conditions).correlate(WORDS)
+        lacking = select(func.count()).select_from(WORDS).where(words.lacking, inside)
+        every = select(func.count()).select_from(RECORDS).where(of_dataset)
+        matching = select(func.count()).select_from(WORDS).where(*words.conditions)
+        common = matching.scalar_subquery() * 2 > every.scalar_subquery()
+        fewer = every.where(*self.conditions).scalar_subquery() - lacking.scalar_subquery()
+        return select(case((common, fewer), else_=saying.scalar_subquery()))
 
     def numbers(self) -> Any:
         """A SELECT of the records' numbers, None if all are asked about."""

@@ -23,6 +23,8 @@ class Found:
 
     conditions: tuple[ColumnElement[bool], ...]
     score: ColumnElement[float]
+    lacking: ColumnElement[bool] | None = None
+    """A condition for the rows that do not answer, where the index finds those as fast."""
 
     @property
     def record(self) -> ColumnElement[int]:
@@ -51,5 +53,6 @@ def find(query: str, dataset: UUID, field: str | None, dialect: str) -> Found | 
     match = Parser(query, language).read()
     if match is None:
         return None
-    condition = TABLE.bool_op("MATCH")(f"{language.everything} AND {match}")
-    return Found((condition,), -func.bm25(TABLE, 0.0, 1.0))
+    matches = TABLE.bool_op("MATCH")
+    condition, lacking = matches(f"{language.everything} AND {match}"), matches(language.without(match))
+    return Found((condition,), -func.bm25(TABLE, 0.0, 1.0), lacking)

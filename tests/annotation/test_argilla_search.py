@@ -374,6 +374,15 @@ def test_pages(desk: Desk) -> None:
     assert (len(last["items"]), last["total"]) == (1, 4)
 
 
+@pytest.mark.parametrize(("words", "found"), [(words, found) for words, found in WORDS if found])
+def test_a_page_past_the_end_counts_words_within_a_filter(
+    desk: Desk, neighbour: Desk, words: str, found: list[str]
+) -> None:
+    within = terms(metadata("source"), "mail")  # r0 and r2
+    past = desk.search(text=words, where=[within], limit=2, offset=9)
+    assert (past["items"], past["total"]) == ([], len({"r0", "r2"} & set(found)))
+
+
 def test_progress(desk: Desk, neighbour: Desk) -> None:
     progress = ok(desk.owner.get(f"/datasets/{desk.id}/progress"))
     assert {name: progress[name] for name in ("total", "completed", "pending")} == {
