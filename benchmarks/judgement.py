@@ -41,11 +41,17 @@ def measure(folder: Path) -> list[Row]:
     peer = argilla_desk.measure(folder / "argilla")
     ours = {"save": percentile(saves), "next": percentile(nexts)}
     for what, mine in ours.items():
-        rows.append(within(f"{what}, p95, against a tenth of a plain Argilla", mine, PLAIN_ARGILLA[what] / 10))
+        rows.append(within(f"{what}, p95, against a tenth of a plain Argilla", mine, PLAIN_ARGILLA[what] / TEN_TIMES))
         theirs = peer[f"{what}_p95"]
         held = f"Argilla at {peer['records']:,.0f}: {show(theirs)}"
         rows.append(
-            Row(f"{what}, p95, against Argilla with our search", show(mine), held, theirs / mine, mine < theirs)
+            Row(
+                f"{what}, p95, ten times Argilla with our search",
+                show(mine),
+                held,
+                theirs / mine,
+                mine <= theirs / TEN_TIMES,
+            )
         )
     return rows
 

@@ -15,11 +15,17 @@ from annotation.store.tables import conversations, tasks, turns
 from annotation.types import Conversation, Message, Provenance, Role, Turn, utc_now
 
 TITLE_LENGTH = 60
+ITS = ("source", "external_id", "title", "language", "created_at")
+"""What is kept of a conversation beside its id, its head and its turns."""
+_THIS = turns.alias("this")
 OF_TURN = (
-    sa.select(conversations)
-    .join(turns, turns.c.conversation_id == conversations.c.id)
-    .where(turns.c.id == sa.bindparam("turn"))
+    sa.select(turns, *(conversations.c[name].label(f"its_{name}") for name in ("head_id", *ITS)))
+    .join(conversations, conversations.c.id == turns.c.conversation_id)
+    .join(_THIS, _THIS.c.conversation_id == turns.c.conversation_id)
+    .where(_THIS.c.id == sa.bindparam("turn"))
 )
+"""All turns of the conversation that a turn is of, each with what is kept of the conversation: one statement, since a
+reviewer waits for it."""
 TURNS_OF = sa.select(turns).where(turns.c.conversation_id == sa.bindparam("conversation"))
 
 
@@ -179,19 +185,20 @@ class Conversations(Part):
 
 def around(db: sa.Connection, reply_id: str) -> tuple[Conversation, tuple[Turn, ...]]:
     """`Conversations.around`, within a transaction."""
-    row = db.execute(OF_TURN, {"turn": reply_id}).mappings().first()
-    if row is None:
+    rows = db.execute(OF_TURN, {"turn": reply_id}).mappings().all()
+    if not rows:
         raise NotFound(f"There is no reply {reply_id}.")
-    return along(db, row, reply_id)
+    return along(rows, reply_id)
 
 
-def along(db: sa.Connection, row: sa.RowMapping, reply_id: str) -> tuple[Conversation, tuple[Turn, ...]]:
-    """`around`, where the conversation's row is at hand."""
-    kept = _turns_of(db, row["id"])
-    whole = _walk(kept, row["head_id"])
+def along(rows: Sequence[sa.RowMapping], reply_id: str) -> tuple[Conversation, tuple[Turn, ...]]:
+    """`around`, out of the rows of OF_TURN."""
+    kept, its = {row["id"]: turn_of(row) for row in rows}, rows[0]
+    whole = _walk(kept, its["its_head_id"])
     places = [place for place, turn in enumerate(whole) if turn.id == reply_id]
     after = whole[places[0] + 1 :] if places else ()
-    return _conversation(row, _walk(kept, reply_id)), after
+    fields = {name: its[f"its_{name}"] for name in ITS}
+    return Conversation(id=its["conversation_id"], **fields, turns=_walk(kept, reply_id)), after
 
 
 ImportedMessage = tuple[Message, Provenance | None]
@@ -254,8 +261,7 @@ def _conversation_row(
 
 
 def _conversation(row: sa.RowMapping, path: tuple[Turn, ...]) -> Conversation:
-    fields = ("id", "source", "external_id", "title", "language", "created_at")
-    return Conversation(**{name: row[name] for name in fields}, turns=path)
+    return Conversation(id=row["id"], **{name: row[name] for name in ITS}, turns=path)
 
 
 def _turns_of(db: sa.Connection, conversation_id: str) -> dict[str, Turn]:

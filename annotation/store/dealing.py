@@ -12,7 +12,7 @@ from pydantic import AwareDatetime
 from annotation.errors import Conflict
 from annotation.people import Person
 from annotation.queue import RANKS, REPEAT_AFTER, QueueSettings, dealt, overlap_for, rank_of
-from annotation.store.history import holding, one_of, refresh
+from annotation.store.history import fixed, holding, one_of, refresh
 from annotation.store.part import new_id
 from annotation.store.tables import acts, cursors, deals, golds, leases, queues, tasks
 from annotation.types import Frozen, Route, utc_now
@@ -87,9 +87,10 @@ HELD = (
     .join(tasks, tasks.c.reply_id == leases.c.reply_id)
     .where(
         sa.or_(
-            sa.and_(leases.c.person == sa.bindparam("person"), leases.c.state == "held"),
+            sa.and_(leases.c.person == sa.bindparam("person"), leases.c.state == fixed("held")),
             sa.and_(
-                leases.c.state == "held", leases.c.expires_at < sa.bindparam("now", type_=leases.c.expires_at.type)
+                leases.c.state == fixed("held"),
+                leases.c.expires_at < sa.bindparam("now", type_=leases.c.expires_at.type),
             ),
         )
     )
@@ -103,6 +104,7 @@ RENEW = (
     .where(leases.c.id == sa.bindparam("hold"))
     .values(expires_at=sa.bindparam("until", type_=leases.c.expires_at.type))
 )
+NEW = leases.insert().inline()
 TAKEN = (
     sa.select(sa.func.count())
     .select_from(leases)
@@ -112,7 +114,11 @@ TAKEN = (
 )
 FULL = (
     tasks.update()
-    .where(tasks.c.reply_id == sa.bindparam("reply"), tasks.c.state == "open", tasks.c.done + TAKEN >= tasks.c.overlap)
+    .where(
+        tasks.c.reply_id == sa.bindparam("reply"),
+        tasks.c.state == fixed("open"),
+        tasks.c.done + TAKEN >= tasks.c.overlap,
+    )
     .values(state="full")
 )
 """After a new hold: no more of them once every place is taken."""
@@ -161,7 +167,7 @@ def hold(db: sa.Connection, reply_id: str, person: str, route: Route, settings: 
         expires_at=now + timedelta(minutes=settings.lease_minutes),
     )
     row = {"id": made.id, "reply_id": reply_id, "person": person, "route": route, "expires_at": made.expires_at}
-    db.execute(leases.insert(), row | {"state": "held", "made_at": now})
+    db.execute(NEW, row | {"state": "held", "made_at": now})
     return made
 
 
@@ -221,7 +227,7 @@ OPEN = (
     sa.select(tasks.c.rank, tasks.c.reply_id, (tasks.c.overlap - tasks.c.done - TAKEN).label("places"))
     .where(
         tasks.c.queue == sa.bindparam("queue"),
-        tasks.c.state == "open",
+        tasks.c.state == fixed("open"),
         ~sa.exists().where(
             leases.c.reply_id == tasks.c.reply_id,
             leases.c.person == sa.bindparam("person"),
@@ -234,7 +240,16 @@ OPEN = (
 )
 """The first open reply of a queue that a person has not met, and how many places it has left."""
 OWN = OPEN.where(tasks.c.assignee == sa.bindparam("person"), tasks.c.skill.in_(sa.bindparam("skills", expanding=True)))
-FROM_START = OPEN.where(tasks.c.assignee == "", tasks.c.skill == sa.bindparam("skill"))
+_KEPT = tasks.alias("kept")
+IS_KEPT = sa.exists().where(
+    _KEPT.c.queue == sa.bindparam("queue"),
+    _KEPT.c.state == fixed("open"),
+    _KEPT.c.assignee == sa.bindparam("person"),
+)
+"""Whether OWN may find something."""
+FROM_START = OPEN.where(tasks.c.assignee == fixed(""), tasks.c.skill == sa.bindparam("skill")).add_columns(
+    IS_KEPT.label("some_kept")
+)
 CAME_TO = (
     sa.select(cursors.c.rank)
     .where(
@@ -264,9 +279,7 @@ def from_lanes(db: sa.Connection, person: Person, settings: QueueSettings) -> tu
     """
     skills = ["", *person.skills]
     asked = {"queue": settings.name, "person": person.name}
-    if (row := db.execute(OWN, asked | {"skills": skills}).first()) is not None:
-        return row.reply_id, row.places
-    found = []
+    found, some_kept = [], False
     for skill in skills:
         lane = asked | {"skill": skill}
         row = db.execute(GOING_ON, lane).first()
@@ -275,6 +288,9 @@ def from_lanes(db: sa.Connection, person: Person, settings: QueueSettings) -> tu
             row = db.execute(FROM_START, lane).first()
         if row is not None:
             found.append((row.rank, row.reply_id, row.places, skill, came_to))
+            some_kept = row.some_kept
+    if (some_kept or not found) and (row := db.execute(OWN, asked | {"skills": skills}).first()) is not None:
+        return row.reply_id, row.places
     if not found:
         return None
     rank, reply_id, places, skill, came_to = min(found, key=lambda one: one[:2])

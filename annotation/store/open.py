@@ -6,7 +6,6 @@ import re
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from alembic import command
@@ -15,6 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from annotation.errors import UserError
+from annotation.store import sqlite
 from annotation.store.aliases import Aliases
 from annotation.store.argilla import ArgillaState
 from annotation.store.batches import Batches
@@ -72,7 +72,7 @@ def open_store(url: str) -> Store:
         _migrate(engine)
     except sa.exc.DBAPIError as error:
         raise UserError(
-            f"The database at {engine.url.render_as_string()} could not be opened: {error.orig}.",
+            f"The database at {sa.make_url(url).render_as_string()} could not be opened: {error.orig}.",
             "A SQLite file in a folder you can write to, or a PostgreSQL server that answers.",
             "Check `--store-url` (or TONESMITH_STORE_URL) and the folder's permissions and free space.",
         ) from error
@@ -102,8 +102,9 @@ def _engine(url: str) -> sa.Engine:
         parsed = sa.make_url(url)
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
+        if parsed.drivername == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            parsed = parsed.set(drivername=sqlite.DRIVER)
         engine = sa.create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
     except OSError as error:
         raise UserError(f"The folder of {url} can't be made: {error.strerror}.", do="Choose another place.") from error
@@ -112,32 +113,7 @@ def _engine(url: str) -> sa.Engine:
             f"'{url}' is not a database address Tonesmith can use: {error}.",
             "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME (with `pip install 'tonesmith[postgres]'`).",
         ) from error
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _sqlite_pragmas)
-        sa.event.listen(engine, "begin", _sqlite_begin)
-    else:
-        sa.event.listen(engine, "begin", _postgresql_begin)
     return engine
-
-
-def _sqlite_pragmas(connection: sqlite3.Connection, _record: Any) -> None:
-    """WAL lets readers go on while one writes."""
-    connection.isolation_level = None  # transactions begin below, not behind our back
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _sqlite_begin(connection: sa.Connection) -> None:
-    """FULL makes 'saved' mean on disk, also after a power cut."""
-    options = connection.get_execution_options()
-    if options.get("writes"):
-        connection.exec_driver_sql(f"PRAGMA synchronous={'NORMAL' if options.get('may_be_lost') else 'FULL'}")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes") else "BEGIN")
-
-
-def _postgresql_begin(connection: sa.Connection) -> None:
-    if connection.get_execution_options().get("may_be_lost"):
-        connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
 
 
 def _alembic(engine: sa.Engine) -> Config:

@@ -10,6 +10,8 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
+from annotation.store import sqlite
+
 
 def new_id() -> str:
     """A fresh random id, 32 hex digits."""
@@ -30,9 +32,9 @@ class Writer:
     """
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine.execution_options(writes=True)
-        self._quick = engine.execution_options(writes=True, may_be_lost=True)
-        self._turn = Lock() if engine.dialect.name == "sqlite" else nullcontext()
+        self._engine = engine
+        self._sqlite = engine.dialect.name == "sqlite"
+        self._turn = Lock() if self._sqlite else nullcontext()
 
     @contextmanager
     def begin(self, may_be_lost: bool = False) -> Iterator[sa.Connection]:
@@ -41,8 +43,13 @@ class Writer:
         With `may_be_lost` nobody waits for the disk: killing the process loses nothing, but a power cut may undo it.
         That does for holds, which run out anyway, and for nothing that somebody said.
         """
-        with self._turn, (self._quick if may_be_lost else self._engine).begin() as db:
-            yield db
+        with self._turn, self._engine.connect() as db:
+            if self._sqlite:
+                sqlite.begins_with(db, sqlite.HOLDS if may_be_lost else sqlite.SAVES)
+            with db.begin():
+                if may_be_lost and not self._sqlite:
+                    db.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
+                yield db
 
 
 class Part:

@@ -31,7 +31,7 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> str:
             db.execute(sa.text("DROP SCHEMA public CASCADE"))
             db.execute(sa.text("CREATE SCHEMA public"))
     command.upgrade(_alembic(engine), "0001")
-    with engine.execution_options(writes=True).begin() as db:
+    with engine.begin() as db:
         _fill(db)
     engine.dispose()
     return url
