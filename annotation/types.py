@@ -56,6 +56,15 @@ class Sampling(Frozen):
     """None lets the engine draw one."""
 
 
+class Weights(Frozen):
+    """What an engine read when it loaded the weights it answers with, as it says itself."""
+
+    base_sha256: str
+    """Hash of the base model's weights."""
+    adapter_sha256: str | None = None
+    """Hash of the adapter's weights file; None for the base alone."""
+
+
 class Provenance(Frozen):
     """Which weights gave a reply, and how."""
 
@@ -64,7 +73,9 @@ class Provenance(Frozen):
     adapter: str | None = None
     """Immutable adapter name; None for the base alone."""
     weights_sha256: str | None = None
-    """Hash of the adapter's weights file; None for the base alone."""
+    """Hash of the adapter's weights file, by our registry; None for the base alone."""
+    attested: Weights | None = None
+    """What the engine itself said; None where it does not say, as a server that is not ours."""
     sampling: Sampling | None = None
     seconds: float | None = None
     """From request to last token."""
@@ -242,6 +253,8 @@ class Chunk(Frozen):
     finish: Finish | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    weights: Weights | None = None
+    """Whose words these are, on every piece; None where the engine does not say."""
 
 
 class ChatModel(Protocol):

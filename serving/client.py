@@ -12,7 +12,8 @@ import httpx
 from httpx_sse import EventSource, SSEError
 
 from annotation.errors import UserError
-from annotation.types import Chunk, Finish, Message, Sampling
+from annotation.types import Chunk, Finish, Message, Sampling, Weights
+from serving import attestation
 
 FIRST_TOKEN_SECONDS = 300.0
 """Longest wait for a piece of a reply; a busy CPU queues."""
@@ -53,10 +54,11 @@ class Client:
                 if response.status_code != 200:
                     await response.aread()
                     raise _refused(response, model)
+                weights = attestation.said(response.headers)
                 async for event in EventSource(response).aiter_sse():
                     if event.data == "[DONE]":
                         return
-                    piece = _chunk(json.loads(event.data), finish)
+                    piece = _chunk(json.loads(event.data), finish, weights)
                     finish = piece.finish or finish
                     yield piece
         except (httpx.HTTPError, httpx.InvalidURL, SSEError, json.JSONDecodeError) as error:
@@ -155,7 +157,7 @@ class Client:
         return response.json() if kind.startswith("application/json") else response.text
 
 
-def _chunk(event: dict[str, Any], finish: Finish | None) -> Chunk:
+def _chunk(event: dict[str, Any], finish: Finish | None, weights: Weights | None) -> Chunk:
     if "error" in event:
         raise UserError(f"The engine gave up: {event['error'].get('message', event['error'])}.", do="Try again.")
     choice = event["choices"][0] if event.get("choices") else {}
@@ -167,6 +169,7 @@ def _chunk(event: dict[str, Any], finish: Finish | None) -> Chunk:
         else None,
         prompt_tokens=usage.get("prompt_tokens"),
         completion_tokens=usage.get("completion_tokens"),
+        weights=weights,
     )
 
 

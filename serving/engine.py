@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from annotation.errors import UserError
 from annotation.files import write_whole
 from annotation.processes import began
 from annotation.types import Frozen
+from serving import attestation
+from serving.attestation import Attesting
 from serving.client import Client
 from training.hardware import Hardware, dtype_for
 from training.processes import stop_tree
@@ -139,6 +142,7 @@ def argv(config: EngineConfig, hardware: Hardware, port: int) -> list[str]:
         *("--max-model-len", str(config.context)),
         # A reply's defaults come with each request, never from the model's folder.
         *("--generation-config", "vllm"),
+        *("--middleware", f"{Attesting.__module__}.{Attesting.__name__}"),
         "--disable-uvicorn-access-log",  # a line for each look at its health would fill the disk
         *machine,
         *config.extra,
@@ -219,7 +223,9 @@ class Engine:
             self._port = port
             self._home.mkdir(parents=True, exist_ok=True)
             command = argv(self.config, self._hardware, port)
-            variables = environment(self.config, self._hardware, preloads())
+            attested = self._home / "attested"
+            shutil.rmtree(attested, ignore_errors=True)  # what the engine before this one had read
+            variables = environment(self.config, self._hardware, preloads()) | {attestation.FOLDER: str(attested)}
             if self.log.is_file() and self.log.stat().st_size > LOG_LIMIT_BYTES:
                 self.log.replace(self.log.with_suffix(".old.log"))
             with self.log.open("ab") as log:

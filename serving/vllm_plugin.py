@@ -1,4 +1,4 @@
-"""A vLLM plugin: on the CPU, a request without an adapter gets none.
+"""A vLLM plugin. Everywhere, the weights that are loaded are noted. On the CPU, a request without an adapter gets none.
 
 vLLM's CPU kernels pick each token's adapter by its index, and a token of the base model has index −1, which in PyTorch
 is the last slot: in a batch that mixes both, the base is answered in an adapter's voice. Here every adapter speaks only
@@ -9,13 +9,17 @@ vllm-project/vllm #48421, #49656; with those released, this file can go.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from serving import attestation
 
 
 def register() -> None:
     """Called by vLLM in each of its processes (entry point `vllm.general_plugins`); a second call changes nothing."""
     from vllm.platforms import current_platform
 
+    _note_what_is_read()
     if not current_platform.is_cpu():
         return
     from vllm.lora.ops.torch_ops import lora_ops
@@ -25,6 +29,33 @@ def register() -> None:
         module.bgmv_shrink = shrink
         module.bgmv_expand = expand
         module.bgmv_expand_slice = expand_slice
+
+
+def _note_what_is_read() -> None:
+    """Have weights noted (`serving.attestation`) as they are loaded, by the process that loads them."""
+    from vllm.lora.lora_model import LoRAModel
+    from vllm.model_executor.model_loader.base_loader import BaseModelLoader
+
+    if hasattr(LoRAModel, "_noted"):
+        return
+    load_adapter, load_model = LoRAModel.from_local_checkpoint.__func__, BaseModelLoader.load_model
+
+    def from_local_checkpoint(cls: Any, lora_dir: str, *args: Any, **options: Any) -> Any:
+        before = attestation.digest(Path(lora_dir))
+        loaded = load_adapter(cls, lora_dir, *args, **options)
+        if attestation.note(Path(lora_dir)) not in (None, before):
+            raise ValueError(f"{lora_dir} was changed while it was read")
+        return loaded
+
+    def load(self: Any, *args: Any, **options: Any) -> Any:
+        model_config = options.get("model_config") or args[1]
+        loaded = load_model(self, *args, **options)
+        attestation.note(Path(model_config.model))
+        return loaded
+
+    LoRAModel.from_local_checkpoint = classmethod(from_local_checkpoint)
+    BaseModelLoader.load_model = load
+    LoRAModel._noted = True
 
 
 def by_slot(inputs: Any, weights: Any, slots: Any, like: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from annotation.store.comparisons import Answer, Comparison
-from annotation.types import Outcome, Sampling
+from annotation.types import Outcome, Provenance, Sampling
 from studio.parts import shell
 from studio.parts.guard import by_person
 from studio.parts.versus import KEYS, NAMES, VOTES, pane
@@ -140,11 +140,19 @@ class _Ring:
 
 def side_html(side: str, text: str = "", answer: Answer | None = None, won: bool = False) -> str:
     """One pane. `answer` is given only after the vote, and names the weights."""
-    who = ""
-    if answer:
-        made = answer.provenance
-        who = badge(made.adapter, "good") if made.adapter else badge("base model")
-    return pane(side, text, who, won)
+    if answer is None:
+        return pane(side, text, "", won)
+    made = answer.provenance
+    who = badge(made.adapter, "good") if made.adapter else badge("base model")
+    return pane(side, text, f"{who} {_sworn(made)}", won)
+
+
+def _sworn(made: Provenance) -> str:
+    """Whether the engine itself said so."""
+    if made.attested is None:
+        return badge("not confirmed by the engine", "warn")
+    sha256 = made.attested.adapter_sha256 or made.attested.base_sha256
+    return f'<span title="SHA-256 of the weights: {escape(sha256)}">{badge("confirmed by the engine")}</span>'
 
 
 def reveal_html(comparison: Comparison) -> str:

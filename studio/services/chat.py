@@ -112,6 +112,7 @@ class ChatService:
             async for chunk in self._model().stream(messages, model=model, sampling=sampling):
                 text += chunk.text
                 finish = chunk.finish or finish
+                provenance = provenance.model_copy(update={"attested": chunk.weights})
                 if chunk.text:
                     yield LiveReply(conversation_id=conversation_id, text=text)
         except UserError as error:

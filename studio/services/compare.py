@@ -10,7 +10,7 @@ from annotation.errors import UserError
 from annotation.people import Person
 from annotation.store import Store
 from annotation.store.comparisons import Answer, Comparison
-from annotation.types import ChatModel, Finish, Frozen, Message, Outcome, Provenance, Sampling
+from annotation.types import ChatModel, Chunk, Frozen, Message, Outcome, Provenance, Sampling
 from serving.arena import SIDES, Side, paced
 
 
@@ -58,14 +58,14 @@ class CompareService:
         self._coin.shuffle(models)
         identities = [self._identify(model) for model in models]
         texts: dict[Side, str] = {"left": "", "right": ""}
-        finishes: dict[Side, Finish] = {}
+        ends: dict[Side, Chunk] = {}
         started = time.monotonic()
         streams = [self._model().stream(prompt, model=model, sampling=sampling) for model in models]
         try:
             async for side, chunk in paced(*streams):
                 texts[side] += chunk.text
                 if chunk.finish:
-                    finishes[side] = chunk.finish
+                    ends[side] = chunk
                 yield LivePair(**texts)
         except UserError as error:
             yield LivePair(**texts, problem=str(error))
@@ -76,7 +76,7 @@ class CompareService:
         # Both sides get the pair's time: the pacing makes any other figure meaningless.
         seconds = round(time.monotonic() - started, 3)
         left, right = (
-            Answer(text=texts[side], provenance=_drawn(identity, sampling, finishes.get(side), seconds))
+            Answer(text=texts[side], provenance=_drawn(identity, sampling, ends.get(side, Chunk()), seconds))
             for side, identity in zip(SIDES, identities, strict=True)
         )
         yield LivePair(**texts, comparison_id=self._store.comparisons.add(prompt, left, right, self._who.name))
@@ -131,5 +131,6 @@ def _at_the_desk(store: Store, comparison: Comparison, side: Side) -> str:
     return store.conversations.of_external(source, external_id).turns[-1].id
 
 
-def _drawn(identity: Provenance, sampling: Sampling, finish: Finish | None, seconds: float) -> Provenance:
-    return identity.model_copy(update={"sampling": sampling, "seconds": seconds, "finish": finish})
+def _drawn(identity: Provenance, sampling: Sampling, end: Chunk, seconds: float) -> Provenance:
+    made = {"sampling": sampling, "seconds": seconds, "finish": end.finish, "attested": end.weights}
+    return identity.model_copy(update=made)

@@ -163,7 +163,7 @@ class _Replies:
             text += chunk.text
             last = chunk if chunk.finish else last
         seconds = round(time.monotonic() - began, 3)
-        made = {"sampling": sampling, "seconds": seconds, "finish": last.finish}
+        made = {"sampling": sampling, "seconds": seconds, "finish": last.finish, "attested": last.weights}
         return Drawn(
             text=text,
             provenance=side.provenance.model_copy(update=made),

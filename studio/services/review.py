@@ -325,11 +325,11 @@ class ReviewService:
             prompt = [Message(role="system", text=system_prompt(self.charter)), *prompt]
         sampling = Sampling(temperature=0.8, max_tokens=300)
         for name in models:
-            text = ""
+            text, weights = "", None
             async for chunk in self._model().stream(prompt, model=name, sampling=sampling):
-                text += chunk.text
+                text, weights = text + chunk.text, chunk.weights
             if text.strip():
-                provenance = self._identify(name).model_copy(update={"sampling": sampling})
+                provenance = self._identify(name).model_copy(update={"sampling": sampling, "attested": weights})
                 yield self._store.helpers.add_candidate(reply_id, text.strip(), provenance, self._who.name)
 
 

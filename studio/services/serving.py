@@ -67,18 +67,34 @@ class EngineFigures(Frozen):
     """None until it was asked twice."""
 
 
-class _Noted:
-    """A model that remembers which adapter was asked for a reply."""
+class Checked:
+    """A model that remembers which adapter was asked for a reply, and passes on no word from other weights."""
 
-    def __init__(self, model: ChatModel, memory: Memory) -> None:
+    def __init__(self, model: ChatModel, memory: Memory, identify: Callable[[str], Provenance]) -> None:
         self._model = model
         self._memory = memory
+        self._identify = identify
 
     async def stream(self, messages: Sequence[Message], *, model: str, sampling: Sampling) -> AsyncIterator[Chunk]:
         if model != BASE:
             self._memory.note(model)
+        wanted = self._identify(model).weights_sha256
         async for chunk in self._model.stream(messages, model=model, sampling=sampling):
+            if chunk.weights is not None and chunk.weights.adapter_sha256 != wanted:
+                raise _other_weights(model, chunk.weights.adapter_sha256, wanted)
             yield chunk
+
+
+def _other_weights(model: str, said: str | None, wanted: str | None) -> UserError:
+    return UserError(
+        f"{model} is not what answered: the engine says it used {_by_hash(said)}.",
+        f"{model}, {_by_hash(wanted)}.",
+        "Take it out on the Models page and load it again. Nothing of this answer was kept.",
+    )
+
+
+def _by_hash(sha256: str | None) -> str:
+    return f"the adapter with the hash {sha256[:12]}…" if sha256 else "the base model alone"
 
 
 class ServingService:
@@ -206,11 +222,11 @@ class ServingService:
     def model(self) -> ChatModel:
         """Who answers. Raises UserError with the engine's state if nobody can."""
         if self._settings.engine == "scripted":
-            return _Noted(ScriptedModel(), self._memory)
+            return Checked(ScriptedModel(), self._memory, self.identify)
         if self._seen().state not in ("ready", "unreachable"):
             view = self.view()
             raise UserError(f"{view.label}.", do=view.detail or "Try again in a moment.")
-        return _Noted(self._client(), self._memory)
+        return Checked(self._client(), self._memory, self.identify)
 
     def view(self) -> EngineView:
         """The engine's state in words, without asking it where the watcher just did."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import psutil
 import pytest
 
 from annotation.errors import UserError
-from annotation.types import Message, Sampling
+from annotation.types import Message, Sampling, Weights
+from serving import attestation
 from serving.adapters import AdapterServer, Base
 from serving.client import Client
 from serving.engine import Attached, Engine, Watcher
@@ -113,6 +115,24 @@ def test_the_base_stays_byte_identical_while_adapters_are_loaded_and_busy(
     assert all(mine != base for mine, base in zip(together["one-0"], alone, strict=True))
     assert together["one-0"] == tuned["one-0"]
     assert together["two-0"] == tuned["two-0"]
+
+
+def test_every_answer_says_which_weights_the_engine_read(
+    engine: Engine, client: Client, serving: AdapterServer, random_adapters: Path, tmp_path: Path
+) -> None:
+    async def said(model: str) -> set[Weights | None]:
+        asked = [Message(role="user", text="Hello")]
+        return {chunk.weights async for chunk in client.stream(asked, model=model, sampling=GREEDY)}
+
+    base = attestation.digest(engine.config.model)
+    assert asyncio.run(said("base")) == {Weights(base_sha256=base)}
+    copy = tmp_path / "copy"
+    shutil.copytree(random_adapters / "one-0", copy)
+    read = attestation.digest(copy)
+    client.post("/v1/load_lora_adapter", {"lora_name": "copy", "lora_path": str(copy)})
+    (copy / attestation.ADAPTER_FILE).write_bytes(b"changed after it was loaded")
+    assert asyncio.run(said("copy")) == {Weights(base_sha256=base, adapter_sha256=read)}
+    client.post("/v1/unload_lora_adapter", {"lora_name": "copy"})
 
 
 def test_what_is_served_is_what_was_trained(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -16,14 +16,16 @@ from annotation.people import Person
 from annotation.store import Store, open_store
 from annotation.store.comparisons import Comparisons
 from annotation.store.reviews import Verdict
-from annotation.types import Charter, Conversation, Provenance, Sampling
+from annotation.types import Charter, ChatModel, Chunk, Conversation, Message, Provenance, Sampling, Weights
 from annotation.versions import rows_in
+from serving.memory import Memory
 from serving.scripted import ScriptedModel
 from studio.demo_project import lines, seed
 from studio.services import open_services
 from studio.services.chat import ChatService, LiveReply
 from studio.services.compare import CompareService, LivePair
 from studio.services.review import ReviewForm, ReviewService
+from studio.services.serving import Checked
 from studio.settings import Settings, read_settings
 
 SAMPLING = Sampling(temperature=0)
@@ -67,6 +69,45 @@ def test_a_reply_grows_and_is_kept_with_its_origin(store: Store) -> None:
     assert kept == lives[-1].turn
     assert kept.provenance is not None
     assert (kept.provenance.adapter, kept.provenance.finish, kept.provenance.sampling) == ("a-1", "stop", SAMPLING)
+
+
+class Attested(ScriptedModel):
+    """Says on each piece that it is these weights."""
+
+    def __init__(self, adapter_sha256: str | None) -> None:
+        super().__init__(["one two"], word_seconds=0)
+        self.weights = Weights(base_sha256="b", adapter_sha256=adapter_sha256)
+
+    async def stream(self, messages: Sequence[Message], *, model: str, sampling: Sampling) -> AsyncIterator[Chunk]:
+        async for chunk in super().stream(messages, model=model, sampling=sampling):
+            yield chunk.model_copy(update={"weights": self.weights})
+
+
+def checked(tmp_path: Path, model: Attested) -> ChatModel:
+    def registered(name: str) -> Provenance:
+        return Provenance(model="m", adapter=name, weights_sha256="right" if name != "base" else None)
+
+    return Checked(model, Memory(tmp_path / "serving.json"), registered)
+
+
+def test_a_reply_is_kept_with_what_the_engine_said_of_its_weights(store: Store, tmp_path: Path) -> None:
+    right = checked(tmp_path, Attested("right"))
+    chat = ChatService(store, lambda: right, identify, ANA, lambda: 1)
+    turn = collect(chat.send(None, "Hello", "a-1", SAMPLING))[-1].turn
+    assert turn is not None
+    assert turn.provenance is not None
+    assert turn.provenance.attested == Weights(base_sha256="b", adapter_sha256="right")
+
+
+@pytest.mark.parametrize(("asked", "answers"), [("a-1", "wrong"), ("a-1", None), ("base", "right")])
+def test_nothing_of_an_answer_from_other_weights_is_shown_or_kept(
+    store: Store, tmp_path: Path, asked: str, answers: str | None
+) -> None:
+    wrong = checked(tmp_path, Attested(answers))
+    (last,) = collect(ChatService(store, lambda: wrong, identify, ANA, lambda: 1).send(None, "Hello", asked, SAMPLING))
+    assert (last.text, last.turn) == ("", None)
+    assert last.problem is not None
+    assert f"{asked} is not what answered: the engine says it used" in last.problem
 
 
 def test_a_broken_reply_is_kept_as_far_as_it_came(store: Store) -> None:

@@ -1,0 +1,122 @@
+"""Which weights an answer came from, said by the engine itself: each process that loads weights notes what it read, and
+the engine's front door puts it on every answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from annotation.files import sha256_of, write_whole
+from annotation.types import Weights
+
+FOLDER = "TONESMITH_ATTESTED"
+"""Variable that names the folder of the notes."""
+HEADER = "x-tonesmith-weights"
+ANSWERS = ("/v1/chat/completions", "/v1/completions")
+ADAPTER_FILE = "adapter_model.safetensors"
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+def digest(folder: Path) -> str:
+    """Hash of the weights in a folder: of an adapter's file, or of all of a model's files with their names."""
+    if (folder / ADAPTER_FILE).is_file():
+        return sha256_of(folder / ADAPTER_FILE)
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) == 1:
+        return sha256_of(files[0])
+    return hashlib.sha256("".join(f"{sha256_of(file)}  {file.name}\n" for file in files).encode()).hexdigest()
+
+
+def note(folder: Path) -> str | None:
+    """Keep on disk what was just read from `folder`, and return its hash. Nothing, and None, where no FOLDER is set."""
+    place = _place(folder)
+    if place is None:
+        return None
+    found = digest(folder)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(place, json.dumps({"folder": str(folder), "sha256": found}))
+    return found
+
+
+def noted(folder: Path) -> str | None:
+    """What was noted about `folder`, None if nothing was."""
+    place = _place(folder)
+    try:
+        return str(json.loads(place.read_bytes())["sha256"]) if place else None
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+def _place(folder: Path) -> Path | None:
+    root = os.environ.get(FOLDER)
+    return Path(root) / f"{hashlib.sha256(str(folder).encode()).hexdigest()}.json" if root else None
+
+
+def said(headers: Mapping[str, str]) -> Weights | None:
+    """Out of an answer's headers; None from a server that does not say."""
+    parts = dict(part.partition("=")[::2] for part in headers.get(HEADER, "").split(";"))
+    return Weights(base_sha256=parts["base"], adapter_sha256=parts.get("adapter")) if parts.get("base") else None
+
+
+class Attesting:
+    """ASGI middleware for vLLM (its `--middleware`): HEADER on each answer, by the name that was asked for.
+
+    An answer whose weights nobody noted goes out without.
+    """
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] not in ANSWERS:
+            await self._app(scope, receive, send)
+            return
+        body, again = await _read(receive)
+        header = _header(scope["app"].state, body)
+
+        async def marked(message: dict[str, Any]) -> None:
+            if header and message["type"] == "http.response.start":
+                message = message | {"headers": [*message.get("headers", ()), (HEADER.encode(), header.encode())]}
+            await send(message)
+
+        await self._app(scope, again, marked)
+
+
+async def _read(receive: Receive) -> tuple[bytes, Receive]:
+    """The whole body, and what gives it out once more."""
+    messages, body = [], b""
+    while True:
+        message = await receive()
+        messages.append(message)
+        body += message.get("body", b"")
+        if message["type"] != "http.request" or not message.get("more_body"):
+            break
+    kept = iter(messages)
+
+    async def again() -> dict[str, Any]:
+        return next(kept, None) or await receive()
+
+    return body, again
+
+
+def _header(state: Any, body: bytes) -> str:
+    """'' where it is not known which weights will answer."""
+    try:
+        name = json.loads(body).get("model")
+    except (ValueError, AttributeError):
+        return ""
+    base = noted(Path(state.vllm_config.model_config.model))
+    if base is None:
+        return ""
+    adapter = state.openai_serving_models.lora_requests.get(name)
+    if adapter is None:
+        return f"base={base}"
+    weights = noted(Path(adapter.lora_path))
+    return f"base={base};adapter={weights}" if weights else ""
