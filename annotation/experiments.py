@@ -71,8 +71,6 @@ class Design(Frozen):
     def sha256(self) -> str:
         """Of the design in canonical JSON: what was frozen can be proved later."""
         dumped = self.model_dump(mode="json", exclude_none=True)  # a field that comes later changes no hash
-            mode="json", exclude_none=True
-        )  # so that a field that is new later changes none of old
         body = json.dumps(dumped, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(body.encode()).hexdigest()
 
