@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import argilla_search, argilla_sync, crowd, desk_page, judgement, start, to_first_token, trainer
+from benchmarks import argilla_search, argilla_sync, crowd, desk_page, judgement, start, swaps, to_first_token, trainer
 from benchmarks.row import Row
 from training.hardware import detect
 
@@ -24,6 +24,7 @@ MEASURES: dict[str, Callable[[Path], list[Row]]] = {
     "argilla-sync": argilla_sync.rows,
     "trainer": trainer.measure,
     "first-token": to_first_token.measure,
+    "swaps": swaps.measure,
 }
 
 

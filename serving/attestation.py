@@ -22,6 +22,7 @@ ADAPTER_FILE = "adapter_model.safetensors"
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def digest(folder: Path) -> str:
@@ -71,14 +72,14 @@ class Attesting:
     An answer whose weights nobody noted goes out without.
     """
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] not in ANSWERS:
             await self._app(scope, receive, send)
             return
-        body, again = await _read(receive)
+        body, again = await body_of(receive)
         header = _header(scope["app"].state, body)
 
         async def marked(message: dict[str, Any]) -> None:
@@ -89,7 +90,7 @@ class Attesting:
         await self._app(scope, again, marked)
 
 
-async def _read(receive: Receive) -> tuple[bytes, Receive]:
+async def body_of(receive: Receive) -> tuple[bytes, Receive]:
     """The whole body, and what gives it out once more."""
     messages, body = [], b""
     while True:
@@ -106,11 +107,19 @@ async def _read(receive: Receive) -> tuple[bytes, Receive]:
     return body, again
 
 
+def model_asked(body: bytes, field: str) -> str | None:
+    """The model's name in the `field` of a JSON body; None where there is none."""
+    try:
+        name = json.loads(body).get(field)
+    except (ValueError, AttributeError):
+        return None
+    return name if isinstance(name, str) else None
+
+
 def _header(state: Any, body: bytes) -> str:
     """'' where it is not known which weights will answer."""
-    try:
-        name = json.loads(body).get("model")
-    except (ValueError, AttributeError):
+    name = model_asked(body, "model")
+    if name is None:
         return ""
     base = noted(Path(state.vllm_config.model_config.model))
     if base is None:

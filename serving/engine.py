@@ -29,6 +29,7 @@ from annotation.types import Frozen
 from serving import attestation
 from serving.attestation import Attesting
 from serving.client import Client
+from serving.leaving import Leaving
 from training.hardware import Hardware, dtype_for
 from training.processes import stop_tree
 
@@ -137,12 +138,13 @@ def argv(config: EngineConfig, hardware: Hardware, port: int) -> list[str]:
         *("--port", str(port)),
         "--enable-lora",
         *("--max-loras", str(config.max_adapters)),
-        *("--max-cpu-loras", str(config.max_adapters)),
+        # Twice: what was unloaded stays until its replies have ended (`serving.leaving`).
+        *("--max-cpu-loras", str(2 * config.max_adapters)),
         *("--max-lora-rank", str(config.max_rank)),
         *("--max-model-len", str(config.context)),
         # A reply's defaults come with each request, never from the model's folder.
         *("--generation-config", "vllm"),
-        *("--middleware", f"{Attesting.__module__}.{Attesting.__name__}"),
+        *(part for own in (Leaving, Attesting) for part in ("--middleware", f"{own.__module__}.{own.__name__}")),
         "--disable-uvicorn-access-log",  # a line for each look at its health would fill the disk
         *machine,
         *config.extra,

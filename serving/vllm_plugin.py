@@ -42,6 +42,9 @@ def _note_what_is_read() -> None:
 
     def from_local_checkpoint(cls: Any, lora_dir: str, *args: Any, **options: Any) -> Any:
         before = attestation.digest(Path(lora_dir))
+        if attestation.noted(Path(lora_dir)) not in (None, before):
+            # Replies may be under way that began with the old ones, and vLLM's prefix cache goes by the name and path.
+            raise ValueError(f"the weights in {lora_dir} are not those that this engine read there before")
         loaded = load_adapter(cls, lora_dir, *args, **options)
         if attestation.note(Path(lora_dir)) not in (None, before):
             raise ValueError(f"{lora_dir} was changed while it was read")
