@@ -94,7 +94,7 @@ def curate(
     out, and a vote about it is left out.
     """
     once = _Once()
-    votes = [_pair_of_vote(comparison, measured) for comparison in comparisons]
+    votes = _pairs_of_votes(comparisons, measured)
     voted = {opening(pair.prompt) for pair in votes if isinstance(pair, Preference)}
 
     @lru_cache(maxsize=1_000)  # asked of every row that a reply gives, and looking for what is near takes long
@@ -254,29 +254,66 @@ def _unpaired(item: Judged) -> list[UnpairedRow]:
     return [UnpairedRow(id=f"kto-{item.reply_id}", conversation_id=item.conversation.id, messages=messages, good=good)]
 
 
-def _pair_of_vote(comparison: Comparison, measured: Sequence[str]) -> Preference | LeftOut:
-    reason = None
+def _pairs_of_votes(comparisons: Sequence[Comparison], measured: Sequence[str]) -> list[Preference | LeftOut]:
+    """What votes give. Where two contradict each other about the same two replies, neither of their pairs counts."""
+    found = [one for comparison in comparisons for one in _pairs_of_vote(comparison, measured)]
+    said = {_as_said(one) for one in found if isinstance(one, Preference)}
+    why = "Votes about these two replies contradict each other."
+    return [
+        LeftOut(id=one.id, what="comparison", reason=why, text=one.prompt[-1].text)
+        if isinstance(one, Preference) and _as_said(one.swap()) in said
+        else one
+        for one in found
+    ]
+
+
+def _as_said(pair: Preference) -> tuple[str, str, str]:
+    return str(_chat(pair.prompt)), pair.chosen.strip(), pair.rejected.strip()
+
+
+def _pairs_of_vote(comparison: Comparison, measured: Sequence[str]) -> Sequence[Preference | LeftOut]:
+    """The best reply over each other one that went on from the same words."""
+    best, vote = comparison.best, comparison.vote
+    reason = _no_pair(comparison, measured)
+    if reason or best is None:
+        return [LeftOut(id=comparison.id, what="comparison", reason=reason, text=comparison.asked)]
+    preferred = comparison.answers[best]
+    others = [answer for place, answer in comparison.answers.items() if place != best]
+    return [
+        Preference(
+            id=comparison.id if len(others) == 1 else f"{comparison.id}-{number}",
+            prompt=comparison.said_to(best),
+            chosen=preferred.text,
+            rejected=other.text,
+            source="vote",
+            voter=comparison.voter or "",
+            strength=vote.strength if vote else 1,
+        )
+        for number, other in enumerate(others, start=1)
+        if other.text.strip() != preferred.text.strip() and other.earlier == preferred.earlier
+    ]
+
+
+def _no_pair(comparison: Comparison, measured: Sequence[str]) -> str:
+    """Why nothing can be learned from a vote, '' if something can."""
+    best, vote = comparison.best, comparison.vote
     if near(opening(comparison.prompt), measured):
-        reason = "An experiment asks this, so it is kept for measuring."
-    elif comparison.outcome == "tie":
-        reason = "The vote was a tie: neither reply is better."
-    elif comparison.outcome == "both_bad":
-        reason = "Both replies were called bad: neither should be learned."
-    elif comparison.left.text.strip() == comparison.right.text.strip():
-        reason = "Both replies say the same."
-    elif not (comparison.left.text.strip() and comparison.right.text.strip()):
-        reason = "One of the replies is empty."
-    if reason:
-        return LeftOut(id=comparison.id, what="comparison", reason=reason, text=comparison.prompt[-1].text)
-    pair = Preference(
-        id=comparison.id,
-        prompt=comparison.prompt,
-        chosen=comparison.left.text,
-        rejected=comparison.right.text,
-        source="vote",
-        voter=comparison.voter or "",
-    )
-    return pair if comparison.outcome == "left" else pair.swap()
+        return "An experiment asks this, so it is kept for measuring."
+    if comparison.outcome == "tie":
+        return "The vote was a tie: neither reply is better."
+    if best is None:
+        return "Both replies were called bad: neither should be learned."
+    if vote and vote.criteria.get("policy", "tie") not in ("tie", best):
+        return "The reply that was preferred keeps to the rules less well than another."
+    if not all(answer.text.strip() for answer in comparison.answers.values()):
+        return "One of the replies is empty."
+    preferred = comparison.answers[best]
+    alike = [answer for answer in comparison.answers.values() if answer.earlier == preferred.earlier]
+    if len(alike) == 1:
+        return "The replies go on from different words, so they make no pair."
+    if len({answer.text.strip() for answer in alike}) == 1:
+        return "Both replies say the same."
+    return ""
 
 
 class _Once:

@@ -14,16 +14,13 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, model_validator
 
 from annotation.errors import UserError
-from annotation.types import Finish, Frozen, Message, Outcome, Provenance, Question, Sampling
+from annotation.types import Finish, Frozen, Message, Outcome, Provenance, Question, Sampling, Strength, Tag
 
 MOST_SIDES = 4
 MOST_PROMPTS = 2_000
 MOST_VOTES_EACH = 20
 PairKind = Literal["pair", "control", "repeat"]
 """Two sides; one side twice, where nobody should see a difference; a pair shown a second time, sides changed over."""
-Strength = Literal[1, 2, 3]
-"""How much better: slightly, clearly, much."""
-Tag = Literal["wrong", "off_voice", "unsafe", "unfair", "too_long", "unclear", "other"]
 
 
 class ArenaSide(Frozen):

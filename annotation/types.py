@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -20,6 +20,14 @@ Route = Literal["queue", "search", "gold", "repeat", "adjudication", "late", "im
 """How a reply came before a person: dealt from the queue, found and claimed, a hidden check, the same reply a second
 time, a disagreement to settle, a hold that had run out, or brought in from elsewhere."""
 Outcome = Literal["left", "right", "tie", "both_bad"]
+Place = Literal["left", "right", "third", "fourth"]
+"""Where a reply stands among up to four; two stand left and right."""
+PLACES: tuple[Place, ...] = get_args(Place)
+Pick = Literal["left", "right", "third", "fourth", "tie", "both_bad"]
+"""An Outcome among up to four: which is best, about the same, or all bad."""
+Strength = Literal[1, 2, 3]
+"""How much better: slightly, clearly, much."""
+Tag = Literal["wrong", "off_voice", "unsafe", "unfair", "too_long", "unclear", "other"]
 
 
 def utc_now() -> datetime:
@@ -223,6 +231,8 @@ class Preference(Frozen):
     rejected: str
     source: Literal["correction", "vote", "ranking"]
     voter: str
+    strength: Strength = 1
+    """How much better, where somebody said."""
 
     def swap(self) -> Preference:
         """The same pair the other way round: content and label move together."""

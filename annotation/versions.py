@@ -143,6 +143,7 @@ def _line(row: BaseModel) -> dict[str, Any]:
             "rejected": [{"role": "assistant", "content": row.rejected}],
             "source": row.source,
             "voter": row.voter,
+            "strength": row.strength,
         }
     line = row.model_dump(mode="json")
     if "messages" in line:

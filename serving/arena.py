@@ -1,28 +1,26 @@
-"""Two streams shown at one pace: what arrives first must not tell who it is."""
+"""Streams shown at one pace: what arrives first must not tell who it is."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Literal
 
 from annotation.types import Chunk
 
-Side = Literal["left", "right"]
-SIDES: tuple[Side, Side] = ("left", "right")
+Pieces = asyncio.Queue[Chunk | BaseException | None]
 
 
-async def paced(left: AsyncIterator[Chunk], right: AsyncIterator[Chunk]) -> AsyncIterator[tuple[Side, Chunk]]:
-    """Give out both streams piece by piece in turn, so that while both run neither is ever more than a piece ahead.
+async def paced(*streams: AsyncIterator[Chunk]) -> AsyncIterator[tuple[int, Chunk]]:
+    """Give out the streams piece by piece in turn, each with its place, so that of those that still run none is ever
+    more than a piece ahead.
 
-    A piece of one side waits until the other side has its own. When one side ends, its end is held back until the
-    other ends too, so the ends come together. If a side fails, the other is still given out to its end, and then the
-    first failure is raised.
+    A piece of one side waits until every other side has its own. When a side ends, its end is held back until all
+    have, so the ends come together. If a side fails, the others are still given out to their end, and then the first
+    failure is raised.
     """
-    sources = {"left": left, "right": right}
-    queues: dict[Side, asyncio.Queue[Chunk | BaseException | None]] = {side: asyncio.Queue() for side in SIDES}
-    tasks = [asyncio.create_task(_fill(sources[side], queues[side])) for side in SIDES]
+    queues: list[Pieces] = [asyncio.Queue() for _ in streams]
+    tasks = [asyncio.create_task(_fill(*both)) for both in zip(streams, queues, strict=True)]
     try:
         async with aclosing(_take_turns(queues)) as pieces:
             async for piece in pieces:
@@ -33,7 +31,7 @@ async def paced(left: AsyncIterator[Chunk], right: AsyncIterator[Chunk]) -> Asyn
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _fill(source: AsyncIterator[Chunk], queue: asyncio.Queue[Chunk | BaseException | None]) -> None:
+async def _fill(source: AsyncIterator[Chunk], queue: Pieces) -> None:
     try:
         async for chunk in source:
             queue.put_nowait(chunk)
@@ -42,22 +40,20 @@ async def _fill(source: AsyncIterator[Chunk], queue: asyncio.Queue[Chunk | BaseE
         queue.put_nowait(error)
 
 
-async def _take_turns(
-    queues: dict[Side, asyncio.Queue[Chunk | BaseException | None]],
-) -> AsyncGenerator[tuple[Side, Chunk], None]:
-    open_sides, ends, failure = list(SIDES), list[tuple[Side, Chunk]](), None
-    while open_sides:
-        taken = [(side, await queues[side].get()) for side in open_sides]  # both, before either is shown
-        for side, piece in taken:
+async def _take_turns(queues: Sequence[Pieces]) -> AsyncGenerator[tuple[int, Chunk], None]:
+    running, ends, failure = list(range(len(queues))), list[tuple[int, Chunk]](), None
+    while running:
+        taken = [(place, await queues[place].get()) for place in running]  # all of them, before any is shown
+        for place, piece in taken:
             if isinstance(piece, BaseException):
                 failure = failure or piece
-                open_sides.remove(side)
+                running.remove(place)
             elif piece is None:
-                open_sides.remove(side)
+                running.remove(place)
             elif piece.finish:
-                ends.append((side, piece))
+                ends.append((place, piece))
             else:
-                yield side, piece
+                yield place, piece
     for end in ends:
         yield end
     if failure:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import sqlalchemy as sa
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from annotation.errors import Conflict, NotFound
 from annotation.store.part import Part, fields, new_id
 from annotation.store.tables import comparisons, votes
-from annotation.types import Frozen, Message, Outcome, Provenance, utc_now
+from annotation.types import PLACES, Frozen, Message, Pick, Place, Provenance, Question, Strength, Tag, utc_now
 
 
 class Answer(Frozen):
@@ -20,32 +20,85 @@ class Answer(Frozen):
 
     text: str
     provenance: Provenance
+    system: str = ""
+    """The instructions it was given before the conversation."""
+    earlier: tuple[str, ...] = ()
+    """What this side said before, oldest first."""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class VoteForm(Frozen):
+    """What a person says about a comparison."""
+
+    outcome: Pick
+    strength: Strength = 1
+    criteria: dict[Question, Pick] = Field(default_factory=dict)
+    """Answers to those questions that the person spoke about; the others are absent."""
+    tags: tuple[Tag, ...] = ()
+    comment: Annotated[str, Field(max_length=2_000)] = ""
+    seconds: float | None = None
 
 
 class Comparison(Frozen):
-    """Two answers to one prompt, as they stood left and right, and the vote once there is one."""
+    """Two to four answers to one prompt, as they stood, and the vote once there is one."""
 
     id: str
     prompt: tuple[Message, ...]
     left: Answer
     right: Answer
+    more: tuple[Answer, ...] = ()
+    """The third and the fourth."""
+    later: tuple[str, ...] = ()
+    """What was said to all sides after the prompt, each to its own reply before; the last one is answered by `text`."""
     author: str
     made_at: AwareDatetime
-    outcome: Outcome | None = None
+    outcome: Pick | None = None
+    vote: VoteForm | None = None
     voter: str | None = None
     voted_at: AwareDatetime | None = None
+
+    @property
+    def answers(self) -> dict[Place, Answer]:
+        """By where they stood."""
+        return dict(zip(PLACES, (self.left, self.right, *self.more), strict=False))
+
+    @property
+    def best(self) -> Place | None:
+        """Where the reply stands that was preferred; None if none was."""
+        return next((place for place in self.answers if place == self.outcome), None)
+
+    @property
+    def asked(self) -> str:
+        """The message that is answered."""
+        return self.later[-1] if self.later else self.prompt[-1].text
+
+    def said_to(self, place: Place) -> tuple[Message, ...]:
+        """What this side was asked to go on from, its instructions left out."""
+        messages = list(self.prompt)
+        for reply, text in zip(self.answers[place].earlier, self.later, strict=True):
+            messages += [Message(role="assistant", text=reply), Message(role="user", text=text)]
+        return tuple(messages)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every reply came to its end, so that there is something to vote on."""
+        return all(answer.provenance.finish != "error" and answer.text.strip() for answer in self.answers.values())
 
 
 class Comparisons(Part):
     """Keep comparisons, take one vote each."""
 
-    def add(self, prompt: Sequence[Message], left: Answer, right: Answer, author: str) -> str:
-        """Keep both answers; returns the comparison's id."""
+    def add(self, prompt: Sequence[Message], answers: Sequence[Answer], author: str, later: Sequence[str] = ()) -> str:
+        """Keep the answers, two to four of them; returns the comparison's id."""
+        left, right, *more = (answer.model_dump(mode="json") for answer in answers)
         row = {
             "id": new_id(),
             "prompt": [message.model_dump() for message in prompt],
-            "left": left.model_dump(mode="json"),
-            "right": right.model_dump(mode="json"),
+            "left": left,
+            "right": right,
+            "more": more,
+            "later": list(later),
             "author": author,
             "made_at": utc_now(),
         }
@@ -53,18 +106,27 @@ class Comparisons(Part):
             db.execute(comparisons.insert().values(row))
         return str(row["id"])
 
-    def vote(self, comparison_id: str, outcome: Outcome, voter: str, seconds: float | None = None) -> Comparison:
-        """Keep the one vote of a comparison and return it. Raises NotFound, and Conflict for a second vote."""
-        self.get(comparison_id)
-        row = {"id": new_id(), "comparison_id": comparison_id, "outcome": outcome, "voter": voter}
+    def vote(self, comparison_id: str, form: VoteForm, voter: str) -> Comparison:
+        """Keep the one vote of a comparison and return it.
+
+        Raises NotFound; Conflict for a second vote, one by somebody who did not ask, one for a side that is not there,
+        and one about replies that broke off.
+        """
+        _check(self.get(comparison_id), form, voter)
+        row = {
+            "id": new_id(),
+            "comparison_id": comparison_id,
+            "outcome": form.outcome,
+            "voter": voter,
+            "seconds": form.seconds,
+            "form": form.model_dump(mode="json"),
+            "made_at": utc_now(),
+        }
         try:
             with self._writer.begin() as db:
-                db.execute(votes.insert().values(row | {"seconds": seconds, "made_at": utc_now()}))
+                db.execute(votes.insert().values(row))
         except sa.exc.IntegrityError as error:
-            raise Conflict(
-                "This comparison already has its vote, and the sides have been shown.",
-                do="Ask something new to vote again.",
-            ) from error
+            raise _already() from error
         return self.get(comparison_id)
 
     def get(self, comparison_id: str) -> Comparison:
@@ -83,18 +145,37 @@ class Comparisons(Part):
 
     def decided(self, since: datetime | None = None) -> int:
         """Votes that preferred one side, since a moment or ever."""
-        query = sa.select(sa.func.count()).select_from(votes).where(votes.c.outcome.in_(("left", "right")))
+        query = sa.select(sa.func.count()).select_from(votes).where(votes.c.outcome.in_(PLACES))
         if since is not None:
             query = query.where(votes.c.made_at > since)
         with self._engine.connect() as db:
             return db.scalar(query) or 0
 
 
-def _with_votes() -> sa.Select[Any]:
-    return sa.select(comparisons, votes.c.outcome, votes.c.voter, votes.c.made_at.label("voted_at")).outerjoin(
-        votes, votes.c.comparison_id == comparisons.c.id
+def _check(comparison: Comparison, form: VoteForm, voter: str) -> None:
+    if comparison.author != voter:
+        raise Conflict(f"{comparison.author} asked for these replies.", "Your own.", "Ask something, and vote on that.")
+    if comparison.outcome is not None:
+        raise _already()
+    if not comparison.whole:
+        raise Conflict("A reply broke off, so there is nothing to vote on.", do="Ask again.")
+    for pick in (form.outcome, *form.criteria.values()):
+        if pick in PLACES and pick not in comparison.answers:
+            raise Conflict(f"There are {len(comparison.answers)} replies here, and none in the {pick} place.")
+
+
+def _already() -> Conflict:
+    return Conflict(
+        "This comparison already has its vote, and the sides have been shown.", do="Ask something new to vote again."
     )
 
 
+def _with_votes() -> sa.Select[Any]:
+    given = (votes.c.outcome, votes.c.voter, votes.c.form.label("vote"), votes.c.made_at.label("voted_at"))
+    return sa.select(comparisons, *given).outerjoin(votes, votes.c.comparison_id == comparisons.c.id)
+
+
 def _comparison(row: sa.RowMapping) -> Comparison:
-    return Comparison(**fields(row))
+    """Rows of older stores lack what came later."""
+    found = fields(row)
+    return Comparison(**found | {"more": found["more"] or (), "later": found["later"] or ()})

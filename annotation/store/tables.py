@@ -322,6 +322,8 @@ comparisons = sa.Table(
     sa.Column("right", sa.JSON, nullable=False),
     sa.Column("author", sa.String(200), nullable=False),
     sa.Column("made_at", Moment, nullable=False),
+    sa.Column("more", sa.JSON(none_as_null=True)),
+    sa.Column("later", sa.JSON(none_as_null=True)),
 )
 
 votes = sa.Table(
@@ -333,6 +335,7 @@ votes = sa.Table(
     sa.Column("voter", sa.String(200), nullable=False),
     sa.Column("seconds", sa.Float),
     sa.Column("made_at", Moment, nullable=False),
+    sa.Column("form", sa.JSON(none_as_null=True)),
 )
 
 # Our datasets in Argilla. `cursor` is Argilla's time of the last answer there that was pulled, `acts_seq` the last act

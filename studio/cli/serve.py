@@ -5,19 +5,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
 
 from annotation.errors import UserError
+from annotation.types import Pick, Place
 from studio.cli.context import AsJson, Home, out, print_json, services
 
 AliasName = Annotated[
     Literal["candidate", "production"], typer.Option("--as", help="candidate, or production: what customers get.")
 ]
 Reason = Annotated[str, typer.Option(help="Why, for whoever looks back at this.")]
-VOTES = {"l": "left", "r": "right", "t": "tie", "b": "both_bad"}
+VOTES: dict[str, Pick] = {"l": "left", "r": "right", "t": "tie", "b": "both_bad"}
+MORE_VOTES: dict[str, Place] = {"3": "third", "4": "fourth"}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -137,47 +140,53 @@ def aliases(home: Home = None, as_json: AsJson = False) -> None:
 
 def compare(
     message: str,
-    adapter: Annotated[str, typer.Option(help="Adapter to compare with the base.")],
+    adapter: Annotated[
+        list[str], typer.Option(help="Adapter to compare with the base; give several for up to four sides.")
+    ],
     home: Home = None,
     vote: Annotated[
-        Literal["left", "right", "tie", "both_bad"] | None, typer.Option(help="Vote at once, for a script.")
+        Literal["left", "right", "third", "fourth", "tie", "both_bad"] | None,
+        typer.Option(help="Vote at once, for a script."),
     ] = None,
     temperature: Annotated[float, typer.Option(min=0, max=2)] = 0.7,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the base and an adapter the same, blind, and vote; the names come after the vote."""
-    from annotation.types import Outcome, Sampling
-    from studio.services.compare import LivePair
+    """Ask the base and one to three adapters the same, blind, and vote; the names come after the vote."""
+    from annotation.store.comparisons import VoteForm
+    from annotation.types import PLACES
+    from studio.services.compare import LiveRound, RoundForm, SideOf
 
-    async def ask() -> LivePair:
-        stream = tonesmith.compare.ask(message, adapter, Sampling(temperature=temperature))
-        pair = [live async for live in stream][-1]
-        if not pair.comparison_id:
-            raise UserError(pair.problem or "No replies came.")
-        return pair
+    async def ask() -> LiveRound:
+        sides = tuple(SideOf(model=model, temperature=temperature) for model in ("base", *adapter))
+        live = [live async for live in tonesmith.compare.ask(message, RoundForm(sides=sides))][-1]
+        if live.problem or not live.comparison_id:
+            raise UserError(live.problem or "No replies came.")
+        return live
 
     with services(home) as tonesmith:
         tonesmith.serving.adopt()
-        pair = asyncio.run(ask())
+        live = asyncio.run(ask())
+        places = PLACES[: len(live.texts)]
         if not as_json:
-            out.print(f"[bold]Left[/]\n{_plain(pair.left)}\n\n[bold]Right[/]\n{_plain(pair.right)}\n")
-        outcome: Outcome = vote or _asked()
-        voted = tonesmith.compare.vote(pair.comparison_id or "", outcome)
-    sides = {
-        side: answer.provenance.adapter or "base" for side, answer in (("left", voted.left), ("right", voted.right))
-    }
+            for place, text in zip(places, live.texts, strict=True):
+                out.print(f"[bold]{place.capitalize()}[/]\n{_plain(text)}\n")
+        outcome = vote or _asked(places)
+        voted = tonesmith.compare.vote(live.comparison_id or "", VoteForm(outcome=outcome))
+    sides = {place: answer.provenance.adapter or "base" for place, answer in voted.answers.items()}
     if as_json:
-        print_json(
-            {"comparison": voted.id, "outcome": outcome, **sides, "left_text": pair.left, "right_text": pair.right}
-        )
+        texts = {f"{place}_text": answer.text for place, answer in voted.answers.items()}
+        print_json({"comparison": voted.id, "outcome": outcome, **sides, **texts})
     else:
-        out.print(f"Voted {outcome}. Left was {sides['left']}, right was {sides['right']}.", markup=False)
+        who = ", ".join(f"{place} was {name}" for place, name in sides.items())
+        out.print(f"Voted {outcome}. {who[0].upper()}{who[1:]}.", markup=False)
 
 
-def _asked() -> Literal["left", "right", "tie", "both_bad"]:
+def _asked(places: Sequence[Place]) -> Pick:
     from rich.prompt import Prompt
 
-    return VOTES[Prompt.ask("(l)eft, (r)ight, (t)ie or (b)oth bad", choices=list(VOTES))]  # type: ignore[return-value]
+    keys = VOTES | {key: pick for key, pick in MORE_VOTES.items() if pick in places}
+    words = ", ".join(f"({key}) {pick.replace('_', ' ')}" for key, pick in keys.items())
+    return keys[Prompt.ask(words, choices=list(keys))]
 
 
 def _plain(text: str) -> str:

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import time
 from html import escape
-from typing import Any, get_args
+from typing import Any
 
 import gradio as gr
 
 from annotation.acts import QUESTIONS
-from annotation.experiments import BallotForm, Tag
-from annotation.types import Outcome, Question
+from annotation.experiments import BallotForm
+from annotation.types import Outcome, Question, Tag
 from studio.parts import shell
 from studio.parts.downloads import offered
 from studio.parts.guard import by_person
 from studio.parts.results import results_html
-from studio.parts.versus import KEYS, VOTES, pane
+from studio.parts.versus import ANSWERS, ASKED, KEYS, STRENGTHS, TAGS, VOTES, pane
 from studio.parts.words import badge, bubbles, count, duration, empty
 from studio.services import Services
 from studio.services.experiments import ExperimentForm, Shown, SideForm, Standing
 
-ASKED: dict[Question, str] = {
-    "voice": "Whose tone is more like us?",
-    "policy": "Which keeps to the rules better?",
-    "bias": "Which treats people more fairly?",
-}
-ANSWERS: tuple[tuple[str, str], ...] = (("Left", "left"), ("Same", "tie"), ("Right", "right"), ("Both bad", "both_bad"))
-STRENGTHS = (("slightly", 1), ("clearly", 2), ("much", 3))
-TAGS = [(tag.replace("_", " "), tag) for tag in get_args(Tag)]
 EVERY_SECONDS = 2.0
 PAIR_PARTS = 8 + len(QUESTIONS)
 """Components that a pair fills."""

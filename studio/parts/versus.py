@@ -1,10 +1,12 @@
-"""Two replies side by side and the four answers to 'which is better', shared by Compare and Experiments."""
+"""Replies side by side and the answers to 'which is better', shared by Compare and Experiments."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
+from typing import get_args
 
-from annotation.types import Outcome
+from annotation.types import Outcome, Pick, Place, Question, Tag
 
 VOTES: tuple[tuple[str, Outcome, str], ...] = (
     ("Left is better", "left", "1"),
@@ -12,24 +14,70 @@ VOTES: tuple[tuple[str, Outcome, str], ...] = (
     ("Both are bad", "both_bad", "3"),
     ("Right is better", "right", "4"),
 )
-NAMES = {"left": "Left", "right": "Right"}
+MORE_VOTES: tuple[tuple[str, Pick, str], ...] = (("Third is best", "third", "5"), ("Fourth is best", "fourth", "6"))
+AMONG_MORE: dict[Pick, str] = {
+    "left": "First is best",
+    "tie": "About the same",
+    "both_bad": "All are bad",
+    "right": "Second is best",
+}
+"""What VOTES say where there are more than two."""
+NAMES: dict[Place, str] = {"left": "Left", "right": "Right", "third": "Third", "fourth": "Fourth"}
+NAMES_AMONG_MORE: dict[Place, str] = NAMES | {"left": "First", "right": "Second"}
+ASKED: dict[Question, str] = {
+    "voice": "Whose tone is more like us?",
+    "policy": "Which keeps to the rules better?",
+    "bias": "Which treats people more fairly?",
+}
+ANSWERS: tuple[tuple[str, str], ...] = (("Left", "left"), ("Same", "tie"), ("Right", "right"), ("Both bad", "both_bad"))
+STRENGTHS = (("slightly", 1), ("clearly", 2), ("much", 3))
+TAGS = [(tag.replace("_", " "), tag) for tag in get_args(Tag)]
 KEYS = """
 const typing = 'textarea, input:not([type=radio]):not([type=checkbox])';
 const press = (event) => {
   if (!document.body.contains(element)) { document.removeEventListener('keydown', press); return; }
   if (event.target.matches?.(typing) || event.ctrlKey || event.metaKey || event.altKey) return;
-  const vote = { 1: 'left', 2: 'tie', 3: 'both_bad', 4: 'right' }[event.key];
+  const vote = { 1: 'left', 2: 'tie', 3: 'both_bad', 4: 'right', 5: 'third', 6: 'fourth' }[event.key];
   if (vote) document.querySelector(`#ts-vote-${vote}`)?.click();
 };
 document.addEventListener('keydown', press);
 """
-"""Keys 1 to 4 press the buttons `ts-vote-…`, except while somebody types."""
+"""Keys 1 to 6 press the buttons `ts-vote-…`, except while somebody types."""
 
 
-def pane(side: str, text: str = "", who: str = "", won: bool = False) -> str:
-    """One pane. `who` is HTML and names the weights: never before the vote."""
+def answers_among(places: Sequence[Place]) -> list[tuple[str, str]]:
+    """The choices of a question about so many replies."""
+    if len(places) == 2:
+        return list(ANSWERS)
+    return [*((NAMES_AMONG_MORE[place], place) for place in places), ("Same", "tie"), ("All bad", "both_bad")]
+
+
+def name_of(place: Place, sides: int) -> str:
+    """`Left`, or `First` among more than two."""
+    return (NAMES if sides == 2 else NAMES_AMONG_MORE)[place]
+
+
+def pane(
+    side: Place,
+    text: str = "",
+    who: str = "",
+    won: bool = False,
+    *,
+    sides: int = 2,
+    before: Sequence[tuple[str, str]] = (),
+    below: str = "",
+) -> str:
+    """One pane. `who` and `below` are HTML and may tell who it is: never before the vote. `before`: what this side
+    said earlier and what it was asked next, oldest first.
+    """
+    name = name_of(side, sides)
     said = f'<div class="ts-text" dir="auto">{escape(text)}</div>' if text else '<div class="ts-wait">…</div>'
+    earlier = "".join(
+        f'<div class="ts-text ts-earlier" dir="auto">{escape(reply)}</div>'
+        f'<div class="ts-then" dir="auto"><span class="ts-muted">You:</span> {escape(asked)}</div>'
+        for reply, asked in before
+    )
     return (
-        f'<section class="ts-side{" ts-won" if won else ""}" aria-label="{NAMES[side]} reply">'
-        f"<h3>{NAMES[side]}{who}</h3>{said}</section>"
+        f'<section class="ts-side{" ts-won" if won else ""}" aria-label="{name} reply">'
+        f"<h3>{name}{who}</h3>{earlier}{said}{below}</section>"
     )

@@ -1,29 +1,99 @@
-"""Two replies to one message, blind: who is who stays on this side until the vote."""
+"""Two to four replies to the same words, blind: who is who stays on this side until the vote."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-from annotation.errors import UserError
+from pydantic import Field
+
+from annotation.charter import system_prompt
+from annotation.errors import Conflict, UserError
+from annotation.experiments import MOST_SIDES
 from annotation.people import Person
 from annotation.store import Store
-from annotation.store.comparisons import Answer, Comparison
-from annotation.types import ChatModel, Chunk, Frozen, Message, Outcome, Provenance, Sampling
-from serving.arena import SIDES, Side, paced
+from annotation.store.comparisons import Answer, Comparison, VoteForm
+from annotation.types import ChatModel, Chunk, Frozen, Message, Place, Provenance, Sampling
+from serving.arena import paced
 
 
-class LivePair(Frozen):
-    """Both replies while they grow; nothing here tells which is which.
+class SideOf(Frozen):
+    """One side as it is asked for."""
 
-    `comparison_id` is set once both are kept and can be voted on; `problem` says why they can't be.
+    model: str
+    """`base`, or an adapter's name."""
+    instructions: Literal["none", "charter", "own"] = "none"
+    """What is put before the conversation."""
+    own: str = ""
+    """The instructions, where they are one's own."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+
+
+class RoundForm(Frozen):
+    """What is compared, and how replies are drawn."""
+
+    sides: tuple[SideOf, ...]
+    longest: Annotated[int, Field(ge=1, le=4096)] = 200
+    """Of a reply, in tokens."""
+    seed: int | None = None
+    """The same for all sides; None lets the engine draw one for each."""
+
+
+class LiveRound(Frozen):
+    """The replies while they grow, in the places where they stand; nothing here tells which is which.
+
+    `comparison_id` is set once they are kept, also where one broke off; `problem` says why they can't be voted on.
     """
 
-    left: str = ""
-    right: str = ""
+    texts: tuple[str, ...]
+    earlier: tuple[tuple[str, ...], ...] = ()
+    """What each side said before, oldest first."""
+    asked: tuple[str, ...] = ()
+    """What was said to all of them."""
     comparison_id: str | None = None
     problem: str | None = None
+
+
+@dataclass
+class _Speaker:
+    """One side while it speaks."""
+
+    model: str
+    identity: Provenance
+    system: str
+    sampling: Sampling
+    earlier: tuple[str, ...] = ()
+    text: str = ""
+    end: Chunk = field(default_factory=Chunk)
+    seconds: float = 0.0
+
+    def messages(self, prompt: Sequence[Message], later: Sequence[str]) -> list[Message]:
+        """Its instructions, and the conversation as it went on this side."""
+        said = [Message(role="system", text=self.system)] if self.system else []
+        said += prompt
+        for reply, text in zip(self.earlier, later, strict=True):
+            said += [Message(role="assistant", text=reply), Message(role="user", text=text)]
+        return said
+
+    def answer(self, broken: bool) -> Answer:
+        """What is kept of it."""
+        made = {
+            "sampling": self.sampling,
+            "seconds": round(self.seconds, 3),
+            "finish": self.end.finish or ("error" if broken else None),
+            "attested": self.end.weights,
+        }
+        return Answer(
+            text=self.text,
+            provenance=self.identity.model_copy(update=made),
+            system=self.system,
+            earlier=self.earlier,
+            prompt_tokens=self.end.prompt_tokens,
+            completion_tokens=self.end.completion_tokens,
+        )
 
 
 class CompareService:
@@ -43,56 +113,51 @@ class CompareService:
         self._who = who
         self._coin = coin or random.SystemRandom()
 
-    async def ask(self, text: str, adapter: str | None, sampling: Sampling) -> AsyncIterator[LivePair]:
-        """Ask the base and `adapter` the same, sides drawn at random, and stream both at the slower one's pace.
+    async def ask(self, text: str, form: RoundForm) -> AsyncIterator[LiveRound]:
+        """Ask all sides the same, their places drawn at random, and stream them at the slowest one's pace.
 
-        Raises UserError for an empty message, and where no adapter is chosen.
+        Raises UserError for an empty message, fewer than two sides or more than four, and two that are the same.
         """
         self._who.must("judge")
-        if not text.strip():
-            raise UserError("There is no message to compare on.", do="Write what a customer might ask.")
-        if not adapter:
-            raise UserError("No adapter is chosen.", do="Choose what the base model is compared with.")
-        prompt = [Message(role="user", text=text.strip())]
-        models = ["base", adapter]
-        self._coin.shuffle(models)
-        identities = [self._identify(model) for model in models]
-        texts: dict[Side, str] = {"left": "", "right": ""}
-        ends: dict[Side, Chunk] = {}
-        started = time.monotonic()
-        streams = [self._model().stream(prompt, model=model, sampling=sampling) for model in models]
-        try:
-            async for side, chunk in paced(*streams):
-                texts[side] += chunk.text
-                if chunk.finish:
-                    ends[side] = chunk
-                yield LivePair(**texts)
-        except UserError as error:
-            yield LivePair(**texts, problem=str(error))
-            return
-        if not all(text.strip() for text in texts.values()):
-            yield LivePair(**texts, problem="One side said nothing, so there is nothing to compare. Ask again.")
-            return
-        # Both sides get the pair's time: the pacing makes any other figure meaningless.
-        seconds = round(time.monotonic() - started, 3)
-        left, right = (
-            Answer(text=texts[side], provenance=_drawn(identity, sampling, ends.get(side, Chunk()), seconds))
-            for side, identity in zip(SIDES, identities, strict=True)
-        )
-        yield LivePair(**texts, comparison_id=self._store.comparisons.add(prompt, left, right, self._who.name))
+        prompt = [Message(role="user", text=_said(text))]
+        speakers = self._speakers(form)
+        self._coin.shuffle(speakers)
+        async for live in self._round(prompt, (), speakers):
+            yield live
 
-    def vote(self, comparison_id: str, outcome: Outcome, seconds: float | None = None) -> Comparison:
-        """Take the one vote and reveal the sides. Raises Conflict for a second vote.
+    async def go_on(self, comparison_id: str, text: str) -> AsyncIterator[LiveRound]:
+        """Say one more thing to all sides of a comparison that has no vote yet, each going on from its own words."""
+        before = self._open(comparison_id)
+        speakers = [_again(answer, (*answer.earlier, answer.text)) for answer in before.answers.values()]
+        async for live in self._round(before.prompt, (*before.later, _said(text)), speakers):
+            yield live
 
-        Where both are bad, both wait for a correction at the review desk; they are brought there first, so that no
-        crash can come between.
+    async def again(self, comparison_id: str) -> AsyncIterator[LiveRound]:
+        """Have the last replies drawn anew, also ones that broke off. A new seed, where there was one."""
+        before = self._open(comparison_id)
+        speakers = [_again(answer, answer.earlier) for answer in before.answers.values()]
+        if not before.later:
+            self._coin.shuffle(speakers)
+        async for live in self._round(before.prompt, before.later, speakers):
+            yield live
+
+    def places(self, comparison_id: str) -> tuple[Place, ...]:
+        """Where there are replies to vote on; none where one broke off."""
+        comparison = self._open(comparison_id)
+        return tuple(comparison.answers) if comparison.whole else ()
+
+    def vote(self, comparison_id: str, form: VoteForm) -> Comparison:
+        """Take the one vote and reveal the sides. Raises Conflict, as `Comparisons.vote`.
+
+        Where all are bad, all wait for a correction at the review desk; they are brought there first, so that no crash
+        can come between.
         """
         self._who.must("judge")
         comparison = self._store.comparisons.get(comparison_id)
-        if outcome == "both_bad" and comparison.outcome is None:
-            for side in SIDES:
-                _at_the_desk(self._store, comparison, side)
-        return self._store.comparisons.vote(comparison_id, outcome, self._who.name, seconds)
+        if form.outcome == "both_bad" and comparison.outcome is None and comparison.author == self._who.name:
+            for place in comparison.answers:
+                _at_the_desk(self._store, comparison, place)
+        return self._store.comparisons.vote(comparison_id, form, self._who.name)
 
     def fix(self, comparison_id: str) -> str:
         """Bring the reply that was preferred before the review desk; returns its id there. Raises UserError where none
@@ -100,18 +165,19 @@ class CompareService:
         """
         self._who.must("judge")
         comparison = self._store.comparisons.get(comparison_id)
-        if comparison.outcome not in SIDES:
-            raise UserError("No side was called better.", "A vote for left or right.", "Vote first.")
-        return _at_the_desk(self._store, comparison, comparison.outcome)
+        if comparison.best is None:
+            raise UserError("No side was called better.", "A vote for one of them.", "Vote first.")
+        return _at_the_desk(self._store, comparison, comparison.best)
 
     def tally(self) -> dict[str, int]:
         """Votes so far: `tuned`, `base`, `tie`, `both_bad`."""
         self._who.must("look")
         counted = {"tuned": 0, "base": 0, "tie": 0, "both_bad": 0}
         for comparison in self._store.comparisons.voted():
-            sides = {"left": comparison.left.provenance.adapter, "right": comparison.right.provenance.adapter}
-            outcome = comparison.outcome or "tie"
-            counted[("tuned" if sides[outcome] else "base") if outcome in sides else outcome] += 1
+            if comparison.best is None:
+                counted[comparison.outcome or "tie"] += 1
+            else:
+                counted["tuned" if comparison.answers[comparison.best].provenance.adapter else "base"] += 1
         return counted
 
     def last(self) -> Comparison | None:
@@ -120,17 +186,97 @@ class CompareService:
         voted = self._store.comparisons.voted()
         return voted[-1] if voted else None
 
+    def _open(self, comparison_id: str) -> Comparison:
+        """A comparison of this person's that has no vote yet. Raises Conflict."""
+        self._who.must("judge")
+        comparison = self._store.comparisons.get(comparison_id)
+        if comparison.author != self._who.name:
+            raise Conflict(f"{comparison.author} asked for these replies.", "Your own.", "Ask something yourself.")
+        if comparison.outcome is not None:
+            raise Conflict("The names are out, so this is no longer blind.", do="Ask something new.")
+        return comparison
 
-def _at_the_desk(store: Store, comparison: Comparison, side: Side) -> str:
+    def _speakers(self, form: RoundForm) -> list[_Speaker]:
+        if not 2 <= len(form.sides) <= MOST_SIDES:
+            raise UserError(
+                f"{len(form.sides)} models are chosen.", f"2 to {MOST_SIDES}.", "Choose who answers beside the first."
+            )
+        if len(set(form.sides)) < len(form.sides):
+            raise UserError(
+                "Two sides are the same.", "Sides that differ.", "Change the model, the instructions or the variety."
+            )
+        return [self._speaker(side, form) for side in form.sides]
+
+    def _speaker(self, side: SideOf, form: RoundForm) -> _Speaker:
+        system = ""
+        if side.instructions == "charter":
+            charter = self._store.charters.current()
+            if charter is None:
+                raise UserError("There is no charter yet.", do="Write one on the Charter page, or choose another.")
+            system = system_prompt(charter)
+        elif side.instructions == "own":
+            system = side.own.strip()
+            if not system:
+                raise UserError("Your own instructions are empty.", do="Write them, or choose 'No instructions'.")
+        sampling = Sampling(temperature=side.temperature, max_tokens=form.longest, seed=form.seed)
+        return _Speaker(side.model, self._identify(side.model), system, sampling)
+
+    async def _round(
+        self, prompt: Sequence[Message], later: Sequence[str], speakers: Sequence[_Speaker]
+    ) -> AsyncIterator[LiveRound]:
+        """Stream what all say and keep it, also where one breaks off."""
+        asked = (*(message.text for message in prompt if message.role == "user"), *later)
+        shown = LiveRound(texts=("",) * len(speakers), earlier=tuple(one.earlier for one in speakers), asked=asked)
+        streams = [self._timed(one, one.messages(prompt, later)) for one in speakers]
+        problem = None
+        try:
+            async for place, chunk in paced(*streams):
+                one = speakers[place]
+                one.text += chunk.text
+                one.end = chunk if chunk.finish else one.end
+                yield shown.model_copy(update={"texts": tuple(one.text for one in speakers)})
+        except UserError as error:
+            problem = str(error)
+        texts = tuple(one.text for one in speakers)
+        if not any(text.strip() for text in texts):
+            yield shown.model_copy(update={"problem": problem or "Nobody said anything. Ask again."})
+            return
+        answers = [one.answer(broken=problem is not None) for one in speakers]
+        kept = self._store.comparisons.add(prompt, answers, self._who.name, later)
+        if problem is None and not all(text.strip() for text in texts):
+            problem = "One side said nothing, so there is nothing to compare. Ask again."
+        yield shown.model_copy(update={"texts": texts, "comparison_id": kept, "problem": problem})
+
+    async def _timed(self, one: _Speaker, messages: Sequence[Message]) -> AsyncIterator[Chunk]:
+        """Its own time, which the pacing hides from whoever watches."""
+        began = time.monotonic()
+        async for chunk in self._model().stream(messages, model=one.model, sampling=one.sampling):
+            one.seconds = time.monotonic() - began
+            yield chunk
+
+
+def _said(text: str) -> str:
+    if not text.strip():
+        raise UserError("There is no message to compare on.", do="Write what a customer might ask.")
+    return text.strip()
+
+
+def _again(answer: Answer, earlier: tuple[str, ...]) -> _Speaker:
+    """The same side once more."""
+    sampling = answer.provenance.sampling or Sampling()
+    if sampling.seed is not None:
+        sampling = sampling.model_copy(update={"seed": sampling.seed + 1})
+    identity = answer.provenance.model_copy(
+        update={"sampling": None, "seconds": None, "finish": None, "attested": None}
+    )
+    return _Speaker(identity.adapter or "base", identity, answer.system, sampling, earlier)
+
+
+def _at_the_desk(store: Store, comparison: Comparison, place: Place) -> str:
     """A side's reply as a conversation that waits for review, however often this is done; returns its id."""
-    source, external_id = "compare", f"{comparison.id}-{side}"
-    answer = comparison.left if side == "left" else comparison.right
+    source, external_id = "compare", f"{comparison.id}-{place}"
+    answer = comparison.answers[place]
     reply = (Message(role="assistant", text=answer.text), answer.provenance)
-    messages = [*((message, None) for message in comparison.prompt), reply]
-    store.conversations.import_one(source, external_id, comparison.prompt[-1].text, None, messages)
+    messages = [*((message, None) for message in comparison.said_to(place)), reply]
+    store.conversations.import_one(source, external_id, comparison.asked, None, messages)
     return store.conversations.of_external(source, external_id).turns[-1].id
-
-
-def _drawn(identity: Provenance, sampling: Sampling, end: Chunk, seconds: float) -> Provenance:
-    made = {"sampling": sampling, "seconds": seconds, "finish": end.finish, "attested": end.weights}
-    return identity.model_copy(update=made)

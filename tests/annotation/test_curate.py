@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from annotation.curate import HOLD_OUT_FROM, Rows, joined
 from annotation.errors import NotFound, UserError
 from annotation.store import Store, open_store
-from annotation.store.comparisons import Answer
+from annotation.store.comparisons import Answer, VoteForm
 from annotation.store.reviews import ReviewAct, Verdict
 from annotation.types import Message, Preference, Provenance, Question, Turn, Value
 from annotation.versions import MANIFEST, freeze, read_rows, reasons, recover, rows_in, verify
@@ -87,10 +89,18 @@ def test_the_same_row_twice_goes_in_once(store: Store) -> None:
     assert (len(rows.sft), len(rows.preference), len(rows.left_out)) == (1, 1, 2)
 
 
-def vote(store: Store, outcome: str, left: str = "L", right: str = "R", asked: str = "q") -> None:
-    answers = [Answer(text=text, provenance=BASE) for text in (left, right)]
-    comparison = store.comparisons.add([Message(role="user", text=asked)], *answers, "ana")
-    store.comparisons.vote(comparison, outcome, "ana")  # type: ignore[arg-type]
+def vote(
+    store: Store,
+    outcome: str,
+    left: str = "L",
+    right: str = "R",
+    asked: str = "q",
+    more: Sequence[str] = (),
+    **said: Any,
+) -> None:
+    answers = [Answer(text=text, provenance=BASE) for text in (left, right, *more)]
+    comparison = store.comparisons.add([Message(role="user", text=asked)], answers, "ana")
+    store.comparisons.vote(comparison, VoteForm(outcome=outcome, **said), "ana")  # type: ignore[arg-type]
 
 
 def test_votes_become_pairs_but_ties_and_both_bad_never_do(store: Store) -> None:
@@ -102,6 +112,51 @@ def test_votes_become_pairs_but_ties_and_both_bad_never_do(store: Store) -> None
     rows = rows_of(store)
     assert [(pair.chosen, pair.rejected) for pair in rows.preference] == [("L", "R"), ("R", "L")]
     assert len(rows.left_out) == 3
+
+
+def test_the_best_of_several_is_better_than_each_other_one(store: Store) -> None:
+    vote(store, "third", more=("T", "T2"), strength=3)
+    pairs = rows_of(store).preference
+    assert [(pair.chosen, pair.rejected, pair.strength) for pair in pairs] == [
+        ("T", "L", 3),
+        ("T", "R", 3),
+        ("T", "T2", 3),
+    ]
+    assert len({pair.id for pair in pairs}) == 3
+
+
+def test_votes_that_contradict_each_other_make_no_pair(store: Store) -> None:
+    vote(store, "left")
+    vote(store, "right")
+    vote(store, "left", right="another")
+    rows = rows_of(store)
+    assert [(pair.chosen, pair.rejected) for pair in rows.preference] == [("L", "another")]
+    assert {one.reason for one in rows.left_out} == {"Votes about these two replies contradict each other."}
+
+
+def test_what_breaks_the_rules_more_is_not_learned_however_well_it_is_liked(store: Store) -> None:
+    vote(store, "left", asked="1", criteria={"policy": "right"})
+    vote(store, "left", asked="2", criteria={"policy": "tie", "voice": "right"})
+    rows = rows_of(store)
+    assert [pair.prompt[-1].text for pair in rows.preference] == ["2"]
+    assert [one.reason for one in rows.left_out] == [
+        "The reply that was preferred keeps to the rules less well than another."
+    ]
+
+
+def test_after_different_words_there_is_no_pair_and_after_the_same_there_is(store: Store) -> None:
+    asked = [Message(role="user", text="q")]
+    for earlier in (("one", "other"), ("same", "same")):
+        answers = [
+            Answer(text=text, provenance=BASE, earlier=(before,))
+            for text, before in zip(("L", "R"), earlier, strict=True)
+        ]
+        kept = store.comparisons.add(asked, answers, "ana", ("and then?",))
+        store.comparisons.vote(kept, VoteForm(outcome="left"), "ana")
+    rows = rows_of(store)
+    (pair,) = rows.preference
+    assert [message.text for message in pair.prompt] == ["q", "same", "and then?"]
+    assert [one.reason for one in rows.left_out] == ["The replies go on from different words, so they make no pair."]
 
 
 def test_holding_out_is_stable_and_keeps_a_request_on_one_side(store: Store) -> None:

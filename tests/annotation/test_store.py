@@ -15,9 +15,9 @@ from annotation.errors import Conflict, NotFound, UserError
 from annotation.experiments import ArenaSide, BallotForm, Design, Drawn, plan
 from annotation.store import Store, open_store
 from annotation.store.aliases import AliasChange
-from annotation.store.comparisons import Answer
+from annotation.store.comparisons import Answer, VoteForm
 from annotation.store.reviews import ReviewAct, Verdict
-from annotation.store.tables import APPEND_ONLY, metadata
+from annotation.store.tables import APPEND_ONLY, comparisons, metadata, votes
 from annotation.types import Charter, Message, Provenance, Sampling, Trait, Turn, utc_now
 
 MODEL = Provenance(
@@ -102,7 +102,7 @@ def test_the_database_itself_refuses_to_rewrite_history(store: Store) -> None:
     store.reviews.react(reply.id, "up", "ana")
     answer = Answer(text="x", provenance=MODEL)
     asked = (Message(role="user", text="q"),)
-    store.comparisons.vote(store.comparisons.add(asked, answer, answer, "ana"), "tie", "ana")
+    store.comparisons.vote(store.comparisons.add(asked, [answer, answer], "ana"), VoteForm(outcome="tie"), "ana")
     sides = [ArenaSide(name=name, model=name, provenance=MODEL) for name in ("base", "a-1")]
     kept = store.experiments.add(Design(name="x", sides=tuple(sides), prompts=(asked,)), "ana")
     drawn = Drawn(text="x", provenance=MODEL)
@@ -137,12 +137,38 @@ def test_judging_an_unknown_reply_or_a_customers_turn_is_refused(store: Store) -
 
 def test_a_comparison_takes_one_vote(store: Store) -> None:
     answer = Answer(text="x", provenance=MODEL)
-    comparison = store.comparisons.add([Message(role="user", text="q")], answer, answer, "ana")
+    comparison = store.comparisons.add([Message(role="user", text="q")], [answer, answer], "ana")
     assert store.comparisons.get(comparison).outcome is None
-    assert store.comparisons.vote(comparison, "left", "ana").outcome == "left"
+    with pytest.raises(Conflict, match="ana asked for these replies"):
+        store.comparisons.vote(comparison, VoteForm(outcome="right"), "ben")
+    with pytest.raises(Conflict, match="none in the third place"):
+        store.comparisons.vote(comparison, VoteForm(outcome="left", criteria={"voice": "third"}), "ana")
+    form = VoteForm(outcome="left", strength=2, criteria={"policy": "tie"}, tags=("unclear",), comment="Too long.")
+    voted = store.comparisons.vote(comparison, form, "ana")
+    assert (voted.outcome, voted.best, voted.vote) == ("left", "left", form)
     with pytest.raises(Conflict, match="already has its vote"):
-        store.comparisons.vote(comparison, "right", "ben")
+        store.comparisons.vote(comparison, VoteForm(outcome="right"), "ana")
     assert [kept.outcome for kept in store.comparisons.voted()] == ["left"]
+
+
+def test_replies_that_broke_off_are_kept_and_take_no_vote(store: Store) -> None:
+    whole = Answer(text="x", provenance=MODEL)
+    broken = Answer(text="x y", provenance=MODEL.model_copy(update={"finish": "error"}))
+    comparison = store.comparisons.add([Message(role="user", text="q")], [whole, broken], "ana")
+    with pytest.raises(Conflict, match="broke off"):
+        store.comparisons.vote(comparison, VoteForm(outcome="left"), "ana")
+    assert store.comparisons.get(comparison).right.text == "x y"
+
+
+def test_a_comparison_of_an_older_store_is_still_read(store: Store) -> None:
+    answer = Answer(text="x", provenance=MODEL).model_dump(mode="json", include={"text", "provenance"})
+    row = {"id": "c", "prompt": [{"role": "user", "text": "q"}], "left": answer, "right": answer, "author": "ana"}
+    given = {"id": "v", "comparison_id": "c", "outcome": "right", "voter": "ben"}
+    with store.engine.begin() as db:
+        db.execute(comparisons.insert(), row | {"made_at": utc_now()})
+        db.execute(votes.insert(), given | {"made_at": utc_now()})
+    (old,) = store.comparisons.voted()
+    assert (old.best, old.vote, old.more, old.later, old.asked) == ("right", None, (), (), "q")
 
 
 def test_a_charter_gets_a_new_version_only_when_it_changes(store: Store) -> None:

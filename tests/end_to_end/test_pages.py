@@ -88,7 +88,7 @@ def test_empty_pages_say_what_to_do(page: Page, studio: Studio) -> None:
     page.click("#ts-start")
     expect(page.get_by_text("There is no dataset version to learn from.")).to_be_visible()
     go(page, studio, "/compare")
-    expect(page.get_by_text("Nothing to compare with yet")).to_be_visible()
+    expect(page.get_by_text("Only the base model can answer yet")).to_be_visible()
     go(page, studio, "/datasets")
     expect(page.locator("#ts-card")).to_contain_text("No version yet")
 

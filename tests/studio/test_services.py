@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -14,7 +15,7 @@ from annotation.curate import joined
 from annotation.errors import Conflict, UserError
 from annotation.people import Person
 from annotation.store import Store, open_store
-from annotation.store.comparisons import Comparisons
+from annotation.store.comparisons import Comparisons, VoteForm
 from annotation.store.reviews import Verdict
 from annotation.types import Charter, ChatModel, Chunk, Conversation, Message, Provenance, Sampling, Weights
 from annotation.versions import rows_in
@@ -23,7 +24,7 @@ from serving.scripted import ScriptedModel
 from studio.demo_project import lines, seed
 from studio.services import open_services
 from studio.services.chat import ChatService, LiveReply
-from studio.services.compare import CompareService, LivePair
+from studio.services.compare import CompareService, LiveRound, RoundForm, SideOf
 from studio.services.review import ReviewForm, ReviewService
 from studio.services.serving import Checked
 from studio.settings import Settings, read_settings
@@ -194,11 +195,22 @@ def test_the_same_form_saved_twice_counts_once(store: Store) -> None:
     assert len(store.reviews.standing(item.reply.id).corrections) == 1
 
 
-def pairs(compare: CompareService, adapter: str = "a-1") -> list[LivePair]:
-    async def run() -> list[LivePair]:
-        return [pair async for pair in compare.ask("Hello", adapter, SAMPLING)]
+def two(adapter: str = "a-1", **drawn: Any) -> RoundForm:
+    return RoundForm(sides=(SideOf(model="base"), SideOf(model=adapter)), **drawn)
 
-    return asyncio.run(run())
+
+def run(lives: AsyncIterator[LiveRound]) -> list[LiveRound]:
+    async def collect() -> list[LiveRound]:
+        return [live async for live in lives]
+
+    return asyncio.run(collect())
+
+
+def asked(compare: CompareService, form: RoundForm | None = None) -> str:
+    """The id of a comparison that can be voted on."""
+    live = run(compare.ask("Hello", form or two()))[-1]
+    assert (live.problem, live.comparison_id is None) == (None, False)
+    return live.comparison_id or ""
 
 
 class TwoVoices:
@@ -220,59 +232,141 @@ def test_sides_are_drawn_at_random_and_named_only_after_the_vote(store: Store) -
     seen = set()
     for number in range(20):
         compare = comparing(store, TwoVoices(), number)
-        last = pairs(compare)[-1]
-        assert last.comparison_id is not None
-        voted = compare.vote(last.comparison_id, "left")
+        last = run(compare.ask("Hello", two()))[-1]
+        voted = compare.vote(last.comparison_id or "", VoteForm(outcome="left"))
         names = (voted.left.provenance.adapter, voted.right.provenance.adapter)
         seen.add(names)
-        assert last.left == f"I am {names[0] or 'base'}"
-        assert voted.left.provenance.seconds == voted.right.provenance.seconds
+        assert last.texts[0] == f"I am {names[0] or 'base'}"
     assert seen == {("a-1", None), (None, "a-1")}
     tally = comparing(store, TwoVoices()).tally()
     assert tally["tuned"] + tally["base"] == 20
     assert min(tally["tuned"], tally["base"]) > 2
 
 
-def test_a_side_that_breaks_leaves_nothing_to_vote_on(store: Store) -> None:
-    last = pairs(comparing(store, TwoVoices(lambda model: 2 if model == "base" else None)))[-1]
-    assert last.comparison_id is None
+class Listening(TwoVoices):
+    """Keeps what each side was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[tuple[str, list[str], Sampling]] = []
+
+    def stream(self, messages: object, *, model: str, sampling: Sampling) -> AsyncIterator[object]:
+        self.heard.append((model, [message.text for message in messages], sampling))  # type: ignore[attr-defined]
+        script = ScriptedModel([f"I am {model}, {len(self.heard)}"], word_seconds=0)
+        return script.stream([], model=model, sampling=sampling)
+
+
+def test_four_sides_each_with_its_own_instructions_and_variety(store: Store) -> None:
+    model = Listening()
+    sides = (
+        SideOf(model="base"),
+        SideOf(model="base", instructions="own", own=" Be brief. "),
+        SideOf(model="base", instructions="charter", temperature=0),
+        SideOf(model="a-1", temperature=1.2),
+    )
+    compare = comparing(store, model)
+    voted = compare.vote(asked(compare, RoundForm(sides=sides, longest=33, seed=7)), VoteForm(outcome="fourth"))
+    told = {(name, texts[0], sampling.temperature) for name, texts, sampling in model.heard}
+    assert {one for one in told if one[1] in ("Hello", "Be brief.")} == {
+        ("base", "Hello", 0.7),
+        ("base", "Be brief.", 0.7),
+        ("a-1", "Hello", 1.2),
+    }
+    assert {(sampling.max_tokens, sampling.seed) for _, _, sampling in model.heard} == {(33, 7)}
+    assert len(voted.answers) == 4
+    assert voted.best == "fourth"
+    assert {answer.system == "" for answer in voted.answers.values()} == {True, False}
+    assert all(answer.completion_tokens for answer in voted.answers.values())
+
+
+def test_each_side_goes_on_from_its_own_words_and_stays_where_it_stands(store: Store) -> None:
+    model = Listening()
+    compare = comparing(store, model)
+    first = asked(compare)
+    last = run(compare.go_on(first, " And then? "))[-1]
+    assert last.asked == ("Hello", "And then?")
+    assert {tuple(texts) for _, texts, _ in model.heard[2:]} == {
+        ("Hello", answer.text, "And then?") for answer in store.comparisons.get(first).answers.values()
+    }
+    before = store.comparisons.get(first)
+    voted = compare.vote(last.comparison_id or "", VoteForm(outcome="right"))
+    assert [answer.provenance.adapter for answer in voted.answers.values()] == [
+        answer.provenance.adapter for answer in before.answers.values()
+    ]
+    reply = compare.fix(voted.id)
+    texts_there = [turn.text for turn in store.conversations.of_reply(reply).turns]
+    assert texts_there == ["Hello", before.right.text, "And then?", voted.right.text]
+
+
+def test_replies_are_drawn_again_with_another_seed(store: Store) -> None:
+    model = Listening()
+    compare = comparing(store, model)
+    again = run(compare.again(asked(compare, two(seed=5))))[-1]
+    assert [sampling.seed for _, _, sampling in model.heard] == [5, 5, 6, 6]
+    assert again.comparison_id is not None
+    compare.vote(again.comparison_id, VoteForm(outcome="tie"))
+    for more in (compare.again(again.comparison_id), compare.go_on(again.comparison_id, "More?")):
+        with pytest.raises(Conflict, match="no longer blind"):
+            run(more)
+
+
+def test_a_side_that_breaks_leaves_nothing_to_vote_on_and_loses_nothing(store: Store) -> None:
+    compare = comparing(store, TwoVoices(lambda model: 2 if model == "base" else None))
+    last = run(compare.ask("Hello", two()))[-1]
     assert last.problem is not None
-    assert "I am" in last.left + last.right
+    assert last.comparison_id is not None
+    kept = store.comparisons.get(last.comparison_id)
+    ends = {answer.provenance.adapter: answer.provenance.finish for answer in kept.answers.values()}
+    assert ends == {None: "error", "a-1": "stop"}
+    assert {answer.text for answer in kept.answers.values()} == {"I am ", "I am a-1"}
+    with pytest.raises(Conflict, match="broke off"):
+        compare.vote(kept.id, VoteForm(outcome="left"))
+    mended = comparing(store, TwoVoices())
+    assert run(mended.again(kept.id))[-1].problem is None
 
 
-def test_a_second_vote_is_refused(store: Store) -> None:
+def test_a_second_vote_and_one_by_somebody_else_are_refused(store: Store) -> None:
     compare = comparing(store, TwoVoices())
-    comparison = pairs(compare)[-1].comparison_id
-    assert comparison is not None
-    compare.vote(comparison, "tie")
+    comparison = asked(compare)
+    ben = CompareService(store, lambda: TwoVoices(), identify, Person(name="ben"))  # type: ignore[arg-type, return-value]
+    for outcome in ("left", "both_bad"):
+        with pytest.raises(Conflict, match="ana asked for these replies"):
+            ben.vote(comparison, VoteForm(outcome=outcome))  # type: ignore[arg-type]
+    assert store.tasks.counts()["waiting"] == 0
+    compare.vote(comparison, VoteForm(outcome="tie"))
     with pytest.raises(UserError, match="already has its vote"):
-        compare.vote(comparison, "left")
+        compare.vote(comparison, VoteForm(outcome="left"))
 
 
-@pytest.mark.parametrize(("text", "adapter", "said"), [(" ", "a-1", "no message"), ("Hello", None, "No adapter")])
-def test_nothing_to_compare_is_said(store: Store, text: str, adapter: str | None, said: str) -> None:
-    async def ask() -> None:
-        async for _ in comparing(store, TwoVoices()).ask(text, adapter, SAMPLING):
-            pass
-
+@pytest.mark.parametrize(
+    ("text", "sides", "said"),
+    [
+        (" ", ("base", "a-1"), "no message"),
+        ("Hello", ("base",), "1 models are chosen"),
+        ("Hello", ("base", "base"), "Two sides are the same"),
+        ("Hello", ("base", "a", "b", "c", "d"), "5 models are chosen"),
+    ],
+)
+def test_nothing_to_compare_is_said(store: Store, text: str, sides: tuple[str, ...], said: str) -> None:
+    form = RoundForm(sides=tuple(SideOf(model=model) for model in sides))
     with pytest.raises(UserError, match=said):
-        asyncio.run(ask())
+        run(comparing(store, TwoVoices()).ask(text, form))
 
 
 def test_two_bad_replies_wait_for_correction_and_are_never_a_pair(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compare = comparing(store, TwoVoices())
-    comparison = pairs(compare)[-1].comparison_id or ""
+    comparison = asked(compare)
     with pytest.raises(UserError, match="No side was called better"):
         compare.fix(comparison)
     with monkeypatch.context() as crash:
         crash.setattr(Comparisons, "vote", Mock(side_effect=OSError("killed")))
         with pytest.raises(OSError, match="killed"):
-            compare.vote(comparison, "both_bad")
-    compare.vote(comparison, "both_bad")
+            compare.vote(comparison, VoteForm(outcome="both_bad"))
+    compare.vote(comparison, VoteForm(outcome="both_bad"))
     with pytest.raises(Conflict):
-        compare.vote(comparison, "both_bad")
+        compare.vote(comparison, VoteForm(outcome="both_bad"))
     assert store.tasks.counts()["waiting"] == 2
     rows = joined(rows_in(store))
     assert not rows.preference
@@ -281,7 +375,7 @@ def test_two_bad_replies_wait_for_correction_and_are_never_a_pair(
 
 def test_the_better_reply_can_be_corrected(store: Store) -> None:
     compare = comparing(store, TwoVoices())
-    voted = compare.vote(pairs(compare)[-1].comparison_id or "", "right")
+    voted = compare.vote(asked(compare), VoteForm(outcome="right"))
     reply = compare.fix(voted.id)
     assert compare.fix(voted.id) == reply
     turns = store.conversations.of_reply(reply).turns

@@ -1,0 +1,147 @@
+"""The live comparison in a real browser, on scripted replies: three sides, several turns, blind until the vote."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.end_to_end.test_experiments_page import LISTEN, window
+from tests.end_to_end.test_pages import GRADIOS_OWN
+from tests.fixtures.studio import Studio
+
+pytestmark = pytest.mark.slow
+OWN = "Answer like a pirate."
+TELLING = ("SmolLM2", "provenance", "base model", "with instructions", "sha256", "pirate", "Juniper", "tokens")
+"""What would tell the sides apart. (Juniper is whose charter one side is told.)"""
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    started = Studio(tmp_path_factory.mktemp("compare") / "home", "--demo", "--engine", "scripted")
+    started.start()
+    started.run("people", "add", "ana", "--role", "reviewer")
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def ana(browser: Browser, studio: Studio) -> Iterator[Page]:
+    page = window(browser, studio, "ana")
+    page.add_init_script(LISTEN)
+    studio.open(page, "/compare")
+    expect(page.locator("#ts-ask textarea")).to_be_visible()
+    page.wait_for_timeout(1000)
+    yield page
+    page.context.close()
+
+
+def choose(page: Page, field: str, option: str) -> None:
+    page.click(f"{field} input")
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def three_sides(page: Page) -> None:
+    """The base as it is, with the charter, and with instructions of one's own."""
+    page.click("#ts-drawn > button")
+    choose(page, "#ts-told-1", "The charter")
+    choose(page, "#ts-side-2", "Base model")
+    choose(page, "#ts-told-2", "My own")
+    page.fill("#ts-own-2 textarea", OWN)
+    page.click("#ts-drawn > button")
+
+
+def ask(page: Page, text: str) -> None:
+    page.fill("#ts-ask textarea", text)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#ts-votes", state="visible")
+
+
+def test_three_sides_stay_blind_over_two_turns_until_the_vote(ana: Page, studio: Studio) -> None:
+    ana.fill("#ts-ask textarea", "Where is my parcel?")
+    ana.click("#ts-ask-both")
+    expect(ana.get_by_text("Two sides are the same.")).to_be_visible()
+    three_sides(ana)
+    ana.wait_for_timeout(500)
+    ana.evaluate("heard.length = 0")
+    logged = len(studio.log())
+    ask(ana, "Where is my parcel?")
+    expect(ana.locator("#ts-third")).to_contain_text("Where is my parcel?")
+    ana.fill("#ts-ask textarea", "And if it is lost?")
+    ana.click("#ts-go-on")
+    expect(ana.locator("#ts-third")).to_contain_text("You asked: “And if it is lost?”")
+    ana.wait_for_selector("#ts-votes", state="visible")
+    ana.wait_for_timeout(500)
+    told = "".join(ana.evaluate("heard"))
+    assert told.count("And if it is lost?") > 3
+    shown = "".join(ana.locator(f"#ts-{place}").inner_html() for place in ("left", "right", "third"))
+    assert [word for word in TELLING if word in told + shown + studio.log()[logged:]] == []
+
+    ana.locator("h1").click()
+    ana.keyboard.press("5")
+    expect(ana.locator("#ts-third .ts-won")).to_be_visible()
+    expect(ana.locator("#ts-sides")).to_contain_text("with instructions")
+    expect(ana.locator("#ts-sides")).to_contain_text("the cheapest")
+    expect(ana.locator("#ts-votes")).to_be_hidden()
+    ana.click("#ts-differs summary")
+    expect(ana.locator("#ts-differs .ts-diff")).to_have_count(2)
+    ana.click("#ts-fix")
+    ana.wait_for_selector("#desk-reply")
+    expect(ana.locator("main")).to_contain_text("And if it is lost?")
+
+
+def test_a_vote_says_more_and_is_kept_whole(ana: Page, studio: Studio) -> None:
+    three_sides(ana)
+    ask(ana, "Can I pay by card?")
+    ana.click("#ts-say-more > button")
+    ana.locator("#ts-asked-policy").get_by_label("Third").check()
+    ana.locator("#ts-strength").get_by_label("much").check()
+    ana.locator("#ts-tags").get_by_label("unclear").check()
+    ana.fill("#ts-comment textarea", "The second rambles.")
+    ana.click("#ts-vote-left")
+    expect(ana.locator("#ts-left .ts-won")).to_be_visible()
+    with sqlite3.connect(studio.home / "tonesmith.db") as db:
+        ((outcome, voter, form),) = db.execute("SELECT outcome, voter, form FROM votes ORDER BY seq DESC LIMIT 1")
+    kept = json.loads(form)
+    assert (outcome, voter) == ("left", "ana")
+    assert (kept["strength"], kept["criteria"], kept["tags"]) == (3, {"policy": "third"}, ["unclear"])
+    assert kept["comment"] == "The second rambles."
+
+
+def test_replies_can_be_drawn_again_before_the_vote(ana: Page) -> None:
+    three_sides(ana)
+    ana.click("#ts-drawn > button")
+    ana.fill("#ts-seed input, #ts-seed textarea", "seven")
+    ana.fill("#ts-ask textarea", "Do you sell tents?")
+    ana.click("#ts-ask-both")
+    expect(ana.get_by_text("The seed is 'seven'.")).to_be_visible()
+    expect(ana.locator("#ts-ask textarea")).to_have_value("Do you sell tents?")
+    ana.fill("#ts-seed input, #ts-seed textarea", "0")
+    ask(ana, "Do you sell tents?")
+    before = ana.locator("#ts-left").inner_text()
+    ana.click("#ts-again")
+    expect(ana.locator("#ts-left")).not_to_have_text(before)
+    ana.wait_for_selector("#ts-votes", state="visible")
+    ana.locator("h1").click()
+    ana.keyboard.press("2")
+    expect(ana.locator("#ts-after")).to_contain_text("You called it even.")
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (390, 844)])
+def test_it_fits_and_can_be_read_by_everybody(ana: Page, size: tuple[int, int]) -> None:
+    ana.set_viewport_size({"width": size[0], "height": size[1]})
+    three_sides(ana)
+    ask(ana, "Is there a discount?")
+    for voted in (False, True):
+        if voted:
+            ana.click("#ts-vote-right")
+            expect(ana.locator("#ts-after")).to_contain_text("You preferred")
+        assert ana.evaluate("document.documentElement.scrollWidth") <= size[0]
+        widths = ana.evaluate("[...document.querySelectorAll('#ts-sides .ts-side')].map((one) => one.clientWidth)")
+        assert min(widths) > 250
+        found = Axe().run(ana, options={"rules": {rule: {"enabled": False} for rule in GRADIOS_OWN}})
+        assert found.violations_count == 0, found.generate_report()
