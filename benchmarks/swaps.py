@@ -24,7 +24,7 @@ from training.base_model import EMBEDDED, prepare
 from training.hardware import detect
 from training.types import Adapter
 
-SWAPS, VOICES, SLOTS = 1000, 8, 4
+SWAPS, VOICES, SLOTS = 1000, 8, 2
 AT_ONCE = 4
 """Replies under way beside the base's."""
 LOAD_LIMIT = 5.0
@@ -92,9 +92,9 @@ class Swaps:
                 await asyncio.to_thread(self._server.load, name)
             heard = await asyncio.gather(*(self._reply(name, prompt) for prompt in PROMPTS))
             self._own |= {(name, prompt): said for prompt, (said, _) in zip(PROMPTS, heard, strict=True)}
-        different = {tuple(self._own[name, prompt] for prompt in PROMPTS) for name in (BASE, *self._names)}
-        if len(different) <= len(self._names):
-            raise RuntimeError("two of them say the same: nothing could be told")
+        for prompt in PROMPTS:
+            if len({self._own[name, prompt] for name in (BASE, *self._names)}) <= len(self._names):
+                raise RuntimeError(f"two of them say the same to {prompt!r}: nothing could be told")
         self._in = self._server.loaded()
 
     async def _swap(self, name: str) -> str:

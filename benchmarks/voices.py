@@ -31,7 +31,7 @@ def _one(root: Path, base: Path, name: str, seed: int) -> Adapter:
             continue
         under = f"base_model.model.{layer.removesuffix('.weight')}"
         tensors[f"{under}.lora_A.weight"] = draw.uniform(-1, 1, (RANK, into)).astype(np.float32) / into**0.5
-        tensors[f"{under}.lora_B.weight"] = draw.normal(0, 0.1, (out, RANK)).astype(np.float32)
+        tensors[f"{under}.lora_B.weight"] = draw.normal(0, 0.4, (out, RANK)).astype(np.float32)
     made = root / f".raw-{name}"
     made.mkdir(parents=True)
     save_file(tensors, made / registry.WEIGHTS)

@@ -14,7 +14,7 @@ from annotation.types import Frozen
 from serving import probe
 from serving.client import Client
 from serving.engine import BASE
-from serving.memory import Memory
+from serving.memory import Held, Memory, Parity
 from training import registry
 from training.types import Adapter
 
@@ -116,21 +116,40 @@ class AdapterServer:
         return found
 
     def measure(self, name: str, tolerance: float = probe.UNCHANGED) -> float | None:
-        """Load `name` and see what it does (`serving.probe.effect`, nats a token), which is remembered.
+        """Load `name`, see what it does, and whether it is served as it was trained; both are remembered.
 
-        None if the engine does not say how likely a text is. Raises UserError as `load` does, and if the base changed.
+        Returns how far it moves fixed texts from the base, in nats a token: 0 is an adapter that does nothing, which
+        may be so and is worth saying. None if the engine does not say how likely a text is. Raises UserError as `load`
+        does, and if loading it changed the base by more than `tolerance` nats a token.
         """
         with self._memory.lock:
+            adapter = registry.get(self._root, name)
             try:
-                before = probe.scores(self._client, BASE)
+                texts = probe.texts(self._client, adapter)
+                base = before = probe.scores(self._client, BASE, texts)
             except UserError:
-                before = ()
-            self.load(name)
-            if not before:
+                self.load(name)
                 return None
-            found = probe.effect(self._client, name, before, tolerance)
-            self._memory.change(lambda held: held.model_copy(update={"effects": held.effects | {name: found}}))
-        return found
+            new = name not in self.loaded()
+            self.load(name)
+            if new:
+                base = probe.scores(self._client, BASE, texts)
+                probe.must_be_unchanged(name, before, base, tolerance)
+            return self._see(adapter, texts, base, tolerance)
+
+    def measure_again(self, name: str, tolerance: float = probe.UNCHANGED) -> float:
+        """`measure` for an adapter that is loaded already: this counts as no use of it."""
+        with self._memory.lock:
+            adapter = registry.get(self._root, name)
+            texts = probe.texts(self._client, adapter)
+            return self._see(adapter, texts, probe.scores(self._client, BASE, texts), tolerance)
+
+    def _see(self, adapter: Adapter, texts: probe.Texts, base: probe.Scores, tolerance: float) -> float:
+        tuned = probe.scores(self._client, adapter.name, texts)
+        parity = probe.parity(self._client, adapter.scored, base, tuned, tolerance)
+        effect = probe.apart(tuned, base)
+        self._memory.change(lambda held: _measured(held, adapter.name, effect, parity))
+        return effect
 
     def _put_in(self, name: str) -> Adapter:
         adapter = registry.get(self._root, name)
@@ -308,6 +327,16 @@ def tensor_shapes(path: Path) -> dict[str, list[int]]:
     if 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0) != size:
         raise ValueError(f"{path.name} is cut short")
     return {name: list(entry["shape"]) for name, entry in tensors.items()}
+
+
+def _measured(held: Held, name: str, effect: float, parity: Parity | None) -> Held:
+    others = {other: found for other, found in held.parities.items() if other != name}
+    return held.model_copy(
+        update={
+            "effects": held.effects | {name: effect},
+            "parities": others | ({name: parity} if parity else {}),
+        }
+    )
 
 
 def _with(names: tuple[str, ...], name: str) -> tuple[str, ...]:

@@ -18,6 +18,16 @@ WRITE_SECONDS = 60.0
 """Uses are written down at most this often; a crash forgets no more than those since."""
 
 
+class Parity(Frozen):
+    """How an adapter is served, held against how it was trained; see `serving.probe`."""
+
+    apart: float
+    """Largest mean difference of an exchange's log-probabilities, of the adapter or the base, in nats a token."""
+    same_prompt: bool
+    """Whether the engine renders a request into the tokens the adapter was trained on."""
+    holds: bool
+
+
 class Held(Frozen):
     """What the file says."""
 
@@ -29,6 +39,8 @@ class Held(Frozen):
     """When each was last loaded or asked for a reply, in seconds since the epoch."""
     effects: dict[str, float] = Field(default_factory=dict)
     """How far each moved the likelihood of fixed prompts when it was loaded, in nats a token; see `serving.probe`."""
+    parities: dict[str, Parity] = Field(default_factory=dict)
+    """Whether each is served as it was trained, as measured when it was loaded last."""
 
 
 class Memory:

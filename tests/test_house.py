@@ -16,6 +16,7 @@ ORDER = ("annotation", "training", "serving", "studio")
 HEAVY = ("torch", "transformers", "trl", "peft", "vllm", "datasets", "accelerate", "argilla")
 CHILDREN = {
     "training/sft.py",
+    "training/parity.py",
     "training/callbacks.py",
     "training/convert.py",
     "serving/vllm_plugin.py",

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from annotation.errors import NotFound
 from annotation.files import sha256_of, sync, write_whole
 from annotation.types import utc_now
-from training.types import Adapter, SftConfig
+from training.types import Adapter, Scored, SftConfig
 
 WEIGHTS = "adapter_model.safetensors"
 LINEAGE = "lineage.json"
@@ -22,7 +22,9 @@ def name_of(made: Path, config: SftConfig) -> str:
     return f"{config.run_name}-{sha256_of(made / WEIGHTS)[:8]}"
 
 
-def publish(made: Path, config: SftConfig, run_id: str, versions: dict[str, str]) -> Adapter:
+def publish(
+    made: Path, config: SftConfig, run_id: str, versions: dict[str, str], scored: tuple[Scored, ...] = ()
+) -> Adapter:
     """Give the adapter in folder `made` its name and its place; doing it twice ends in the same one.
 
     Only the files that vLLM reads are taken. The folder appears complete or not at all.
@@ -53,6 +55,7 @@ def publish(made: Path, config: SftConfig, run_id: str, versions: dict[str, str]
         created_at=utc_now(),
         config=config,
         versions=versions,
+        scored=scored,
     )
     write_whole(aside / LINEAGE, adapter.model_dump_json(indent=2))
     aside.rename(target)

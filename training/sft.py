@@ -24,6 +24,7 @@ from annotation.versions import read_rows
 from training import registry
 from training.callbacks import Recorder
 from training.hardware import Hardware, batch_for, detect, dtype_for
+from training.parity import score
 from training.preflight import check
 from training.processes import undisturbed
 from training.rundir import RunDir
@@ -98,6 +99,7 @@ def run_sft(run: RunDir) -> RunState:
     checkpoint = run.last_checkpoint()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model(str(run.making))
+    scored = score(trainer.model, tokenizer)
     metrics = run.read_metrics()
     result = RunResult(
         rows_in=len(given),
@@ -114,7 +116,8 @@ def run_sft(run: RunDir) -> RunState:
     with undisturbed():
         # The account before the adapter: a run killed between the two lines below is found finished, not done twice.
         write_whole(run.result, result.model_dump_json(indent=2))
-        registry.publish(run.making, config, run.path.name, {name: version(name) for name in LIBRARIES})
+        versions = {name: version(name) for name in LIBRARIES}
+        registry.publish(run.making, config, run.path.name, versions, scored)
         return finish(run, recorder, result)
 
 

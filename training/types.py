@@ -124,6 +124,21 @@ class RunState(Frozen):
     result: RunResult | None = None
 
 
+class Scored(Frozen):
+    """A short exchange as the trainer saw it when the adapter was finished."""
+
+    asked: str
+    """The request."""
+    ids: tuple[int, ...]
+    """Token ids of the prompt and the reply."""
+    prompt: int
+    """How many of them are the prompt, with the opening of the reply."""
+    base: tuple[float, ...]
+    """Log-probability (nats) of each token after the first under the base model alone."""
+    tuned: tuple[float, ...]
+    """The same with the adapter."""
+
+
 class Adapter(Frozen):
     """A published adapter and where it comes from; `lineage.json` in its folder."""
 
@@ -143,3 +158,5 @@ class Adapter(Frozen):
     config: SftConfig
     versions: dict[str, str]
     """Releases of the libraries that made it."""
+    scored: tuple[Scored, ...] = ()
+    """What it is held against when it is served; empty for one that was made before this was kept."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -14,6 +14,9 @@ from rich.table import Table
 from annotation.errors import UserError
 from annotation.types import Pick, Place
 from studio.cli.context import AsJson, Home, out, print_json, services
+
+if TYPE_CHECKING:
+    from serving.memory import Parity
 
 AliasName = Annotated[
     Literal["candidate", "production"], typer.Option("--as", help="candidate, or production: what customers get.")
@@ -67,11 +70,21 @@ def adapters(home: Home = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json([view.model_dump(mode="json") for view in views])
         return
-    shown = Table("Adapter", "State", "Learned from", "Base", "Made")
+    shown = Table("Adapter", "State", "As trained", "Learned from", "Base", "Made")
     for view in views:
         made = f"{view.created_at:%Y-%m-%d %H:%M}"
-        shown.add_row(view.name, "loaded" if view.loaded else "not loaded", view.dataset_id, view.base_name, made)
+        state = "loaded" if view.loaded else "not loaded"
+        shown.add_row(view.name, state, as_trained(view.parity), view.dataset_id, view.base_name, made)
     out.print(shown)
+
+
+def as_trained(parity: Parity | None) -> str:
+    """Whether an adapter is served as it was trained, and how far from it (nats a token)."""
+    if parity is None:
+        return "not measured"
+    if not parity.same_prompt:
+        return "no: other prompts"
+    return f"{'yes' if parity.holds else 'no'}: {parity.apart:.1g} apart"
 
 
 def load(name: str, home: Home = None) -> None:

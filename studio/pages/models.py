@@ -214,12 +214,13 @@ def shelf_html(views: list[AdapterView], now: Current) -> str:
             _state(view, now),
             ago(view.last_used) if view.last_used else "never",
             _effect(view),
+            _parity(view),
             escape(view.dataset_id),
             ago(view.created_at),
         ]
         for view in views
     ]
-    return table(("Name", "State", "Last used", "Effect", "Learned from", "Made"), rows)
+    return table(("Name", "State", "Last used", "Effect", "As trained", "Learned from", "Made"), rows)
 
 
 def _state(view: AdapterView, now: Current) -> str:
@@ -242,6 +243,19 @@ def _effect(view: AdapterView) -> str:
     if view.effect < NO_EFFECT:
         return badge("none: it answers as the base does", "bad")
     return f'<span title="How far it moves three short prompts from the base, in nats a token">{view.effect:.2g}</span>'
+
+
+def _parity(view: AdapterView) -> str:
+    """Whether what is served is what was trained."""
+    found = view.parity
+    if found is None:
+        return '<span class="ts-muted">not measured</span>'
+    if not found.same_prompt:
+        return badge("no: the engine words a request otherwise than its training did", "bad")
+    if not found.holds:
+        return badge(f"no: {found.apart:.2g} nats a token apart", "bad")
+    why = f"Three short exchanges score as at the end of its training, to {found.apart:.1g} nats a token"
+    return f'<span title="{why}">{badge("yes", "good")}</span>'
 
 
 def figures_html(found: EngineFigures | None, why_not: str) -> str:

@@ -16,7 +16,7 @@ from serving import metrics, probe
 from serving.adapters import AdapterServer, Base
 from serving.client import Client
 from serving.engine import BASE, Attached, Engine, EngineConfig, EngineStatus, Watcher
-from serving.memory import Memory
+from serving.memory import Memory, Parity
 from serving.scripted import ScriptedModel
 from studio.settings import Settings
 from training import base_model, registry
@@ -57,6 +57,8 @@ class AdapterView(Frozen):
     """When it was last loaded or asked for a reply; None if never."""
     effect: float | None = None
     """How far it moved fixed prompts from the base when it was loaded, in nats a token; None if not measured."""
+    parity: Parity | None = None
+    """Whether it is served as it was trained; None if not measured, or if its training left no account."""
 
 
 class EngineFigures(Frozen):
@@ -118,6 +120,7 @@ class ServingService:
         self._trouble: UserError | None = None
         self._problems: dict[str, str] = {}
         self._loaded: tuple[str, ...] = ()
+        self._measured: set[str] = set()
 
     # Starting and stopping
 
@@ -177,6 +180,7 @@ class ServingService:
                 self._offer_new()
             else:
                 self._loaded = ()
+                self._measured.clear()
             self._memory.write_uses()
             self._stop.wait(LOOK_SECONDS)
 
@@ -189,8 +193,10 @@ class ServingService:
             offered = server.offer_new()
             self._problems |= {name: problem for name, problem in offered.items() if problem}
             self._loaded = tuple(server.loaded())
-            for name in (name for name, problem in offered.items() if not problem):  # it answers already
-                server.measure(name, self._tolerance())
+            self._measured &= set(self._loaded)  # what comes back is measured anew
+            for name in (name for name in self._loaded if name not in self._measured):  # it answers already
+                self._measured.add(name)
+                server.measure_again(name, self._tolerance())
         except UserError as error:  # the engine went away between two looks; the watcher sees to it
             log.info("%s", error)
 
@@ -293,6 +299,7 @@ class ServingService:
                 weights_sha256=adapter.weights_sha256,
                 last_used=datetime.fromtimestamp(held.used[adapter.name], UTC) if adapter.name in held.used else None,
                 effect=held.effects.get(adapter.name),
+                parity=held.parities.get(adapter.name),
             )
             for adapter in registry.all_adapters(self._settings.adapters)
         ]

@@ -81,6 +81,8 @@ class FakeEngine:
         self.paths: dict[str, str] = {}
         self.refuses = ""
         self.moves: dict[str, float] = {}
+        self.moves_on_load: dict[str, float] = {}
+        self.silent = False  # about how likely a text is
         self.metrics = ""
 
     def __call__(self, handler: BaseHTTPRequestHandler) -> None:
@@ -92,6 +94,8 @@ class FakeEngine:
         body = self._peer.asked[-1][1]
         if handler.path == "/tokenize":
             return respond(handler, 200, {"tokens": [1, 2, 3]})
+        if handler.path == "/v1/completions" and self.silent:
+            return respond(handler, 400, {"error": {"message": "prompt_logprobs is not supported"}})
         if handler.path == "/v1/completions":
             likely = -1.0 + self.moves.get(body["model"], 0.0)
             ranked = [None, *({str(token): {"logprob": likely}} for token in body["prompt"][1:])]
@@ -106,6 +110,7 @@ class FakeEngine:
         else:
             assert "load_inplace" not in body
             self.held.append(name)
+            self.moves |= self.moves_on_load
             self.paths[name] = body["lora_path"]
         return respond(handler, 200, "Success", "text/plain")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,8 @@ from serving.adapters import AdapterServer, Base
 from serving.client import Client
 from serving.memory import Memory
 from tests.serving.conftest import SHAPES, FakeEngine, Peer, make_adapter, write_tensors
+from training import registry
+from training.types import Scored
 
 
 @pytest.fixture
@@ -39,9 +42,67 @@ def test_the_effect_of_an_adapter_is_measured_and_remembered(
     assert fake.held == ["a-0"]
 
 
-def test_a_base_that_changed_by_a_load_is_told(peer: Peer, fake: FakeEngine) -> None:
-    before = probe.scores(Client(peer.url), "base")
-    fake.moves["base"] = 2e-3
+def test_a_base_that_changed_by_a_load_is_told(serving: AdapterServer, fake: FakeEngine) -> None:
+    fake.moves_on_load = {"base": 2e-3}
     with pytest.raises(UserError, match="Loading a-0 changed how the base model itself answers"):
-        probe.effect(Client(peer.url), "a-0", before)
-    assert probe.effect(Client(peer.url), "a-0", before, tolerance=probe.UNCHANGED_HALF) == pytest.approx(2e-3)
+        serving.measure("a-0")
+    fake.moves.clear()
+    serving.unload("a-0")
+    assert serving.measure("a-0", probe.UNCHANGED_HALF) == pytest.approx(2e-3)
+
+
+def test_measuring_again_asks_the_base_once_and_is_no_use(serving: AdapterServer, peer: Peer, tmp_path: Path) -> None:
+    serving.measure("a-0")
+    used, asked = Memory(tmp_path / "serving.json").read().used, len(peer.asked)
+    assert serving.measure_again("a-0") == pytest.approx(0)
+    assert Memory(tmp_path / "serving.json").read().used == used
+    scored = [body["model"] for path, body in peer.asked[asked:] if path == "/v1/completions"]
+    assert scored == ["base"] * 3 + ["a-0"] * 3
+
+
+def test_an_engine_that_tells_no_scores_still_loads(serving: AdapterServer, fake: FakeEngine) -> None:
+    fake.silent = True
+    assert serving.measure("a-0") is None
+    assert fake.held == ["a-0"]
+
+
+IDS = (1, 2, 3, 4)
+"""The engine renders every request as the first three."""
+
+
+def scored(folder: Path, base: float = -1.0, tuned: float = -1.5, ids: tuple[int, ...] = IDS) -> None:
+    """Have the adapter in `folder` say how its trainer saw it."""
+    one = Scored(asked="Hello", ids=ids, prompt=3, base=(base,) * 3, tuned=(tuned,) * 3)
+    adapter = registry.read(folder).model_copy(update={"scored": (one,)})
+    (folder / "lineage.json").write_text(adapter.model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("trained", "apart", "same", "holds"),
+    [
+        ({}, 0.0, True, True),
+        ({"tuned": -1.6}, 0.1, True, False),
+        ({"base": -1.2}, 0.2, True, False),
+        ({"ids": (1, 2, 9, 4)}, 0.0, False, False),
+    ],
+)
+def test_what_is_served_is_held_against_what_was_trained(
+    serving: AdapterServer,
+    fake: FakeEngine,
+    tmp_path: Path,
+    trained: dict[str, Any],
+    apart: float,
+    same: bool,
+    holds: bool,
+) -> None:
+    scored(tmp_path / "adapters" / "a-0", **trained)
+    fake.moves["a-0"] = -0.5
+    assert serving.measure("a-0") == pytest.approx(0.5)
+    found = Memory(tmp_path / "serving.json").read().parities["a-0"]
+    assert (found.same_prompt, found.holds) == (same, holds)
+    assert found.apart == pytest.approx(apart)
+
+
+def test_an_adapter_without_its_trainers_account_has_no_parity(serving: AdapterServer, tmp_path: Path) -> None:
+    serving.measure("a-0")
+    assert Memory(tmp_path / "serving.json").read().parities == {}

@@ -135,6 +135,23 @@ def test_what_is_served_scores_as_what_was_trained(
         assert after - before > 0.5, "the replies it learned to write became likelier"
 
 
+def test_a_load_is_held_against_what_the_trainer_saw(
+    adapter_server: AdapterServer, trained_run: TrainedRun, tmp_path: Path
+) -> None:
+    adapter = trained_run.adapter
+    assert len(adapter.scored) == 3
+    assert adapter_server.measure(adapter.name) == pytest.approx(
+        max(
+            sum(abs(one - two) for one, two in zip(row.base, row.tuned, strict=True)) / len(row.base)
+            for row in adapter.scored
+        ),
+        abs=CLOSE,
+    )
+    found = Memory(tmp_path / "serving.json").read().parities[adapter.name]
+    assert (found.same_prompt, found.holds) == (True, True)
+    assert found.apart < CLOSE
+
+
 def test_a_hot_load_takes_moments_and_no_restart(
     engine: Engine, client: Client, adapter_server: AdapterServer, trained_run: TrainedRun
 ) -> None:
