@@ -14,6 +14,7 @@ from httpx_sse import EventSource, SSEError
 from annotation.errors import UserError
 from annotation.types import Chunk, Finish, Message, Sampling, Weights
 from serving import attestation
+from serving.beating import BEAT
 
 FIRST_TOKEN_SECONDS = 300.0
 """Longest wait for a piece of a reply; a busy CPU queues."""
@@ -115,6 +116,16 @@ class Client:
                 return http.get("/v1/models").status_code if found == 404 else found
         except (httpx.HTTPError, httpx.InvalidURL):
             return None
+
+    def silent_seconds(self) -> float:
+        """How long the engine behind the door has not answered it (`serving.beating`); 0 where the server has no such
+        page.
+        """
+        try:
+            with self._http(2.0) as http:
+                return float(http.get(BEAT).json()["silent_seconds"])
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
+            return 0.0
 
     def _entries(self) -> list[dict[str, Any]]:
         answer = self.get("/v1/models")

@@ -28,6 +28,7 @@ from annotation.processes import began
 from annotation.types import Frozen
 from serving import attestation
 from serving.attestation import Attesting
+from serving.beating import Beating
 from serving.client import Client
 from serving.leaving import Leaving
 from training.hardware import Hardware, dtype_for
@@ -46,6 +47,10 @@ CRASHES_ALLOWED, CRASH_WINDOW_SECONDS = 3, 600.0
 BACKOFF_SECONDS = (0.0, 5.0, 20.0)
 """Wait before the first, second and later restarts within the window."""
 SILENCE_LIMIT_SECONDS = 60.0
+STUCK_SECONDS = 20.0
+"""An engine whose front door answers, but which itself has been silent for so long, does not answer; no step lasts that
+long.
+"""
 KNOWN_ENDS = (
     (r"No module named '?vllm", "vLLM is not installed. Install the extra serve-cpu or serve-gpu."),
     (
@@ -144,7 +149,11 @@ def argv(config: EngineConfig, hardware: Hardware, port: int) -> list[str]:
         *("--max-model-len", str(config.context)),
         # A reply's defaults come with each request, never from the model's folder.
         *("--generation-config", "vllm"),
-        *(part for own in (Leaving, Attesting) for part in ("--middleware", f"{own.__module__}.{own.__name__}")),
+        *(
+            part
+            for own in (Leaving, Attesting, Beating)
+            for part in ("--middleware", f"{own.__module__}.{own.__name__}")
+        ),
         "--disable-uvicorn-access-log",  # a line for each look at its health would fill the disk
         *machine,
         *config.extra,
@@ -285,7 +294,10 @@ class Engine:
         known = {"url": url, "pid": record.pid, "seconds": seconds}
         if not _alive(record):
             return EngineStatus(state="crashed", message=self.why_crashed(), **known)
-        health = Client(url).health()
+        health, silent = Client(url).health(), 0.0
+        if health == 200 and (silent := Client(url).silent_seconds()) > STUCK_SECONDS:
+            message = f"It takes requests, but has not worked on any for {silent:.0f} s."
+            return EngineStatus(state="unreachable", phase="not answering", message=message, **known)
         if health == 200:
             self._remember_start(record, seconds)
             return EngineStatus(state="ready", phase="ready", fraction=1.0, **known)

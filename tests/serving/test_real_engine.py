@@ -227,6 +227,30 @@ def test_a_restarted_studio_adopts_the_running_engine(engine: Engine) -> None:
     assert time.monotonic() - begin < 2
 
 
+def test_an_engine_that_hangs_is_seen_and_goes_on_where_it_was(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped, not dead: its front door answers as before. (A hang that lasts ends in a restart: see `Watcher`.)"""
+    monkeypatch.setattr("serving.engine.STUCK_SECONDS", 1.0)
+    alone = replies(engine.url, "base")
+    status = engine.status()
+    assert status.state == "ready"
+    assert status.pid
+    family = psutil.Process(status.pid).children(recursive=True)
+    core = next(process for process in family if "EngineCore" in " ".join(process.cmdline()))
+    with ThreadPoolExecutor(1) as pool:
+        core.suspend()
+        try:
+            asked = pool.submit(replies, engine.url, "base")
+            limit = time.monotonic() + 15
+            while (status := engine.status()).state == "ready":
+                assert time.monotonic() < limit
+                time.sleep(0.2)
+        finally:
+            core.resume()
+        assert (status.state, "has not worked on any for" in status.message) == ("unreachable", True)
+        assert asked.result() == alone
+    assert engine.status().state == "ready"
+
+
 @pytest.mark.parametrize("victim", ["api server", "engine core"])
 def test_a_killed_engine_is_restarted_with_its_adapters(engine: Engine, serving: AdapterServer, victim: str) -> None:
     serving.load("one-0")
@@ -241,7 +265,20 @@ def test_a_killed_engine_is_restarted_with_its_adapters(engine: Engine, serving:
 
     watcher = Watcher(engine, put_back)
     assert watcher.look().state == "ready"
-    os.kill(first if victim == "api server" else core.pid, signal.SIGKILL)
+
+    said: list[str] = []
+
+    async def kill_in_the_middle() -> None:
+        asked = [Message(role="user", text="Tell me a long story.")]
+        long = Sampling(temperature=0, top_p=1, max_tokens=1500)
+        async for chunk in Client(engine.url).stream(asked, model="base", sampling=long):
+            said.append(chunk.text)
+            if "".join(said) and core.is_running():
+                os.kill(first if victim == "api server" else core.pid, signal.SIGKILL)
+
+    with pytest.raises(UserError, match=r"The engine (broke off in the middle of the reply|gave up)"):
+        asyncio.run(kill_in_the_middle())
+    assert "".join(said)
     limit = time.monotonic() + 240
     while (watcher.look().state, engine.status().pid == first) != ("ready", False):
         assert time.monotonic() < limit, watcher.status
