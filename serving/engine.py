@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -14,9 +15,10 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, RLock, Thread
+from threading import Event, Lock, Thread
 from typing import Literal
 
 import psutil
@@ -210,7 +212,7 @@ class Engine:
         self.log = home / "engine.log"
         self._home = home
         self._hardware = hardware
-        self._lock = RLock()
+        self._lock = Lock()
         self._port = 0
 
     @property
@@ -224,41 +226,55 @@ class Engine:
 
         Raises UserError if vLLM is not installed, the model is not there, or the port is taken.
         """
-        with self._lock:
-            if self.adopt():
-                return
-            self.stop()
-            self._check()
-            # A restart keeps its address, where it can, for those who hold it.
-            port = self.config.port or (self._port if self._port and _is_free(self._port) else _free_port())
-            self._port = port
-            self._home.mkdir(parents=True, exist_ok=True)
-            command = argv(self.config, self._hardware, port)
-            attested = self._home / "attested"
-            shutil.rmtree(attested, ignore_errors=True)  # what the engine before this one had read
-            variables = environment(self.config, self._hardware, preloads()) | {attestation.FOLDER: str(attested)}
-            if self.log.is_file() and self.log.stat().st_size > LOG_LIMIT_BYTES:
-                self.log.replace(self.log.with_suffix(".old.log"))
-            with self.log.open("ab") as log:
-                begin = log.tell()
-                child = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=_with_our_plugin(os.environ | variables),
-                    start_new_session=True,
-                )
-            record = Record(
-                pid=child.pid,
-                created=began(child.pid),
-                port=port,
-                fingerprint=self.config.fingerprint,
-                started=time.time(),
-                log_start=begin,
+        with self._alone():
+            if not self.adopt():
+                self._stop()
+                self._start()
+
+    def restart(self, pid: int | None) -> None:
+        """Start vLLM anew in place of process `pid`; nothing happens if it was replaced or switched off meanwhile.
+
+        So two studios that see the same engine crash start one, not two that end each other. Raises UserError as
+        `start` does.
+        """
+        with self._alone():
+            record = self._record()
+            if record is not None and record.pid == pid:
+                self._stop()
+                self._start()
+
+    def _start(self) -> None:
+        self._check()
+        # A restart keeps its address, where it can, for those who hold it.
+        port = self.config.port or (self._port if self._port and _is_free(self._port) else _free_port())
+        self._port = port
+        self._home.mkdir(parents=True, exist_ok=True)
+        command = argv(self.config, self._hardware, port)
+        attested = self._home / "attested"
+        shutil.rmtree(attested, ignore_errors=True)  # what the engine before this one had read
+        variables = environment(self.config, self._hardware, preloads()) | {attestation.FOLDER: str(attested)}
+        if self.log.is_file() and self.log.stat().st_size > LOG_LIMIT_BYTES:
+            self.log.replace(self.log.with_suffix(".old.log"))
+        with self.log.open("ab") as log:
+            begin = log.tell()
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_with_our_plugin(os.environ | variables),
+                start_new_session=True,
             )
-            write_whole(self._home / "engine.json", record.model_dump_json())
-            Thread(target=child.wait, daemon=True).start()  # reap it, so that a dead engine is seen to be dead
+        record = Record(
+            pid=child.pid,
+            created=began(child.pid),
+            port=port,
+            fingerprint=self.config.fingerprint,
+            started=time.time(),
+            log_start=begin,
+        )
+        write_whole(self._home / "engine.json", record.model_dump_json())
+        Thread(target=child.wait, daemon=True).start()  # reap it, so that a dead engine is seen to be dead
 
     def adopt(self) -> bool:
         """Whether ours is running (ready or on its way) with the present settings."""
@@ -267,12 +283,23 @@ class Engine:
 
     def stop(self) -> None:
         """Stop our engine with all its processes; nothing happens if there is none."""
-        with self._lock:
-            record = self._record()
-            if record:
-                stop_tree(record.pid, record.created)
-                self._stop_orphans(record)
-                (self._home / "engine.json").unlink(missing_ok=True)
+        with self._alone():
+            self._stop()
+
+    def _stop(self) -> None:
+        record = self._record()
+        if record:
+            stop_tree(record.pid, record.created)
+            self._stop_orphans(record)
+            (self._home / "engine.json").unlink(missing_ok=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else starts or stops this engine meanwhile, in this process or another."""
+        self._home.mkdir(parents=True, exist_ok=True)
+        with self._lock, (self._home / ".engine.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _stop_orphans(self, record: Record) -> None:
         """End workers whose parent was killed: they share its session, whose number is the parent's."""
@@ -398,6 +425,9 @@ class Attached:
     def stop(self) -> None:
         """Nothing: it is not ours."""
 
+    def restart(self, pid: int | None) -> None:
+        """Nothing: it is not ours."""
+
     def status(self) -> EngineStatus:
         """`ready` if it lists its models, else `unreachable` with the reason."""
         try:
@@ -494,8 +524,7 @@ class Watcher:
             return
         self._restart_at = self._silent_since = None
         try:
-            self._engine.stop()
-            self._engine.start()
+            self._engine.restart(self.status.pid)
         except UserError as error:
             self.gave_up = str(error)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -253,6 +254,27 @@ def test_stopping_ends_the_whole_family(tmp_path: Path, sleeper: psutil.Process)
     assert not (tmp_path / "engine.json").exists()
 
 
+def test_two_studios_that_see_one_crash_start_one_engine(
+    tmp_path: Path, model: Path, sleeper: psutil.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "argv", lambda *settings: [sys.executable, "-c", "import time; time.sleep(60)"])
+    dead = recorded(tmp_path, sleeper)
+    studios = [Engine(EngineConfig(model=model), tmp_path, OLD_CPU) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda studio: studio.restart(dead.pid), studios))
+    first = studios[0]._record()
+    assert first
+    assert first.pid != dead.pid
+    assert not sleeper.is_running()
+    studios[1].restart(dead.pid)  # it comes late
+    assert studios[1]._record() == first
+    studios[1].stop()
+    studios[0].restart(first.pid)
+    assert studios[0]._record() is None, "what was switched off stays off"
+    family = psutil.Process().children()
+    assert not any("time.sleep(60)" in " ".join(child.cmdline()) for child in family if child.is_running())
+
+
 def test_stopping_ends_orphans_of_a_killed_engine(tmp_path: Path, sleeper: psutil.Process) -> None:
     recorded(tmp_path, sleeper)
     (worker,) = sleeper.children()
@@ -279,10 +301,7 @@ class ScriptedEngine(Engine):
     def status(self) -> EngineStatus:
         return self.states.pop(0) if len(self.states) > 1 else self.states[0]
 
-    def stop(self) -> None:
-        pass
-
-    def start(self) -> None:
+    def restart(self, pid: int | None) -> None:
         self.starts += 1
         if self.refuse:
             raise self.refuse
