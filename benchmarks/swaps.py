@@ -67,8 +67,8 @@ class Swaps:
         self._base = attestation.digest(base)
         self.tally = Tally()
 
-    async def run(self, swaps: int) -> Tally:
-        """What each says alone, then `swaps` loads into a full engine under load."""
+    async def run(self, swaps: int, ask_every: int = 1) -> Tally:
+        """What each says alone, then `swaps` loads into a full engine under load; every so many is asked at once."""
         await self._listen()
         base = asyncio.create_task(self._keep_asking_the_base())
         replies = set[asyncio.Task[None]]()
@@ -76,6 +76,8 @@ class Swaps:
         try:
             while self.tally.swaps < swaps:
                 name = await self._swap(next(name for name in order if name not in self._in))
+                if self.tally.swaps % ask_every:
+                    continue
                 prompt = PROMPTS[self.tally.swaps // len(self._names) % len(PROMPTS)]
                 replies.add(asyncio.create_task(self._ask(name, prompt)))
                 if len(replies) >= AT_ONCE:

@@ -78,7 +78,7 @@ def build(services: Services) -> None:
     shell.title("Compare", lead, "Ask both", shell.COMPARE)
     act = by_person(services, _Ring)
     nobody = gr.HTML(visible=False)
-    with gr.Column() as whole:
+    with gr.Column(visible=False) as whole:  # until it is known who can be asked
         with gr.Row(equal_height=True):
             first = gr.Dropdown([], label="First model", scale=3, elem_id="ts-side-0")
             second = gr.Dropdown([], label="Against", scale=3, elem_id="ts-against")

@@ -67,11 +67,12 @@ async def said(client: ChatModel, model: str, text: str = "Where is my parcel?",
 def test_no_reply_comes_from_the_wrong_weights_while_adapters_are_swapped(
     engine: Engine, client: Client, choir: Choir
 ) -> None:
-    tally = asyncio.run(Swaps(client, choir.server, choir.adapters, engine.config.model).run(SWAPS))
+    tally = asyncio.run(Swaps(client, choir.server, choir.adapters, engine.config.model).run(SWAPS, ask_every=3))
     assert tally.wrong == []
     assert tally.unattested == 0
     assert tally.broken == []
-    assert tally.replies >= SWAPS
+    assert tally.swaps == SWAPS
+    assert tally.replies > SWAPS // 3
     assert tally.base_replies > 0
 
 
@@ -95,7 +96,7 @@ def registered(weights_sha256: str) -> Callable[[str], Provenance]:
 def test_a_reply_under_way_outlives_its_adapter(client: Client, choir: Choir) -> None:
     """Its adapter is unloaded, and every slot is taken by another, before it has ended."""
     mine, *others = choir.names
-    long = Sampling(temperature=0, top_p=1, max_tokens=40)
+    long = Sampling(temperature=0, top_p=1, max_tokens=24)
     choir.server.load(mine)
     alone = asyncio.run(said(client, mine, sampling=long))
 
