@@ -25,7 +25,7 @@ from annotation.experiments import (
 )
 from annotation.near import near
 from annotation.store import Store
-from annotation.store.comparisons import Answer
+from annotation.store.comparisons import Answer, VoteForm
 from annotation.types import Message, Provenance, Sampling
 
 BASE = Provenance(model="SmolLM2")
@@ -199,8 +199,8 @@ def test_what_an_experiment_asks_is_never_learned_from(store: Store) -> None:
     assert asked == ["question number 0?", "question number 1?", "question number 2?"]
     replies = [Answer(text=text, provenance=BASE) for text in ("Good", "Bad")]
     for text in ("Question number 1?", "question  number 1 ?", "Something else"):
-        kept = store.comparisons.add([Message(role="user", text=text)], *replies, "ana")
-        store.comparisons.vote(kept, "left", "ana")
+        kept = store.comparisons.add([Message(role="user", text=text)], replies, "ana")
+        store.comparisons.vote(kept, VoteForm(outcome="left"), "ana")
     rows = joined(curate([], store.comparisons.voted(), 0.1, asked))
     assert [one.prompt[0].text for one in rows.preference] == ["Something else"]
     assert [one.reason for one in rows.left_out] == ["An experiment asks this, so it is kept for measuring."] * 2

@@ -16,15 +16,18 @@ from annotation.experiments import BallotForm
 from annotation.people import ROLES, Forbidden, Permission, Person
 from annotation.queue import QueueSettings
 from annotation.store.batches import Change
+from annotation.store.comparisons import VoteForm
 from annotation.store.search import Filter
 from annotation.types import Charter, Clause, Message, Sampling
 from studio.services import Services, open_services
 from studio.services.argilla import ArgillaService
+from studio.services.compare import RoundForm, SideOf
 from studio.services.experiments import ExperimentForm
 from studio.services.review import ReviewForm
 from studio.settings import Settings
 
 SAMPLING = Sampling(temperature=0, max_tokens=1)
+SIDES = RoundForm(sides=(SideOf(model="base", temperature=0), SideOf(model="base", temperature=1)), longest=1)
 CHARTER = Charter(name="Shop", policy=(Clause(id="no-promises", text="No promises."),))
 EVERYBODY = [Person(name=role, role=role) for role in ROLES]
 CLOSED = [person.model_copy(update={"active": False}) for person in EVERYBODY]
@@ -131,9 +134,12 @@ CALLS: dict[str, Call] = {
     "training.resume": ("curate", lambda world: ("no-run",)),
     "compare.tally": ("look", nothing),
     "compare.last": ("look", nothing),
-    "compare.ask": ("judge", lambda world: ("Hello", "base", SAMPLING)),
+    "compare.ask": ("judge", lambda world: ("Hello", SIDES)),
+    "compare.go_on": ("judge", lambda world: (world.comparison, "And then?")),
+    "compare.again": ("judge", lambda world: (world.comparison,)),
+    "compare.places": ("judge", lambda world: (world.comparison,)),
     "compare.fix": ("judge", lambda world: (world.comparison,)),
-    "compare.vote": ("judge", lambda world: (world.comparison, "left")),
+    "compare.vote": ("judge", lambda world: (world.comparison, VoteForm(outcome="left"))),
     "promotion.current": ("look", nothing),
     "promotion.history": ("look", nothing),
     "promotion.choices": ("look", nothing),
@@ -168,7 +174,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     version = services.datasets.make()
 
     async def ask() -> str:
-        pairs = [pair async for pair in services.compare.ask("Hello", "base", SAMPLING)]
+        pairs = [pair async for pair in services.compare.ask("Hello", SIDES)]
         assert pairs[-1].comparison_id
         return pairs[-1].comparison_id
 
