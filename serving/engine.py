@@ -141,8 +141,6 @@ def argv(config: EngineConfig, hardware: Hardware, port: int) -> list[str]:
         "vllm.entrypoints.openai.api_server",
         *("--model", str(config.model)),
         *("--served-model-name", BASE),
-        *("--host", "127.0.0.1"),
-        *("--port", str(port)),
         "--enable-lora",
         *("--max-loras", str(config.max_adapters)),
         # Twice: what was unloaded stays until its replies have ended (`serving.leaving`).
@@ -159,6 +157,9 @@ def argv(config: EngineConfig, hardware: Hardware, port: int) -> list[str]:
         "--disable-uvicorn-access-log",  # a line for each look at its health would fill the disk
         *machine,
         *config.extra,
+        # Last, so that nothing before them counts: whoever reaches this address can change what is served.
+        *("--host", "127.0.0.1"),
+        *("--port", str(port)),
     ]
 
 

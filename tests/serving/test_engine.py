@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
+import os
 import socket
 import subprocess
 import sys
@@ -13,6 +15,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from annotation.errors import UserError
 from annotation.processes import began
@@ -30,6 +34,13 @@ def option(command: list[str], name: str) -> str:
     return command[command.index(name) + 1]
 
 
+def listens_at(command: list[str]) -> str:
+    """As vLLM's command line reads it: also by `=` and cut short, and the last one counts."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host")
+    return str(parser.parse_known_args(command)[0].host)
+
+
 def test_the_command_binds_to_this_machine_and_takes_adapters() -> None:
     command = argv(CONFIG, OLD_CPU, 8123)
     assert (option(command, "--host"), option(command, "--port")) == ("127.0.0.1", "8123")
@@ -37,6 +48,26 @@ def test_the_command_binds_to_this_machine_and_takes_adapters() -> None:
     assert "--enable-lora" in command
     assert (option(command, "--max-loras"), option(command, "--max-lora-rank")) == ("4", "32")
     assert "vllm.entrypoints.openai.api_server" in command
+
+
+@given(st.lists(st.sampled_from(["--host", "--host=0.0.0.0", "--hos=::", "0.0.0.0", "--port", "80", "--uds", "--"])))
+def test_whatever_else_is_said_it_binds_to_this_machine(more: list[str]) -> None:
+    command = argv(CONFIG.model_copy(update={"extra": tuple(more)}), OLD_CPU, 8123)
+    assert command[-4:] == ["--host", "127.0.0.1", "--port", "8123"]
+
+
+@pytest.mark.parametrize("more", [("--host", "0.0.0.0"), ("--host=0.0.0.0",), ("--hos", "::")])
+def test_the_last_address_is_the_one_that_counts(more: tuple[str, ...]) -> None:
+    assert listens_at([*more]) in ("0.0.0.0", "::")
+    assert listens_at(argv(CONFIG.model_copy(update={"extra": more}), GPU, 1)) == "127.0.0.1"
+
+
+def test_what_developers_may_ask_of_an_engine_is_off_whatever_our_own_surroundings_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
+    for hardware in (OLD_CPU, GPU):
+        assert (os.environ | environment(CONFIG, hardware))["VLLM_SERVER_DEV_MODE"] == "0"
 
 
 @pytest.mark.parametrize(("hardware", "dtype"), [(OLD_CPU, "float32"), (NEW_CPU, "bfloat16")])
