@@ -24,6 +24,7 @@ from annotation.store.conversations import Conversations
 from annotation.store.datasets import Datasets
 from annotation.store.experiments import Experiments
 from annotation.store.figures import Figures
+from annotation.store.halts import Halts
 from annotation.store.helpers import Helpers
 from annotation.store.items import Items
 from annotation.store.part import Writer
@@ -54,6 +55,7 @@ class Store:
     datasets: Datasets
     comparisons: Comparisons
     experiments: Experiments
+    halts: Halts
     aliases: Aliases
     argilla: ArgillaState
 
@@ -92,6 +94,7 @@ def open_store(url: str) -> Store:
         datasets=Datasets(engine, writer),
         comparisons=Comparisons(engine, writer),
         experiments=Experiments(engine, writer),
+        halts=Halts(engine, writer),
         aliases=Aliases(engine, writer),
         argilla=ArgillaState(engine, writer),
     )

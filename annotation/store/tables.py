@@ -459,6 +459,17 @@ ballots = sa.Table(
     sa.UniqueConstraint("pair_id", "voter"),
 )
 
+# What somebody stopped, and what they let go on again; the newest word about a piece of work counts.
+work_halts = sa.Table(
+    "work_halts",
+    metadata,
+    *_numbered(),
+    sa.Column("work", sa.String(64), nullable=False, index=True),
+    sa.Column("halted", sa.Boolean, nullable=False),
+    sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+)
+
 APPEND_ONLY = (
     "acts",
     "judgements",
@@ -471,5 +482,6 @@ APPEND_ONLY = (
     "ballots",
     "alias_changes",
     "canary_changes",
+    "work_halts",
 )
 """Tables whose rows the database itself refuses to change or delete."""

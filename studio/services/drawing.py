@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from threading import Event, Lock, Thread
+from pathlib import Path
 
 from annotation.errors import UserError
 from annotation.experiments import Design, Draw, Drawn, Experiment, Pair, Planned, draws, plan
 from annotation.people import Person
 from annotation.store import Store
 from annotation.types import ChatModel, Chunk, Frozen
+from studio.services.background import Background
 
-log = logging.getLogger("tonesmith")
 AT_ONCE = 16
 """About how many replies are asked for together: the engine batches them."""
-RETRY_SECONDS = 5.0
 
 
 class DrawingView(Frozen):
@@ -36,39 +34,33 @@ class DrawingView(Frozen):
 class ExperimentRunner:
     """Draws whatever open experiments lack, oldest first. What is there is on disk, pair by pair."""
 
-    def __init__(self, store: Store, model: Callable[[], ChatModel]) -> None:
+    def __init__(self, store: Store, model: Callable[[], ChatModel], lock: Path | None = None) -> None:
         self._store = store
         self._model = model
-        self._more = Event()
-        self._stop = Event()
-        self._halted: set[str] = set()
-        self._lock = Lock()
-        self._thread: Thread | None = None
+        self._thread = Background("drawing", self._work, self._failed, again=True, lock=lock)
         self._view = DrawingView()
 
     def start(self) -> None:
         """Begin, or look again: something may have been added."""
-        with self._lock:
-            self._more.set()
-            if self._thread is None or not self._thread.is_alive():
-                self._stop.clear()
-                self._thread = Thread(target=self._run, name="drawing", daemon=True)
-                self._thread.start()
+        self._thread.wake()
 
     def cancel(self, by: Person, experiment_id: str) -> None:
-        """Draw no more for this experiment until `resume`; what is drawn stays and can be judged."""
+        """Draw no more for this experiment until `resume`, also after a restart; what is drawn stays and can be judged.
+
+        Raises NotFound.
+        """
         by.must("curate")
-        self._halted.add(experiment_id)
+        self._store.halts.say(self._store.experiments.get(experiment_id).id, True, by.name)
 
     def resume(self, by: Person, experiment_id: str) -> None:
-        """Go on drawing for it."""
+        """Go on drawing for it. Raises NotFound."""
         by.must("curate")
-        self._halted.discard(experiment_id)
+        self._store.halts.say(self._store.experiments.get(experiment_id).id, False, by.name)
         self.start()
 
     def halted(self, experiment_id: str) -> bool:
         """Whether `cancel` was the last word about it."""
-        return experiment_id in self._halted
+        return self._store.halts.halted(experiment_id)
 
     def view(self) -> DrawingView:
         """Where it stands."""
@@ -76,31 +68,20 @@ class ExperimentRunner:
 
     def close(self) -> None:
         """Stop, and wait a little for it."""
-        self._stop.set()
-        self._more.set()
-        if self._thread is not None:
-            self._thread.join(5)
+        self._thread.close()
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            self._more.clear()
-            try:
-                while not self._stop.is_set() and (lacking := self._lacking()):
-                    asyncio.run(self._draw(*lacking))
-                self._view = DrawingView()
-            except UserError as error:  # the engine is away; it is brought back, and then this goes on
-                self._view = self._view.model_copy(update={"trouble": str(error), "eta_seconds": None})
-                self._stop.wait(RETRY_SECONDS)
-                continue
-            except Exception:
-                log.exception("drawing replies failed")
-                trouble = "It stopped by a fault of ours; the studio's log has the details."
-                self._view = self._view.model_copy(update={"trouble": trouble, "eta_seconds": None})
-            self._more.wait()
+    def _work(self) -> None:
+        """Raises UserError while the engine is away; it is brought back, and then this goes on."""
+        while not self._thread.stopping and (lacking := self._lacking()):
+            asyncio.run(self._draw(*lacking))
+        self._view = DrawingView()
+
+    def _failed(self, trouble: str) -> None:
+        self._view = self._view.model_copy(update={"trouble": trouble, "eta_seconds": None})
 
     def _lacking(self) -> tuple[Experiment, list[Planned]] | None:
         for experiment in reversed(self._store.experiments.all()):
-            if experiment.ended_at is None and experiment.id not in self._halted:
+            if experiment.ended_at is None and not self.halted(experiment.id):
                 made = self._store.experiments.made(experiment.id)
                 if missing := [one for one in plan(experiment.design) if one.number not in made]:
                     return experiment, missing
@@ -116,7 +97,7 @@ class ExperimentRunner:
 
         async def one(planned: Planned) -> None:
             nonlocal done
-            if troubles or self._stop.is_set() or experiment.id in self._halted:
+            if troubles or self._thread.stopping or self.halted(experiment.id):
                 return
             try:
                 left, right = await asyncio.gather(*(replies.of(draw) for draw in draws(planned)))
@@ -129,7 +110,7 @@ class ExperimentRunner:
             self._view = DrawingView(experiment_id=experiment.id, done=before + done, of=of, eta_seconds=seconds)
 
         self._view = DrawingView(experiment_id=experiment.id, done=before, of=of)
-        await _some_at_once([functools.partial(one, planned) for planned in missing], AT_ONCE // 2)
+        await some_at_once([functools.partial(one, planned) for planned in missing], AT_ONCE // 2)
         if troubles:
             raise troubles[0]
 
@@ -172,7 +153,7 @@ class _Replies:
         )
 
 
-async def _some_at_once(jobs: Sequence[Callable[[], Awaitable[None]]], number: int) -> None:
+async def some_at_once(jobs: Sequence[Callable[[], Awaitable[None]]], number: int) -> None:
     """In order, `number` under way together."""
     waiting = iter(jobs)
 

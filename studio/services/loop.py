@@ -190,7 +190,7 @@ def open_services(settings: Settings) -> Services:
         serving=serving,
         argilla=ArgillaService(store, settings),
         suggesting=SuggestBatch(store, serving.model),
-        drawing=ExperimentRunner(store, serving.model),
+        drawing=ExperimentRunner(store, serving.model, settings.home / "drawing.lock"),
         who=who,
         **_named(settings, store, serving, who),
     )

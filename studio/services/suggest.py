@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from threading import Event, Lock, Thread
+from threading import Event, Lock
 
 from annotation.acts import QUESTIONS
 from annotation.errors import Conflict, UserError
@@ -17,8 +16,8 @@ from annotation.store import Store
 from annotation.store.helpers import Suggestion
 from annotation.store.search import Filter
 from annotation.types import Axis, Charter, ChatModel, Clause, Conversation, Frozen, Message, Question, Sampling, Trait
+from studio.services.background import Background
 
-log = logging.getLogger("tonesmith.suggest")
 SAMPLES = 3
 """Answers drawn for one suggestion; the score is the share of them that say the same."""
 ASKED: dict[Question, str] = {
@@ -100,8 +99,9 @@ class SuggestBatch:
         self._store = store
         self._model = model
         self._one = Lock()
-        self._stop = Event()
-        self._thread: Thread | None = None
+        self._cancelled = Event()
+        self._job: tuple[SuggestService, Filter, int] | None = None
+        self._thread = Background("suggest", self._work, self._over)
         self._view = BatchView()
 
     def start(self, by: Person, wanted: Filter, model: str, limit: int) -> None:
@@ -112,16 +112,15 @@ class SuggestBatch:
         with self._one:
             if self._view.running:
                 raise Conflict(f"{self._view.model} is being asked already.", do="Wait for it, or stop it.")
-            self._stop.clear()
+            self._cancelled.clear()
             self._view = BatchView(running=True, model=model)
-            service = SuggestService(self._store, by, self._model)
-            self._thread = Thread(target=self._run, args=(service, wanted, limit), name="suggest", daemon=True)
-            self._thread.start()
+            self._job = (SuggestService(self._store, by, self._model), wanted, limit)
+            self._thread.wake()
 
     def cancel(self, by: Person) -> None:
         """Stop after the reply that is being asked about; what was suggested stays."""
         by.must("curate")
-        self._stop.set()
+        self._cancelled.set()
 
     def view(self) -> BatchView:
         """Where it stands."""
@@ -129,19 +128,15 @@ class SuggestBatch:
 
     def close(self) -> None:
         """Stop, and wait a little for it."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(5)
+        self._thread.close()
 
-    def _run(self, service: SuggestService, wanted: Filter, limit: int) -> None:
-        trouble = ""
-        try:
-            asyncio.run(self._follow(service, wanted, limit))
-        except UserError as error:
-            trouble = str(error)
-        except Exception:
-            log.exception("a batch of suggestions failed")
-            trouble = "It stopped by a fault of ours; the studio's log has the details."
+    def _work(self) -> None:
+        job, self._job = self._job, None
+        if job:
+            asyncio.run(self._follow(*job))
+            self._over()
+
+    def _over(self, trouble: str = "") -> None:
         self._view = self._view.model_copy(update={"running": False, "eta_seconds": None, "trouble": trouble})
 
     async def _follow(self, service: SuggestService, wanted: Filter, limit: int) -> None:
@@ -150,7 +145,7 @@ class SuggestBatch:
             left = (time.monotonic() - began) / step.done * (step.of - step.done) if step.done else None
             now = {"done": step.done, "of": step.of, "eta_seconds": left}
             self._view = self._view.model_copy(update=now)
-            if self._stop.is_set():
+            if self._cancelled.is_set() or self._thread.stopping:
                 return
 
 

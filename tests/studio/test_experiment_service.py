@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from annotation.errors import Conflict, UserError
+from annotation.errors import Conflict, NotFound, UserError
 from annotation.experiments import BallotForm, Experiment, plan
 from annotation.people import Forbidden, Person
 from annotation.store import Store, open_store
@@ -122,7 +122,7 @@ def test_a_pair_that_comes_again_shows_the_very_same_replies(
 def test_a_fault_of_the_engine_is_said_and_drawing_goes_on_after_it(
     store: Store, tmp_path: Path, voices: Voices, runner: ExperimentRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studio.services.drawing.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("studio.services.background.RETRY_SECONDS", 0.05)
     voices.fault = "The engine broke off."
     experiment = at(store, tmp_path).start(form())
     runner.start()
@@ -159,6 +159,23 @@ def test_drawing_can_be_stopped_and_gone_on_with(
         runner.resume(Person(name="ana"), experiment.id)
     runner.resume(CURATOR, experiment.id)
     drawn(store, runner, experiment)
+
+
+def test_what_a_curator_stopped_stays_so_over_a_restart(store: Store, tmp_path: Path, voices: Voices) -> None:
+    stopped, other = at(store, tmp_path).start(form()), at(store, tmp_path).start(form(name="Other", controls=False))
+    before = ExperimentRunner(store, lambda: voices)  # type: ignore[arg-type, return-value]
+    before.cancel(CURATOR, stopped.id)
+    after = ExperimentRunner(store, lambda: voices)  # type: ignore[arg-type, return-value]
+    drawn(store, after, other)
+    until(lambda: after.view().experiment_id == "")
+    assert after.halted(stopped.id)
+    assert store.experiments.made(stopped.id) == set()
+    after.resume(CURATOR, stopped.id)
+    drawn(store, after, stopped)
+    after.close()
+    assert not before.halted(stopped.id)
+    with pytest.raises(NotFound):
+        after.cancel(CURATOR, "nowhere")
 
 
 def test_a_voter_sees_texts_and_nothing_that_tells_the_sides(
