@@ -115,6 +115,7 @@ def test_the_database_itself_refuses_to_rewrite_history(store: Store) -> None:
     )  # fmt: skip
     store.aliases.add(change)
     store.aliases.set_canary(0.1, "to begin", "ana")
+    store.halts.say("x", True, "ana")
     for table in APPEND_ONLY:
         for statement in (f"UPDATE {table} SET id = 'x'", f"DELETE FROM {table}"):
             with pytest.raises(sa.exc.DBAPIError, match="append-only"), store.engine.begin() as db:

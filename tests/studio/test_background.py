@@ -54,8 +54,8 @@ def test_one_process_at_a_time_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
     thread = Background("a test", lambda: done.put("worked"), done.put, again=True, lock=tmp_path / "a.lock")
     with (tmp_path / "a.lock").open("a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        thread.wake()
-        thread.wake()
+        assert thread._once() == 0.01  # it looks again later
         assert done.empty()
+        thread.wake()
     assert done.get(timeout=PATIENCE) == "worked"
     thread.close()
