@@ -33,7 +33,8 @@ class Settings(BaseSettings):
     store_url: str | None = None
     """Database address; None means a SQLite file in `home`."""
     host: str = "127.0.0.1"
-    """Address the page listens on. There is no login yet: keep it to this machine."""
+    """Address the page listens on: this machine alone, unless another is given. Whoever opens it has to sign in; put
+    HTTPS in front of it where others reach it over a network."""
     port: Annotated[int, Field(ge=1, le=65535)] = 7860
     public_url: str | None = None
     """Where other machines reach this studio, for example https://tonesmith.example.org. An Argilla that runs

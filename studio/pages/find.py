@@ -10,11 +10,10 @@ import gradio as gr
 from annotation.acts import Outcome
 from annotation.store.batches import Batch, Change
 from annotation.store.search import Filter, Hit
-from studio.pages.settle import NAMES
 from studio.pages.team import queue_name
 from studio.parts import shell
 from studio.parts.guard import by_person
-from studio.parts.words import ago, badge, count, duration, empty, table
+from studio.parts.words import NAMES, ago, badge, count, duration, empty, short, table
 from studio.services import Services
 from studio.services.suggest import BatchView
 
@@ -330,7 +329,7 @@ def hits_html(hits: list[Hit], number: str) -> str:
     rows = [
         [
             '<div style="min-width:230px">'
-            f'<a href="/review?reply={escape(hit.reply_id)}">{escape(_short(hit.text))}</a>'
+            f'<a href="/review?reply={escape(hit.reply_id)}">{escape(short(hit.text))}</a>'
             f'<div class="ts-small ts-muted">{escape(hit.title)}</div></div>',
             badge(SAID[hit.state], {"disputed": "warn", "done": "good"}.get(hit.state, "quiet"))
             + (badge("flagged", "warn") if hit.flagged else ""),
@@ -342,8 +341,3 @@ def hits_html(hits: list[Hit], number: str) -> str:
         for hit in hits
     ]
     return table(("Reply", "Stands", "Came to", "Judged", "For", "From"), rows, number)
-
-
-def _short(text: str, limit: int = 140) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"

@@ -11,11 +11,10 @@ import gradio as gr
 from annotation.acts import QUESTIONS
 from annotation.agreement import Figure, Pair
 from annotation.types import Question
-from studio.pages.settle import NAMES, WORDS
 from studio.parts import shell
 from studio.parts.guard import by_person
 from studio.parts.plots import intervals
-from studio.parts.words import count, empty, table
+from studio.parts.words import NAMES, WORDS, count, empty, table
 from studio.services import Services
 from studio.services.quality import LABELS, Agreement, ReviewerCard
 

@@ -13,10 +13,9 @@ from annotation.errors import UserError
 from annotation.people import ROLES, Person
 from annotation.queue import MAIN, QueueSettings
 from annotation.types import Value
-from studio.pages.settle import NAMES, WORDS
 from studio.parts import shell
 from studio.parts.guard import by_person
-from studio.parts.words import ago, badge, table
+from studio.parts.words import NAMES, WORDS, ago, badge, table
 from studio.services import Services
 
 ABOUT = {

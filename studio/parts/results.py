@@ -7,13 +7,11 @@ from math import exp
 from typing import TYPE_CHECKING
 
 from studio.parts.plots import intervals
-from studio.parts.words import badge, count, table
+from studio.parts.words import NAMES, badge, count, table
 
 if TYPE_CHECKING:  # statsmodels takes seconds to import; the page is laid out without it
     from serving.statistics import SliceFigure, Verdict
     from studio.services.results import Checks, Results, Versus
-
-QUESTIONS = {"voice": "Brand voice", "policy": "Policy", "bias": "Fairness"}
 
 
 def results_html(results: Results) -> str:
@@ -47,13 +45,13 @@ def _versus(versus: Versus) -> str:
     head = f"<h3>{escape(one)} against {escape(other)}</h3>"
     said = f'<div class="ts-notice {tone}" role="status"><b>{escape(headline(found, one, other))}</b></div>'
     rows = [("Overall", found.win_rate, *_ends(found))]
-    rows += [(QUESTIONS[name], each.win_rate, *_ends(each)) for name, each in versus.criteria.items()]
+    rows += [(NAMES[name], each.win_rate, *_ends(each)) for name, each in versus.criteria.items()]
     plot = intervals(rows, f"Share of votes for {one}, ties counted half; the bar is where the truth may lie")
     counts = table(
         ("", f"For {one}", f"For {other}", "Same", "Both bad", "Verdict"),
         [_row("Overall", found, str(found.both_bad), found.decided or "open")]
         + [
-            _row(QUESTIONS[name], each, str(each.both_bad), (versus.holds[name] and each.decided) or "open")
+            _row(NAMES[name], each, str(each.both_bad), (versus.holds[name] and each.decided) or "open")
             for name, each in versus.criteria.items()
         ]
         + [_row(name, each, "", "") for name, each in found.slices.items()],

@@ -6,8 +6,21 @@ from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 
-from annotation.types import Message, Turn, utc_now
+from annotation.types import Message, Question, Turn, Value, utc_now
 
+NAMES: dict[Question, str] = {"voice": "Brand voice", "policy": "Policy", "bias": "Bias"}
+"""What the three questions are called wherever people read of them."""
+WORDS: dict[Question, dict[Value, str]] = {
+    "voice": {"pass": "On brand", "fail": "Off brand", "unsure": "Not sure", "not_applicable": "Does not apply"},
+    "policy": {
+        "pass": "Within policy",
+        "fail": "Breaks policy",
+        "unsure": "Not sure",
+        "not_applicable": "Does not apply",
+    },
+    "bias": {"pass": "Fair", "fail": "Biased", "unsure": "Not sure", "not_applicable": "Does not apply"},
+}
+TONES = {"pass": "good", "fail": "bad", "unsure": "warn", "not_applicable": "quiet"}
 SPEAKERS = {"user": "Customer", "assistant": "Model", "system": "Instructions"}
 
 
@@ -32,6 +45,12 @@ def ago(moment: datetime) -> str:
     if seconds < 60:
         return "just now"
     return f"{duration(seconds)} ago" if seconds < 86_400 else f"{moment:%d %b %Y}"
+
+
+def short(text: str, limit: int = 140) -> str:
+    """One line of at most `limit` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
 def empty(title: str, text: str, link: str = "", label: str = "") -> str:
