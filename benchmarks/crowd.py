@@ -18,6 +18,7 @@ from annotation.acts import COUNTED, project
 from annotation.people import Person
 from annotation.queue import QueueSettings
 from annotation.store import Store, open_store
+from annotation.store.dealing import OVERBOOKED
 from annotation.store.history import acts_of
 from annotation.store.reviews import HoldLost, ReviewAct, Verdict
 from annotation.store.tables import acts, leases, tasks
@@ -46,16 +47,28 @@ def crowd(store: Store, url: str, folder: Path, seconds: float, name: str) -> Ro
     """Let them work, kill them half-way, let them go on, and count the faults."""
     folder.mkdir(parents=True, exist_ok=True)
     prepare(store, REPLIES)
+    over, overbooked = threading.Event(), set[str]()
+    watching = threading.Thread(target=watch, args=(store, over, overbooked))
+    watching.start()
     run(url, folder, seconds / 2, kill=True)
     run(url, folder, seconds / 2, kill=False)
+    over.set()
+    watching.join()
     time.sleep(60 * SETTINGS.lease_minutes + 0.5)
     store.tasks.free_expired()
-    found = faults(store, folder)
+    found = {"held beyond their overlap": len(overbooked)} | faults(store, folder)
     saved = sum(len(file.read_text().splitlines()) for file in folder.glob("*.acks"))
     said = ", ".join(f"{number} {what}" for what, number in found.items())
     worst = sum(found.values())
     what = f"{PROCESSES * THREADS} reviewers, {seconds:.0f} s, killed half-way, {name}"
     return Row(what, f"{saved:,} saves; {said}", "no fault", float(worst), worst == 0)
+
+
+def watch(store: Store, over: threading.Event, found: set[str]) -> None:
+    """Twice a second until `over`: replies that more people hold or have judged than should."""
+    while not over.wait(0.5):
+        with store.engine.connect() as db:
+            found.update(db.scalars(OVERBOOKED))
 
 
 def prepare(store: Store, replies: int) -> None:
@@ -107,7 +120,7 @@ def faults(store: Store, folder: Path) -> dict[str, int]:
         "lost": sum(1 for act_id in said if kept[act_id] == 0),
         "doubled": sum(1 for number in kept.values() if number > 1)
         + sum(1 for number in judged.values() if number > 1),
-        "beyond their overlap": sum(1 for number in people.values() if number > SETTINGS.overlap),
+        "judged beyond their overlap": sum(1 for number in people.values() if number > SETTINGS.overlap),
         "still held": sum(held.values()),
         "not as replayed": differs,
     }

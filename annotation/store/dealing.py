@@ -124,6 +124,10 @@ FULL = (
 """After a new hold: no more of them once every place is taken."""
 
 
+OVERBOOKED = sa.select(tasks.c.reply_id).where(tasks.c.state != fixed("gold"), tasks.c.done + TAKEN > tasks.c.overlap)
+"""Replies that more people have judged or hold than should: there is never one, at any moment."""
+
+
 def held_by(db: sa.Connection, person: str, settings: QueueSettings, exclude: Collection[str]) -> Hold | None:
     """What this person holds already and does not have open, oldest first. Frees what ran out on the way."""
     now = utc_now()
