@@ -22,7 +22,8 @@ from annotation.people import Person
 from annotation.queue import REPEAT_AFTER, QueueSettings, dealt, overlap_for
 from annotation.store import Store, open_store
 from annotation.store.batches import Change
-from annotation.store.dealing import Hold
+from annotation.store.dealing import OVERBOOKED, Hold
+from annotation.store.dealing import hold as new_hold
 from annotation.store.reviews import HoldLost, SavedElsewhere
 from annotation.store.search import Filter
 from annotation.store.tables import acts, judgements, leases
@@ -771,6 +772,15 @@ def finish(store: Store) -> None:
     with store.engine.connect() as db:
         counted = sa.select(acts.c.reply_id, acts.c.person).where(acts.c.route.in_(COUNTED), acts.c.kind == "review")
         assert len(db.execute(counted.distinct()).all()) >= 2 * counts["reviewed"]
+
+
+def test_a_reply_that_is_held_once_too_often_is_noticed(store: Store) -> None:
+    (only,) = replies(store, 1)
+    deal(store, ANA)
+    with store.engine.begin() as db:
+        assert list(db.scalars(OVERBOOKED)) == []
+        new_hold(db, only, "ben", "queue", ONE)
+        assert list(db.scalars(OVERBOOKED)) == [only]
 
 
 @pytest.mark.slow
