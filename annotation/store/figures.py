@@ -14,6 +14,8 @@ from annotation.store.tables import acts, corrections, golds, judgements, turns
 from annotation.types import Question
 
 FETCHED = 20_000
+BEGINNING = 200
+"""Characters by which people know a reply again."""
 
 
 class Answer(NamedTuple):
@@ -120,29 +122,47 @@ class Figures(Part):
         for row in self._rows(query):
             yield row[0], row[1], row[2]
 
-    def cited(self) -> list[tuple[Question, str, tuple[str, ...], int, int]]:
-        """(question, value, clauses, charter version, how many) of the different answers that stand."""
+    def cited(self, before: int) -> list[tuple[Question, str, tuple[str, ...], int, int]]:
+        """(question, value, clauses, charter version, how many) of the different answers that stand and were given
+        under a charter before version `before`.
+        """
         clauses = sa.cast(judgements.c.clause_ids, sa.Text)
         columns = (judgements.c.question, judgements.c.value, clauses, judgements.c.charter_version)
-        query = _standing(*columns, sa.func.count()).group_by(*columns)
+        query = _standing(*columns, sa.func.count()).where(judgements.c.charter_version < before).group_by(*columns)
         with self._engine.connect() as db:
             return [(row[0], row[1], tuple(json.loads(row[2])), row[3], row[4]) for row in db.execute(query)]
 
     def replies_with(self, question: Question, value: str, clause_ids: tuple[str, ...], version: int) -> list[str]:
         """The replies about which somebody's standing answer is exactly this."""
-        query = _standing(judgements.c.reply_id).where(
-            judgements.c.question == question,
-            judgements.c.value == value,
-            judgements.c.charter_version == version,
-            sa.cast(judgements.c.clause_ids, sa.Text) == json.dumps(list(clause_ids)),
-        )
+        query = _exactly(_standing(judgements.c.reply_id), question, value, clause_ids, version)
         with self._engine.connect() as db:
             return list(db.scalars(query.distinct()))
+
+    def answers_with(
+        self, question: Question, value: str, clause_ids: tuple[str, ...], version: int, limit: int
+    ) -> list[tuple[str, str, str]]:
+        """(reply, reviewer, beginning of the reply) of the first `limit` standing answers that are exactly this."""
+        columns = (judgements.c.reply_id, judgements.c.reviewer, sa.func.substr(turns.c.text, 1, BEGINNING))
+        query = _exactly(_standing(*columns), question, value, clause_ids, version)
+        query = query.join(turns, turns.c.id == judgements.c.reply_id).order_by(judgements.c.seq).limit(limit)
+        with self._engine.connect() as db:
+            return [(row[0], row[1], row[2]) for row in db.execute(query)]
 
     def _rows(self, query: sa.Select[Any]) -> Iterator[Any]:
         with self._engine.connect().execution_options(yield_per=FETCHED) as db:
             for part in db.execute(query).partitions():
                 yield from part
+
+
+def _exactly(
+    query: sa.Select[Any], question: Question, value: str, clause_ids: tuple[str, ...], version: int
+) -> sa.Select[Any]:
+    return query.where(
+        judgements.c.question == question,
+        judgements.c.value == value,
+        judgements.c.charter_version == version,
+        sa.cast(judgements.c.clause_ids, sa.Text) == json.dumps(list(clause_ids)),
+    )
 
 
 def _undone() -> sa.Select[Any]:

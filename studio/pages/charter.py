@@ -17,8 +17,9 @@ from studio.parts import shell
 from studio.parts.diff import diff_html
 from studio.parts.downloads import offered
 from studio.parts.guard import by_person
-from studio.parts.words import ago, badge, count, empty
+from studio.parts.words import TONES, WORDS, ago, badge, count, empty, short, table
 from studio.services import Services
+from studio.services.rules import Stale
 
 FORMS = (("Text (Markdown)", "md"), ("TOML", "toml"))
 SEVERE = {"minor": "quiet", "major": "warn", "critical": "bad"}
@@ -31,6 +32,10 @@ def build(services: Services) -> None:
     act = by_person(services, _Chamber)
     with gr.Tabs() as tabs:
         with gr.Tab("Rules", id="rules"):
+            stale = gr.HTML(elem_id="ts-stale")
+            ask = gr.Button(
+                "Ask for them again", scale=0, min_width=200, size="sm", visible=False, elem_id="ts-ask-again"
+            )
             rules = gr.HTML(elem_id="ts-rules")
         with gr.Tab("Change them", id="edit"):
             with gr.Row():
@@ -97,11 +102,15 @@ def build(services: Services) -> None:
     text.change(
         lambda: (gr.Button(visible=False), gr.Checkbox(visible=False)), None, [keep, again], queue=False, **quiet
     )
-    keep.click(act(_Chamber.keep), [text, form, again], [consequence, keep, again, *screen, tabs], api_name=False)
+    keep.click(act(_Chamber.keep), [text, form, again], [consequence, keep, again, *screen, tabs], api_name=False).then(
+        act(_Chamber.left_alone), None, [stale, ask], **quiet
+    )
+    ask.click(act(_Chamber.ask_again), None, [stale, ask], **quiet)
     gr.on([old.input, new.input], act(_Chamber.between), [old, new], difference, **quiet)
     page = gr.context.Context.root_block
     if page is not None:
         page.load(act(_Chamber.arrive), form, screen, **quiet)
+        page.load(act(_Chamber.left_alone), None, [stale, ask], **quiet)
 
 
 class _Chamber:
@@ -109,6 +118,7 @@ class _Chamber:
 
     def __init__(self, services: Services) -> None:
         self._charter = services.charter
+        self._may_curate = services.who.may("curate")
 
     def arrive(self, form: str) -> list[Any]:
         now = self._charter.current()
@@ -129,6 +139,20 @@ class _Chamber:
             *(gr.DownloadButton(value=path, visible=True) for path in _files(now)),
             f'<div class="ts-diff">{escape(system_prompt(now))}</div>',
         ]
+
+    def left_alone(self) -> list[Any]:
+        """Answers that stopped to hold and were not asked for again, for curators."""
+        found = self._charter.stale() if self._may_curate else Stale()
+        if not found.answers:
+            return ["", gr.Button(visible=False)]
+        said = f"{_so_many(found.answers, found.replies)} no longer hold: the rules have changed since."
+        notice = f'<div class="ts-notice" role="status"><b>{escape(said)}</b></div>'
+        return [notice + stale_html(found), gr.Button(visible=True)]
+
+    def ask_again(self) -> list[Any]:
+        number = count(self._charter.ask_stale_again(), "reply waits", "replies wait")
+        where = "On Find they are under ‘Asked again’."
+        return [f'<div class="ts-notice ts-good" role="status">{number} again. {where}</div>', gr.Button(visible=False)]
 
     def as_form(self, text: str, form: str) -> list[Any]:
         """The same rules, written the other way. What can't be read stays as it is, with the reason."""
@@ -163,11 +187,12 @@ class _Chamber:
                 gr.Checkbox(visible=False),
             ]
         stale = (
-            f"{count(found.answers, 'answer')} about {count(found.replies, 'reply', 'replies')} would no longer hold."
+            f"{_so_many(found.answers, found.replies)} would no longer hold."
             if found.answers
             else "Every earlier answer would still hold."
         )
         said = f'<div class="ts-notice" role="status"><b>{escape(stale)}</b></div>{changes_html(found.changes)}'
+        said += stale_html(self._charter.stale(found.charter)) if self._may_curate else ""
         return [said, gr.Button(visible=True), gr.Checkbox(visible=found.answers > 0)]
 
     def keep(self, text: str, form: str, again: bool) -> list[Any]:
@@ -256,6 +281,29 @@ def _axis(rule: Axis) -> str:
 def _quoted(label: str, texts: Sequence[str], tone: str = "quiet") -> str:
     lines = "".join(f"<li>{escape(text)}</li>" for text in texts)
     return f'<div class="ts-quoted"><b class="ts-{tone}">{label}</b><ul>{lines}</ul></div>' if texts else ""
+
+
+def _so_many(answers: int, replies: int) -> str:
+    return f"{count(answers, 'answer')} about {count(replies, 'reply', 'replies')}"
+
+
+def stale_html(found: Stale) -> str:
+    """The answers that no longer hold, each with a link to its reply; '' if there is none."""
+    if not found.first:
+        return ""
+    rows = [
+        [
+            f'<div style="min-width:230px"><a href="/review?reply={escape(one.reply_id)}">{escape(short(one.reply))}'
+            "</a></div>",
+            escape(one.reviewer),
+            f"{badge(WORDS[one.question][one.value], TONES[one.value])} {escape(', '.join(one.clause_ids))}",
+            f"version {one.made_under}",
+        ]
+        for one in found.first
+    ]
+    rest = found.answers - len(found.first)
+    caption = f"The first {len(found.first)}; {rest:,} more" if rest else "All of them"
+    return table(("Reply", "Who", "Answer", "Given under"), rows, caption)
 
 
 def changes_html(changes: Sequence[Change]) -> str:

@@ -62,6 +62,9 @@ class Said(Frozen):
     when: AwareDatetime
     kind: str
     text: str
+    before: str = ""
+    after: str = ""
+    """What a rewrite made of the reply; both empty where nothing was rewritten."""
 
 
 class ReviewItem(Frozen):
@@ -358,11 +361,12 @@ ANSWERS = {
 
 
 def in_words(judgement: Judgement) -> str:
-    """An answer for people: `breaks policy (no-promises)`."""
+    """An answer for people: `breaks policy (no-promises; major)`."""
     plain = {"unsure": "not sure", "not_applicable": "does not apply"}
     word = ANSWERS.get((judgement.question, judgement.value)) or f"{judgement.question}: {plain[judgement.value]}"
-    cited = f" ({', '.join(judgement.clause_ids)})" if judgement.clause_ids else ""
-    return f"{word}{cited}" + (f", “{judgement.note}”" if judgement.note else "")
+    kind = (judgement.kind or "").replace("_", " ")
+    parts = [part for part in (", ".join(judgement.clause_ids), judgement.severity or "", kind) if part]
+    return word + (f" ({'; '.join(parts)})" if parts else "") + (f", “{judgement.note}”" if judgement.note else "")
 
 
 def _said(act: Act) -> Said:
@@ -383,4 +387,5 @@ def _said(act: Act) -> Said:
     parts += ["rewrote it"] if act.correction else []
     parts += ["ranked the drafts"] if act.body.ranking else []
     settled = "settled: " if act.route == "adjudication" else ""
-    return Said(who=act.person, when=act.made_at, kind="review", text=settled + ", ".join(parts))
+    changed = {"before": act.correction.before, "after": act.correction.after} if act.correction else {}
+    return Said(who=act.person, when=act.made_at, kind="review", text=settled + ", ".join(parts), **changed)

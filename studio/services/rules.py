@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import AwareDatetime
 
 from annotation.charter import (
     Change,
+    Combination,
     compare,
     parse_markdown,
     parse_toml,
@@ -16,7 +19,10 @@ from annotation.charter import (
 from annotation.errors import UserError
 from annotation.people import Person
 from annotation.store import Store
-from annotation.types import Charter, Frozen, Question
+from annotation.types import Charter, Frozen, Question, Value
+
+LISTED = 50
+"""Answers that are shown one by one."""
 
 
 class VersionCard(Frozen):
@@ -36,6 +42,28 @@ class Consequence(Frozen):
     replies: int
     """Replies with an answer that no longer holds."""
     answers: int
+
+
+class StaleAnswer(Frozen):
+    """One answer that no longer holds."""
+
+    reply_id: str
+    reviewer: str
+    question: Question
+    value: Value
+    clause_ids: tuple[str, ...]
+    made_under: int
+    """The charter version."""
+    reply: str
+    """Its beginning."""
+
+
+class Stale(Frozen):
+    """The answers that no longer hold, the first of them one by one."""
+
+    answers: int = 0
+    replies: int = 0
+    first: tuple[StaleAnswer, ...] = ()
 
 
 class CharterService:
@@ -82,11 +110,30 @@ class CharterService:
         newest = self._store.charters.current()
         if newest is None:
             return Consequence(charter=charter, changes=(), replies=0, answers=0)
-        stale = self._stale([*self._store.charters.all(), charter.model_copy(update={"version": newest.version + 1})])
-        replies = {reply_id for key in stale for reply_id in self._store.figures.replies_with(*key)}
+        stale = self._stale(self._history(charter))
         return Consequence(
-            charter=charter, changes=compare(newest, charter), replies=len(replies), answers=sum(stale.values())
+            charter=charter,
+            changes=compare(newest, charter),
+            replies=len(self._replies(stale)),
+            answers=sum(stale.values()),
         )
+
+    def stale(self, charter: Charter | None = None, limit: int = LISTED) -> Stale:
+        """The answers that no longer hold and are not asked again yet; with `charter`, those that would not if it were
+        the next version. It names who answered what, so it is for curators.
+        """
+        self._who.must("curate")
+        stale = self._stale(self._history(charter))
+        first: list[StaleAnswer] = []
+        for question, value, clause_ids, version in stale:
+            left = limit - len(first)
+            found = self._store.figures.answers_with(question, value, clause_ids, version, left) if left else []
+            said = {"question": question, "value": value, "clause_ids": clause_ids, "made_under": version}
+            first += [
+                StaleAnswer.model_validate(said | {"reply_id": reply_id, "reviewer": reviewer, "reply": reply})
+                for reply_id, reviewer, reply in found
+            ]
+        return Stale(answers=sum(stale.values()), replies=len(self._replies(stale)), first=tuple(first))
 
     def save(self, charter: Charter, ask_again: bool = True) -> Charter:
         """Keep `charter` as the next version, and queue again every reply with an answer it makes stale.
@@ -102,7 +149,7 @@ class CharterService:
     def ask_stale_again(self) -> int:
         """Queue every reply with a stale answer; returns how many. Those queued already are not stale any more."""
         self._who.must("curate")
-        history = self._store.charters.all()
+        history = self._history()
         if not history:
             return 0
         by_questions: dict[str, set[Question]] = {}
@@ -117,11 +164,21 @@ class CharterService:
             self._store.reviews.requeue(reply_ids, asked, self._who.name, why)
         return len(by_questions)
 
-    def _stale(self, history: list[Charter]) -> dict[tuple[Question, str, tuple[str, ...], int], int]:
+    def _history(self, charter: Charter | None = None) -> list[Charter]:
+        """All versions; with `charter` as one more after them."""
+        history = self._store.charters.all()
+        following = history[-1].version + 1 if history else 1
+        return [*history, charter.model_copy(update={"version": following})] if charter else history
+
+    def _replies(self, stale: Iterable[Combination]) -> set[str]:
+        return {reply_id for key in stale for reply_id in self._store.figures.replies_with(*key)}
+
+    def _stale(self, history: list[Charter]) -> dict[Combination, int]:
         """Each different answer that no longer holds, and how many there are of it."""
-        counts = {
-            (question, value, clauses, version): number
-            for question, value, clauses, version, number in self._store.figures.cited()
+        if len(history) < 2:
+            return {}
+        counts: dict[Combination, int] = {
+            (question, value, clauses, version): number  # type: ignore[misc]
+            for question, value, clauses, version, number in self._store.figures.cited(history[-1].version)
         }
-        stale = stale_combinations(counts, history)  # type: ignore[arg-type]
-        return {key: counts[key] for key in stale}
+        return {key: counts[key] for key in sorted(stale_combinations(counts, history))}

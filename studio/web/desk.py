@@ -15,7 +15,7 @@ from annotation.people import Forbidden, Person
 from annotation.queue import MAIN
 from studio.parts.diff import words_changed
 from studio.services import Services
-from studio.services.review import REASONS, SKIP_REASONS, ReviewForm, ReviewItem
+from studio.services.review import REASONS, SKIP_REASONS, ReviewForm, ReviewItem, Said
 from studio.web.login import person_of
 
 STATUS: tuple[tuple[type[UserError], int], ...] = ((Forbidden, 403), (NotFound, 404), (Conflict, 409), (UserError, 422))
@@ -141,7 +141,7 @@ def counts(us: Mine) -> dict[str, int]:
 
 @router.get("/history/{reply_id}")
 def history(us: Mine, reply_id: str) -> list[dict[str, Any]]:
-    return [line.model_dump(mode="json") for line in us.review.history(reply_id)]
+    return [_line(line) for line in us.review.history(reply_id)]
 
 
 @router.get("/flagged")
@@ -242,6 +242,11 @@ def as_json(item: ReviewItem | None, who: Person) -> dict[str, Any] | None:
         "said": [line.model_dump(mode="json") for line in item.said],
         "who": who.name,
     }
+
+
+def _line(said: Said) -> dict[str, Any]:
+    changes = words_changed(said.before, said.after) if said.after else []
+    return said.model_dump(mode="json", include={"who", "when", "kind", "text"}) | {"changes": changes}
 
 
 def _turn(turn: Any) -> dict[str, Any]:

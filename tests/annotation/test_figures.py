@@ -85,10 +85,14 @@ def test_answers_are_counted_by_the_rules_they_cite_and_found_again(store: Store
         hold = deal(store, ANA)
         fault = verdict("fail", "policy", clause_ids=rules)
         store.reviews.save(an_act(reply, ANA, hold, verdicts=(fault,)))
-    assert sorted(store.figures.cited()) == [("policy", "fail", (), 1, 1), ("policy", "fail", ("a", "b"), 1, 2)]
+    assert sorted(store.figures.cited(2)) == [("policy", "fail", (), 1, 1), ("policy", "fail", ("a", "b"), 1, 2)]
+    assert store.figures.cited(1) == []
     assert set(store.figures.replies_with("policy", "fail", ("a", "b"), 1)) == set(ids[:2])
     assert store.figures.replies_with("policy", "fail", ("a",), 1) == []
     assert store.figures.replies_with("policy", "fail", ("a", "b"), 2) == []
+    found = [(ids[place], "ana", f"Reply {place}.") for place in (0, 1)]
+    assert store.figures.answers_with("policy", "fail", ("a", "b"), 1, 9) == found
+    assert store.figures.answers_with("policy", "fail", ("a", "b"), 1, 1) == found[:1]
 
 
 STEPS = st.lists(

@@ -16,6 +16,7 @@ from annotation.people import Person
 from annotation.queue import QueueSettings
 from annotation.store import Store, open_store
 from annotation.store.batches import Change
+from annotation.store.helpers import Suggestion
 from annotation.store.reviews import Verdict
 from annotation.store.search import Filter
 from annotation.types import Axis, Charter, Clause, Judgement, Message, Provenance, Question, Trait, Value
@@ -130,6 +131,19 @@ def test_what_others_said_is_nowhere_in_an_item(store: Store) -> None:
     assert "secret note" in str(desk(store, ANA).history(reply_id))
 
 
+def test_the_history_tells_a_curator_who_changed_what(store: Store) -> None:
+    reply_id = replies(store)[0]
+    fault = Verdict(question="policy", value="fail", clause_ids=("no-promises",), severity="major", note="why")
+    bias = Verdict(question="bias", value="fail", kind="unequal_help")
+    judge(store, ANA, reply_id, (fault, bias), "Reply 0, mended.")
+    (line,) = desk(store, CAT).history(reply_id)
+    assert (line.who, line.before, line.after) == ("ana", "Reply 0, and it goes on.", "Reply 0, mended.")
+    assert line.text == "breaks policy (no-promises; major), “why”, biased (unequal help), rewrote it"
+    judge(store, ANA, reply_id, FINE)
+    assert [(one.before, one.after) for one in desk(store, ANA).history(reply_id)][1] == ("", "")
+    assert desk(store, BEN).history(reply_id) == []
+
+
 def test_what_was_said_to_everybody_is_seen_by_everybody(store: Store) -> None:
     reply_id = replies(store)[0]
     desk(store, ANA).comment(reply_id, "Is this ours?")
@@ -206,6 +220,93 @@ def test_looking_back_does_not_tell_a_hidden_check_or_a_repeat(
         assert back is not None
         assert set(back.mine) == set(QUESTIONS), found[1]
         desk(store, ANA).release(back.act_id)
+
+
+# Any turn, empty ones, and what machines offer
+
+
+TALK = ("Where is it?", "No idea.", "And now?", "Still none.", "Well?", "Wait.")
+
+
+def a_talk(store: Store, *texts: str) -> list[str]:
+    """Import a conversation, customer and model in turn; the ids of the model's turns."""
+    roles = ("user", "assistant") * (len(texts) // 2)
+    said = [(Message(role=role, text=text), None) for role, text in zip(roles, texts, strict=True)]  # type: ignore[arg-type]
+    assert store.conversations.import_one("log", "talk", "Talk", "en", said)
+    (conversation,) = [one for one, title in store.conversations.recent("log") if title == "Talk"]
+    return [turn.id for turn in store.conversations.get(conversation).turns if turn.role == "assistant"]
+
+
+def test_each_assistant_turn_of_an_import_is_judged_and_corrected_where_it_stands(store: Store) -> None:
+    first, middle, last = a_talk(store, *TALK)
+    assert {first, middle, last} <= set(replies(store))
+    item = judge(store, ANA, middle, verdicts("fail", "pass", "pass", clauses=("warm",)), "It left today.")
+    assert [turn.text for turn in item.conversation.turns] == list(TALK[:4])
+    assert [turn.text for turn in item.after] == list(TALK[4:])
+    rows = joined(rows_in(store))
+    (row,) = [row for row in rows.sft if row.messages[0].text == TALK[0]]
+    assert [message.text for message in row.messages] == [*TALK[:3], "It left today."]
+    (pair,) = rows.preference
+    assert ([message.text for message in pair.prompt], pair.chosen, pair.rejected) == (
+        list(TALK[:3]),
+        "It left today.",
+        TALK[3],
+    )
+    assert {one: store.tasks.state_of(one)["state"] for one in (first, middle, last)} == {
+        first: "open",
+        middle: "done",
+        last: "open",
+    }
+
+
+def test_ranked_replies_become_a_pair_for_each_two_neighbours(store: Store) -> None:
+    reply_id = replies(store)[0]
+    was = "Reply 0, and it goes on."
+    judge(store, ANA, reply_id, (), ranking=("Best.", "Good.", was))
+    pairs = joined(rows_in(store)).preference
+    assert [(one.chosen, one.rejected, one.source) for one in pairs] == [
+        ("Best.", "Good.", "ranking"),
+        ("Good.", was, "ranking"),
+    ]
+
+
+def test_an_empty_reply_is_shown_where_it_stands_and_never_dealt(store: Store) -> None:
+    conversation = store.conversations.start("chat")
+    parent = None
+    for role, text in (("user", "Hm?"), ("assistant", "  "), ("user", "Hello?"), ("assistant", "Hi.")):
+        parent = store.conversations.add_turn(conversation, parent, role, text).id  # type: ignore[arg-type]
+    turns = store.conversations.get(conversation).turns
+    assert turns[3].id in replies(store)
+    assert turns[1].id not in replies(store)
+    assert [turn.text for turn in desk(store, ANA).open(turns[3].id).conversation.turns] == [
+        "Hm?",
+        "  ",
+        "Hello?",
+        "Hi.",
+    ]
+    for call in (desk(store, ANA).open, lambda one: desk(store, CAT).comment(one, "why is it empty?")):
+        with pytest.raises(NotFound):
+            call(turns[1].id)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_suggestions_are_shown_or_hidden_by_the_queue_and_never_count(store: Store, shown: bool) -> None:
+    store.charters.add(
+        CHARTER.model_copy(update={"policy": (CHARTER.policy[0].model_copy(update={"pattern": "goes"}),)}), "cat"
+    )
+    reply_id = replies(store)[0]
+    model = Suggestion(question="voice", value="fail", clause_ids=("warm",), score=0.67, author="model:base")
+    store.helpers.suggest(reply_id, "model:base", [model])
+    TeamService(store, CAT).change_queue(QueueSettings(suggestions=shown))
+    item = desk(store, ANA).next()
+    assert item is not None
+    assert item.reply.id == reply_id
+    seen = {(one.author, one.score, one.clause_ids) for one in item.suggestions}
+    both = {("check:patterns", None, ("no-promises",)), ("model:base", 0.67, ("warm",))}
+    assert seen == (both if shown else set())
+    assert store.reviews.history(reply_id) == []
+    assert store.tasks.counts()["waiting"] == REPLIES
+    assert QualityService(store, CAT).reviewers({}) == []
 
 
 # Saving
@@ -376,6 +477,7 @@ def test_exactly_the_stale_answers_are_asked_for_again(store: Store, charter: Ch
     named = judged(store)
     service = CharterService(store, CAT)
     foreseen = service.consequence(charter)
+    listed = service.stale(charter)
     assert store.tasks.counts()["waiting"] == 0  # a look changes nothing
     assert len(store.charters.all()) == 1
     service.save(charter)
@@ -385,6 +487,15 @@ def test_exactly_the_stale_answers_are_asked_for_again(store: Store, charter: Ch
     acts = [act for reply_id in named.values() for act in store.reviews.history(reply_id) if act.kind == "requeue"]
     assert foreseen.answers == sum(len(act.body.questions) for act in acts)
     assert len(acts) == len(stale)
+    # Each answer was listed before, with who gave it under which version, and none is left over.
+    asked = {(act.reply_id, question) for act in acts for question in act.body.questions}
+    assert {(one.reply_id, one.question) for one in listed.first} == asked
+    assert (len(listed.first), len({one.reply_id for one in listed.first})) == (listed.answers, listed.replies)
+    for one in listed.first:
+        given = {each.question: each for each in store.reviews.history(one.reply_id)[0].judgements}[one.question]
+        assert (one.reviewer, one.value, one.clause_ids, one.made_under) == ("ana", given.value, given.clause_ids, 1)
+        assert one.reply.startswith("Reply ")
+    assert service.stale().answers == 0
     # Asked once more, or the same charter kept once more, and nothing comes twice.
     assert service.ask_stale_again() == 0
     assert service.save(charter).version == 2
@@ -413,7 +524,10 @@ def test_stale_answers_left_alone_can_be_asked_for_later(store: Store) -> None:
     foreseen = service.consequence(charter)
     service.save(charter, ask_again=False)
     assert store.tasks.counts()["waiting"] == 0
+    left = service.stale(limit=3)
+    assert (left.answers, left.replies, len(left.first)) == (foreseen.answers, foreseen.replies, 3)
     assert service.ask_stale_again() == foreseen.replies == 4
+    assert service.stale().first == ()
 
 
 def test_an_answer_taken_back_or_given_anew_is_not_stale(store: Store) -> None:

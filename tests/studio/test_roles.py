@@ -107,6 +107,7 @@ CALLS: dict[str, Call] = {
     "charter.as_text": ("look", lambda world: (1, "md")),
     "charter.read": ("look", lambda world: ('name = "Shop"', "toml")),
     "charter.consequence": ("look", lambda world: (CHARTER,)),
+    "charter.stale": ("curate", nothing),
     "charter.save": ("curate", lambda world: (CHARTER.model_copy(update={"name": "Another shop"}),)),
     "charter.ask_stale_again": ("curate", nothing),
     "team.people": ("look", nothing),
