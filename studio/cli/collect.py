@@ -52,7 +52,7 @@ def import_log(file: Path, home: Home = None, as_json: AsJson = False) -> None:
 
 
 def charter(file: Path, home: Home = None) -> None:
-    """Keep a charter file (.toml) as the newest version."""
+    """Keep a charter file (.md or .toml) as the newest version."""
     from annotation.charter import read_charter
 
     with services(home) as tonesmith:

@@ -229,8 +229,9 @@ class ReviewService:
     def save(self, form: ReviewForm) -> bool:
         """Keep the answers and the correction; False if this form was saved before.
 
-        A corrected text that equals the newest correction is not a new one. Raises UserError if the form says nothing,
-        Conflict if the rules changed meanwhile, another tab was quicker, or the hold ran out.
+        A corrected text that equals the newest correction is not a new one. Raises UserError if the form says nothing
+        or cites a rule that the charter does not have; Conflict if the rules changed meanwhile, another tab was
+        quicker, or the hold ran out.
         """
         self._who.must("judge")
         charter = self.charter
@@ -241,6 +242,7 @@ class ReviewService:
                 "",
                 "Your answers are still here. Look at the rules once more, then save again.",
             )
+        _check_cited(form.verdicts, charter)
         act = ReviewAct(
             act_id=form.act_id,
             reply_id=form.reply_id,
@@ -334,6 +336,17 @@ class ReviewService:
             if text.strip():
                 provenance = self._identify(name).model_copy(update={"sampling": sampling, "attested": weights})
                 yield self._store.helpers.add_candidate(reply_id, text.strip(), provenance, self._who.name)
+
+
+def _check_cited(verdicts: Sequence[Verdict], charter: Charter) -> None:
+    for verdict in verdicts:
+        known = [rule.id for rule in getattr(charter, verdict.question)]
+        if unknown := sorted(set(verdict.clause_ids).difference(known)):
+            raise UserError(
+                f"'{unknown[0]}' is no rule of {verdict.question} in version {charter.version} of the charter.",
+                f"One of {', '.join(known)}." if known else "No rule: there is none.",
+                "Look at the rules once more, then save again.",
+            )
 
 
 def _standing(history: Sequence[Act]) -> list[Act]:

@@ -325,6 +325,18 @@ def test_rules_that_changed_meanwhile_are_looked_at_first(store: Store) -> None:
         desk(store, ANA).save(form.model_copy(update={"act_id": "b", "charter_version": 7}))
 
 
+def test_only_rules_of_the_charter_in_force_can_be_cited(store: Store) -> None:
+    item = desk(store, ANA).open(replies(store)[0])
+    form = ReviewForm(act_id=item.act_id, reply_id=item.reply.id, verdicts=JUDGED["cites the clause"])
+    CharterService(store, CAT).save(changed(policy=CHARTER.policy[1:]))
+    misplaced = Verdict(question="voice", value="fail", clause_ids=("no-prices",))
+    for given, unknown in ((form.verdicts, "'no-promises' is no rule of policy"), ((misplaced,), "'no-prices' is no")):
+        with pytest.raises(UserError, match=unknown):
+            desk(store, ANA).save(form.model_copy(update={"verdicts": given}))
+    assert store.reviews.history(item.reply.id) == []
+    assert desk(store, ANA).save(form.model_copy(update={"verdicts": JUDGED["cites another"]}))
+
+
 def test_the_same_rules_in_a_new_version_are_no_reason_to_ask(store: Store) -> None:
     """Rules that changed and changed back say again what was on screen."""
     item = desk(store, ANA).open(replies(store)[0])
