@@ -82,6 +82,8 @@ class Provenance(Frozen):
     """Immutable adapter name; None for the base alone."""
     weights_sha256: str | None = None
     """Hash of the adapter's weights file, by our registry; None for the base alone."""
+    base_sha256: str | None = None
+    """Hash of the base's weights, as they lie here; None for a server that is not ours."""
     attested: Weights | None = None
     """What the engine itself said; None where it does not say, as a server that is not ours."""
     sampling: Sampling | None = None

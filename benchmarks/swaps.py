@@ -14,7 +14,6 @@ from annotation.errors import UserError
 from annotation.types import Message, Sampling, Weights
 from benchmarks import voices
 from benchmarks.row import Row, show, within
-from serving import attestation
 from serving.adapters import AdapterServer, Base
 from serving.client import Client
 from serving.engine import BASE, Engine, EngineConfig
@@ -23,6 +22,7 @@ from studio.settings import Settings
 from training.base_model import EMBEDDED, prepare
 from training.hardware import detect
 from training.types import Adapter
+from training.weights import digest
 
 SWAPS, VOICES, SLOTS = 1000, 8, 2
 AT_ONCE = 4
@@ -64,7 +64,7 @@ class Swaps:
         self._names = [adapter.name for adapter in adapters]
         self._in: list[str] = []
         self._own: Replies = {}
-        self._base = attestation.digest(base)
+        self._base = digest(base)
         self.tally = Tally()
 
     async def run(self, swaps: int, ask_every: int = 1) -> Tally:

@@ -216,6 +216,8 @@ class Base(Frozen):
     folder: Path
     revision: str | None = None
     max_rank: int = 32
+    sha256: str | None = None
+    """Hash of its weights; None where that is not known."""
 
 
 def check(adapter: Adapter, base: Base) -> None:
@@ -228,6 +230,12 @@ def check(adapter: Adapter, base: Base) -> None:
             f"{adapter.name} was trained on {_named(adapter.base_name, adapter.base_revision)}.",
             f"An adapter of the model that is served: {_named(base.name, base.revision)}.",
             "Train it again on this model, or serve the other one.",
+        )
+    if adapter.base_sha256 and base.sha256 and adapter.base_sha256 != base.sha256:
+        raise UserError(
+            f"{adapter.name} was trained on other weights of {adapter.base_name} (hash {adapter.base_sha256[:12]}…).",
+            f"An adapter of the weights that are served (hash {base.sha256[:12]}…).",
+            "Put the model's files back as they were, or train again.",
         )
     config = _config(adapter)
     rank = max(

@@ -10,29 +10,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from annotation.files import sha256_of, write_whole
+from annotation.files import write_whole
 from annotation.types import Weights
+from training.weights import digest
 
 FOLDER = "TONESMITH_ATTESTED"
 """Variable that names the folder of the notes."""
 HEADER = "x-tonesmith-weights"
 ANSWERS = ("/v1/chat/completions", "/v1/completions")
-ADAPTER_FILE = "adapter_model.safetensors"
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-
-def digest(folder: Path) -> str:
-    """Hash of the weights in a folder: of an adapter's file, or of all of a model's files with their names."""
-    if (folder / ADAPTER_FILE).is_file():
-        return sha256_of(folder / ADAPTER_FILE)
-    files = sorted(folder.glob("*.safetensors"))
-    if len(files) == 1:
-        return sha256_of(files[0])
-    return hashlib.sha256("".join(f"{sha256_of(file)}  {file.name}\n" for file in files).encode()).hexdigest()
 
 
 def note(folder: Path) -> str | None:

@@ -418,6 +418,8 @@ class Attached:
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = url.rstrip("/")
+        self.served = BASE
+        """What this server calls its base model, as last seen."""
         self._client = Client(self.url, api_key)
 
     def start(self) -> None:
@@ -432,7 +434,7 @@ class Attached:
     def status(self) -> EngineStatus:
         """`ready` if it lists its models, else `unreachable` with the reason."""
         try:
-            self._client.models()
+            self.served = self.base()
         except UserError as error:
             message = f"{error.found} Check TONESMITH_ENGINE_URL, or leave it out to have an engine started here."
             return EngineStatus(

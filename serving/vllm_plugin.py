@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from serving import attestation
+from training.weights import digest
 
 
 def register() -> None:
@@ -41,7 +42,7 @@ def _note_what_is_read() -> None:
     load_adapter, load_model = LoRAModel.from_local_checkpoint.__func__, BaseModelLoader.load_model
 
     def from_local_checkpoint(cls: Any, lora_dir: str, *args: Any, **options: Any) -> Any:
-        before = attestation.digest(Path(lora_dir))
+        before = digest(Path(lora_dir))
         if attestation.noted(Path(lora_dir)) not in (None, before):
             # Replies may be under way that began with the old ones, and vLLM's prefix cache goes by the name and path.
             raise ValueError(f"the weights in {lora_dir} are not those that this engine read there before")

@@ -11,8 +11,9 @@ from annotation.errors import NotFound
 from annotation.files import sha256_of, sync, write_whole
 from annotation.types import utc_now
 from training.types import Adapter, Scored, SftConfig
+from training.weights import ADAPTER_FILE, digest
 
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS = ADAPTER_FILE
 LINEAGE = "lineage.json"
 FILES = (WEIGHTS, "adapter_config.json")
 
@@ -56,6 +57,7 @@ def publish(
         config=config,
         versions=versions,
         scored=scored,
+        base_sha256=digest(Path(config.base_model)) if Path(config.base_model).is_dir() else None,
     )
     write_whole(aside / LINEAGE, adapter.model_dump_json(indent=2))
     aside.rename(target)

@@ -160,3 +160,5 @@ class Adapter(Frozen):
     """Releases of the libraries that made it."""
     scored: tuple[Scored, ...] = ()
     """What it is held against when it is served; empty for one that was made before this was kept."""
+    base_sha256: str | None = None
+    """Hash of the base's weights it was trained on; None for one that was made before this was kept."""

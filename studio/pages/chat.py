@@ -16,6 +16,7 @@ from studio.parts import shell
 from studio.parts.bubble import shown, typed
 from studio.parts.diff import diff_html
 from studio.parts.guard import by_person
+from studio.parts.words import badge, sworn
 from studio.services import Services
 from studio.services.chat import LiveReply
 
@@ -84,7 +85,7 @@ def build(services: Services) -> None:
     earlier.input(act(_Talk.open), earlier, [open_id, chatbot, note], **quiet)
     page = gr.context.Context.root_block
     if page is not None:
-        page.load(act(_Talk.arrive), open_id, [chatbot, earlier, model, open_id], **quiet)
+        page.load(act(_Talk.arrive), open_id, [chatbot, earlier, model, open_id, note], **quiet)
 
 
 class _Talk:
@@ -144,7 +145,8 @@ class _Talk:
             chats = [(title, key) for key, title in self._chat.recent()]
             conversation = self._chat.open(live.conversation_id)
             picked = gr.Dropdown(chats, value=conversation.id)
-            yield self._messages(conversation), gr.skip(), gr.skip(), picked, gr.skip(), *_idle()
+            note = _problem(live) + answered_html(conversation)
+            yield self._messages(conversation), gr.skip(), gr.skip(), picked, note, *_idle()
 
     def show(self, open_id: str) -> Update:
         """The chat as it is kept, and the page at rest."""
@@ -153,16 +155,18 @@ class _Talk:
     def open(self, chosen: str | None) -> Update:
         if not chosen:
             return gr.skip(), gr.skip(), gr.skip()
-        return chosen, self._messages(self._chat.open(chosen)), ""
+        conversation = self._chat.open(chosen)
+        return chosen, self._messages(conversation), answered_html(conversation)
 
     def arrive(self, open_id: str) -> Update:
         """The page was opened or reloaded."""
         chats = [(title, key) for key, title in self._chat.recent()]
         if open_id not in {key for _, key in chats}:
             open_id = ""
-        messages = self._messages(self._chat.open(open_id)) if open_id else []
+        conversation = self._chat.open(open_id) if open_id else None
+        messages, note = (self._messages(conversation), answered_html(conversation)) if conversation else ([], "")
         picked = gr.Dropdown(chats, value=open_id or None)
-        return messages, picked, gr.Dropdown(_answerers(self._services)), open_id
+        return messages, picked, gr.Dropdown(_answerers(self._services)), open_id, note
 
     def react(self, data: gr.LikeData, open_id: str) -> None:
         turn = self._chat.open(open_id).turns[_place(data.index)]
@@ -194,6 +198,17 @@ def _problem(live: LiveReply) -> str:
         return ""
     kept = " What had arrived is kept." if live.turn else ""
     return f'<div class="ts-notice ts-bad" role="alert">{escape(live.problem)}{kept}</div>'
+
+
+def answered_html(conversation: Conversation) -> str:
+    """Who gave the last reply, and whether the engine itself says so."""
+    turn = next((turn for turn in reversed(conversation.turns) if turn.role == "assistant"), None)
+    made = turn.provenance if turn else None
+    if made is None or made.corrects:
+        return ""
+    by = badge(made.adapter, "good") if made.adapter else badge(f"base model, {made.model}")
+    said = f'<span class="ts-badges">{by} {sworn(made)}</span>'
+    return f'<p class="ts-small ts-muted" id="ts-answered">The last reply came from {said}</p>'
 
 
 def _busy() -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ from studio.parts.words import NAMES, badge, count, table
 
 if TYPE_CHECKING:  # statsmodels takes seconds to import; the page is laid out without it
     from serving.statistics import SliceFigure, Verdict
-    from studio.services.results import Checks, Results, Versus
+    from studio.services.results import Checks, Results, SideCost, Versus
 
 
 def results_html(results: Results) -> str:
@@ -114,11 +114,20 @@ def _costs(results: Results) -> str:
             str(one.replies),
             _number(one.prompt_tokens),
             _number(one.completion_tokens),
+            _confirmed(one),
         ]
         for one in results.costs
     ]
-    heads = ("Side", "Replies", "Tokens read for each", "Tokens written for each")
+    heads = ("Side", "Replies", "Tokens read for each", "Tokens written for each", "Weights")
     return "<h3>What a reply costs</h3>" + table(heads, cells)
+
+
+def _confirmed(one: SideCost) -> str:
+    """Whether the engine itself said whose weights gave a side's replies."""
+    if one.confirmed == one.replies:
+        return badge("confirmed by the engine") if one.replies else ""
+    some = f" for {one.replies - one.confirmed} of {one.replies}" if one.confirmed else ""
+    return badge(f"not confirmed by the engine{some}", "warn")
 
 
 def _number(value: float | None) -> str:

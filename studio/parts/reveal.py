@@ -5,10 +5,9 @@ from __future__ import annotations
 from html import escape
 
 from annotation.store.comparisons import Answer, Comparison
-from annotation.types import Provenance
 from studio.parts.diff import diff_html
 from studio.parts.versus import name_of, pane
-from studio.parts.words import badge, count
+from studio.parts.words import badge, count, sworn
 
 
 def revealed(comparison: Comparison) -> list[str]:
@@ -34,15 +33,7 @@ def _who(answer: Answer) -> str:
     parts = [badge(made.adapter, "good") if made.adapter else badge("base model")]
     if answer.system:
         parts.append(f'<span title="{escape(answer.system)}">{badge("with instructions")}</span>')
-    return f'<span class="ts-badges">{" ".join((*parts, _sworn(made)))}</span>'
-
-
-def _sworn(made: Provenance) -> str:
-    """Whether the engine itself said whose weights these are."""
-    if made.attested is None:
-        return badge("not confirmed by the engine", "warn")
-    sha256 = made.attested.adapter_sha256 or made.attested.base_sha256
-    return f'<span title="SHA-256 of the weights: {escape(sha256)}">{badge("confirmed by the engine")}</span>'
+    return f'<span class="ts-badges">{" ".join((*parts, sworn(made)))}</span>'
 
 
 def _tokens(answer: Answer) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 
-from annotation.types import Message, Question, Turn, Value, utc_now
+from annotation.types import Message, Provenance, Question, Turn, Value, utc_now
 
 NAMES: dict[Question, str] = {"voice": "Brand voice", "policy": "Policy", "bias": "Bias"}
 """What the three questions are called wherever people read of them."""
@@ -62,6 +62,14 @@ def empty(title: str, text: str, link: str = "", label: str = "") -> str:
 def badge(text: str, tone: str = "quiet") -> str:
     """A small label; tone is `quiet`, `good`, `busy`, `warn` or `bad`."""
     return f'<span class="ts-badge ts-{tone}">{escape(text)}</span>'
+
+
+def sworn(made: Provenance) -> str:
+    """Whether the engine itself said whose weights gave a reply."""
+    if made.attested is None:
+        return badge("not confirmed by the engine", "warn")
+    sha256 = made.attested.adapter_sha256 or made.attested.base_sha256
+    return f'<span title="SHA-256 of the weights: {escape(sha256)}">{badge("confirmed by the engine")}</span>'
 
 
 def bubbles(turns: Sequence[Turn | Message], focus: str | None = None) -> str:

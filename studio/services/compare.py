@@ -128,14 +128,14 @@ class CompareService:
     async def go_on(self, comparison_id: str, text: str) -> AsyncIterator[LiveRound]:
         """Say one more thing to all sides of a comparison that has no vote yet, each going on from its own words."""
         before = self._open(comparison_id)
-        speakers = [_again(answer, (*answer.earlier, answer.text)) for answer in before.answers.values()]
+        speakers = [self._same(answer, (*answer.earlier, answer.text)) for answer in before.answers.values()]
         async for live in self._round(before.prompt, (*before.later, _said(text)), speakers):
             yield live
 
     async def again(self, comparison_id: str) -> AsyncIterator[LiveRound]:
         """Have the last replies drawn anew, also ones that broke off. A new seed, where there was one."""
         before = self._open(comparison_id)
-        speakers = [_again(answer, answer.earlier) for answer in before.answers.values()]
+        speakers = [self._same(answer, answer.earlier) for answer in before.answers.values()]
         if not before.later:
             self._coin.shuffle(speakers)
         async for live in self._round(before.prompt, before.later, speakers):
@@ -220,6 +220,13 @@ class CompareService:
                 raise UserError("Your own instructions are empty.", do="Write them, or choose 'No instructions'.")
         sampling = Sampling(temperature=side.temperature, max_tokens=form.longest, seed=form.seed)
         return _Speaker(side.model, self._identify(side.model), system, sampling)
+
+    def _same(self, answer: Answer, earlier: tuple[str, ...]) -> _Speaker:
+        """The same side once more. Raises Conflict if its name stands for other weights by now."""
+        speaker = _again(answer, earlier)
+        if self._identify(speaker.model) != speaker.identity:
+            raise Conflict("The models have changed since these replies.", do="Ask something new.")
+        return speaker
 
     async def _round(
         self, prompt: Sequence[Message], later: Sequence[str], speakers: Sequence[_Speaker]

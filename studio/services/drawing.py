@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from annotation.errors import UserError
-from annotation.experiments import Design, Draw, Drawn, Experiment, Pair, Planned, draws, plan
+from annotation.experiments import ArenaSide, Design, Draw, Drawn, Experiment, Pair, Planned, draws, plan
 from annotation.people import Person
 from annotation.store import Store
-from annotation.types import ChatModel, Chunk, Frozen
+from annotation.types import ChatModel, Chunk, Frozen, Weights
 from studio.services.background import Background
 
 AT_ONCE = 16
@@ -143,6 +143,7 @@ class _Replies:
         async for chunk in self._model.stream(draw.messages(self._design), model=side.model, sampling=sampling):
             text += chunk.text
             last = chunk if chunk.finish else last
+        _must_be(side, last.weights)
         seconds = round(time.monotonic() - began, 3)
         made = {"sampling": sampling, "seconds": seconds, "finish": last.finish, "attested": last.weights}
         return Drawn(
@@ -150,6 +151,16 @@ class _Replies:
             provenance=side.provenance.model_copy(update=made),
             prompt_tokens=last.prompt_tokens,
             completion_tokens=last.completion_tokens,
+        )
+
+
+def _must_be(side: ArenaSide, said: Weights | None) -> None:
+    """Raise UserError if a side is not answered by the base model that was frozen; an adapter is held by its name."""
+    if said is not None and side.provenance.base_sha256 not in (None, said.base_sha256):
+        raise UserError(
+            f"'{side.name}' was frozen with another base model than the engine has now.",
+            "The base model as it was when the experiment began.",
+            "Start the studio with that model again, or end the experiment.",
         )
 
 

@@ -56,6 +56,8 @@ class SideCost(Frozen):
     completion_tokens: float | None
     cut_off: int
     """Replies that ended at the token limit."""
+    confirmed: int
+    """Replies whose weights the engine itself named."""
 
 
 class Results(Frozen):
@@ -184,4 +186,5 @@ def _cost(experiment: Experiment, pairs: Sequence[Pair], place: int) -> SideCost
         prompt_tokens=middle([reply.prompt_tokens for reply in replies]),
         completion_tokens=middle([reply.completion_tokens for reply in replies]),
         cut_off=sum(reply.finish == "length" for reply in replies),
+        confirmed=sum(reply.provenance.attested is not None for reply in replies),
     )

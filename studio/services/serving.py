@@ -11,7 +11,7 @@ from threading import Event, Lock, Thread
 
 from annotation.errors import UserError
 from annotation.people import Person
-from annotation.types import ChatModel, Chunk, Frozen, Message, Provenance, Sampling
+from annotation.types import ChatModel, Chunk, Frozen, Message, Provenance, Sampling, Weights
 from serving import metrics, probe
 from serving.adapters import AdapterServer, Base
 from serving.client import Client
@@ -21,6 +21,7 @@ from serving.scripted import ScriptedModel
 from studio.settings import Settings
 from training import base_model, registry
 from training.hardware import detect, dtype_for
+from training.weights import known_digest
 
 log = logging.getLogger("tonesmith")
 LOOK_SECONDS = 0.5
@@ -70,29 +71,50 @@ class EngineFigures(Frozen):
 
 
 class Checked:
-    """A model that remembers which adapter was asked for a reply, and passes on no word from other weights."""
+    """A model that remembers which adapter was asked for a reply, and passes on no word from other weights.
 
-    def __init__(self, model: ChatModel, memory: Memory, identify: Callable[[str], Provenance]) -> None:
+    `silence` says whether it may keep to itself which weights answer: a server that is not ours may.
+    """
+
+    def __init__(
+        self, model: ChatModel, memory: Memory, identify: Callable[[str], Provenance], silence: bool = True
+    ) -> None:
         self._model = model
         self._memory = memory
         self._identify = identify
+        self._silence = silence
 
     async def stream(self, messages: Sequence[Message], *, model: str, sampling: Sampling) -> AsyncIterator[Chunk]:
         if model != BASE:
             self._memory.note(model)
-        wanted = self._identify(model).weights_sha256
+        wanted = self._identify(model)
         async for chunk in self._model.stream(messages, model=model, sampling=sampling):
-            if chunk.weights is not None and chunk.weights.adapter_sha256 != wanted:
-                raise _other_weights(model, chunk.weights.adapter_sha256, wanted)
+            if chunk.weights is not None:
+                _must_be(model, wanted, chunk.weights)
+            elif not self._silence:
+                raise UserError(
+                    "The engine does not say which weights answered.",
+                    "An engine of this release, started from here: it says so with every answer.",
+                    "Run `tonesmith down`, then `tonesmith up`. Nothing of this answer was kept.",
+                )
             yield chunk
 
 
-def _other_weights(model: str, said: str | None, wanted: str | None) -> UserError:
-    return UserError(
-        f"{model} is not what answered: the engine says it used {_by_hash(said)}.",
-        f"{model}, {_by_hash(wanted)}.",
-        "Take it out on the Models page and load it again. Nothing of this answer was kept.",
-    )
+def _must_be(model: str, wanted: Provenance, said: Weights) -> None:
+    """Raise UserError if the weights that answered are not those that were asked for."""
+    if said.adapter_sha256 != wanted.weights_sha256:
+        raise UserError(
+            f"{model} is not what answered: the engine says it used {_by_hash(said.adapter_sha256)}.",
+            f"{model}, {_by_hash(wanted.weights_sha256)}.",
+            "Take it out on the Models page and load it again. Nothing of this answer was kept.",
+        )
+    if wanted.base_sha256 not in (None, said.base_sha256):
+        raise UserError(
+            f"The engine answers from a base model with the hash {said.base_sha256[:12]}….",
+            f"{wanted.model}, with the hash {wanted.base_sha256[:12]}….",
+            "The model's files have changed: put them back, or restart the studio and its engine to use the new ones. "
+            "Nothing of this answer was kept.",
+        )
 
 
 def _by_hash(sha256: str | None) -> str:
@@ -121,6 +143,7 @@ class ServingService:
         self._problems: dict[str, str] = {}
         self._loaded: tuple[str, ...] = ()
         self._measured: set[str] = set()
+        self._base_sha256: str | None = None
 
     # Starting and stopping
 
@@ -168,6 +191,7 @@ class ServingService:
 
     def _bring_up(self) -> None:
         folder = self.prepare_base()
+        self._base_hash()
         self._preparing = None
         self._engine = self._new_engine(folder)
         self._engine.start()
@@ -232,7 +256,7 @@ class ServingService:
         if self._seen().state not in ("ready", "unreachable"):
             view = self.view()
             raise UserError(f"{view.label}.", do=view.detail or "Try again in a moment.")
-        return Checked(self._client(), self._memory, self.identify)
+        return Checked(self._client(), self._memory, self.identify, silence=not self._ours)
 
     def view(self) -> EngineView:
         """The engine's state in words, without asking it where the watcher just did."""
@@ -345,9 +369,31 @@ class ServingService:
     def identify(self, model: str) -> Provenance:
         """Whose weights `model` stands for: `base`, or an adapter of the registry. Raises NotFound."""
         if model == BASE:
-            return Provenance(model=self._settings.base_name)
+            return Provenance(model=self._base_called(), base_sha256=self._base_hash())
         adapter = registry.get(self._settings.adapters, model)
-        return Provenance(model=adapter.base_name, adapter=adapter.name, weights_sha256=adapter.weights_sha256)
+        return Provenance(
+            model=adapter.base_name,
+            adapter=adapter.name,
+            weights_sha256=adapter.weights_sha256,
+            base_sha256=self._base_hash(),
+        )
+
+    def _base_called(self) -> str:
+        """By its own name where somebody else's server has another one than ours."""
+        served = self._engine.served if isinstance(self._engine, Attached) else BASE
+        return self._settings.base_name if served == BASE else served
+
+    @property
+    def _ours(self) -> bool:
+        """Whether the engine is one that is started here."""
+        return self._settings.engine == "vllm" and not self._settings.engine_url
+
+    def _base_hash(self) -> str | None:
+        """Of the base's weights as they were when this process first asked; None where others serve them."""
+        folder = self._prepared() if self._ours and self._base_sha256 is None else None
+        if folder is not None:
+            self._base_sha256 = known_digest(folder, self._settings.cache / "hashes")
+        return self._base_sha256
 
     def _server(self) -> AdapterServer:
         base = Base(
@@ -355,6 +401,7 @@ class ServingService:
             folder=self.base_path(),
             revision=self._settings.base_revision,
             max_rank=self._settings.max_rank,
+            sha256=self._base_hash(),
         )
         settings = self._settings
         return AdapterServer(

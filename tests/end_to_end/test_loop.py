@@ -52,6 +52,7 @@ def test_chat_is_kept_and_corrected_on_the_bubble(page: Page, studio: Studio) ->
     page.press("#ts-message textarea", "Enter")
     reply = finished_reply(page)
     assert reply.strip()
+    expect(page.locator("#ts-answered .ts-badge").last).to_have_text("confirmed by the engine")
     page.locator("#ts-chat .message-buttons-left button[aria-label='Edit']").last.click()
     page.locator("#ts-chat textarea").last.fill(f"{GREETING} Let me look that up.\n\n{SIGN_OFF}")
     page.locator("#ts-chat button[aria-label='Submit']").last.click()

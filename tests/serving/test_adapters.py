@@ -15,6 +15,7 @@ from serving.adapters import AdapterServer, Base, check, misfit, tensor_shapes
 from serving.client import Client
 from serving.memory import Memory
 from tests.serving.conftest import SHAPES, FakeEngine, Peer, keep_lineage, make_adapter, write_tensors
+from training.weights import digest
 
 
 @pytest.fixture
@@ -52,6 +53,13 @@ def server(peer: Peer, tmp_path: Path, base: Base, room: int = 4) -> AdapterServ
 
 def test_a_sound_adapter_passes(tmp_path: Path, base: Base) -> None:
     check(make_adapter(tmp_path), base)
+
+
+def test_an_adapter_of_other_weights_under_the_same_name_is_refused(tmp_path: Path, base: Base) -> None:
+    trained = make_adapter(tmp_path).model_copy(update={"base_sha256": digest(base.folder)})
+    check(trained, base.model_copy(update={"sha256": digest(base.folder)}))
+    with pytest.raises(UserError, match=r"was trained on other weights of Small \(hash [0-9a-f]{12}"):
+        check(trained, base.model_copy(update={"sha256": "0" * 64}))
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path, base: Base) -> None:

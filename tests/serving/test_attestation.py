@@ -13,7 +13,8 @@ import pytest
 
 from annotation.types import Weights
 from serving import attestation
-from serving.attestation import ADAPTER_FILE, HEADER, Attesting
+from serving.attestation import HEADER, Attesting
+from training.weights import ADAPTER_FILE, digest
 
 
 def hash_of(content: bytes) -> str:
@@ -109,9 +110,9 @@ def test_other_addresses_are_left_alone(base: Path) -> None:
 def test_a_model_in_several_files_has_one_hash_that_knows_them_all(tmp_path: Path) -> None:
     parts = folder(tmp_path, "big", "model-1.safetensors", b"one")
     (parts / "model-2.safetensors").write_bytes(b"two")
-    before = attestation.digest(parts)
+    before = digest(parts)
     (parts / "model-2.safetensors").write_bytes(b"three")
-    assert attestation.digest(parts) != before
+    assert digest(parts) != before
 
 
 def test_an_engine_that_is_not_ours_keeps_no_notes(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,6 @@ import pytest
 
 from annotation.errors import UserError
 from annotation.types import Message, Sampling, Weights
-from serving import attestation
 from serving.adapters import AdapterServer, Base
 from serving.client import Client
 from serving.engine import Attached, Engine, Watcher
@@ -27,6 +26,7 @@ from serving.memory import Memory
 from serving.metrics import Figures, figures, rates
 from tests.serving.conftest import keep_lineage
 from training.hardware import detect
+from training.weights import ADAPTER_FILE, digest
 
 pytestmark = pytest.mark.slow
 GREEDY = Sampling(temperature=0, top_p=1, max_tokens=24)
@@ -124,13 +124,13 @@ def test_every_answer_says_which_weights_the_engine_read(
         asked = [Message(role="user", text="Hello")]
         return {chunk.weights async for chunk in client.stream(asked, model=model, sampling=GREEDY)}
 
-    base = attestation.digest(engine.config.model)
+    base = digest(engine.config.model)
     assert asyncio.run(said("base")) == {Weights(base_sha256=base)}
     copy = tmp_path / "copy"
     shutil.copytree(random_adapters / "one-0", copy)
-    read = attestation.digest(copy)
+    read = digest(copy)
     client.post("/v1/load_lora_adapter", {"lora_name": "copy", "lora_path": str(copy)})
-    (copy / attestation.ADAPTER_FILE).write_bytes(b"changed after it was loaded")
+    (copy / ADAPTER_FILE).write_bytes(b"changed after it was loaded")
     assert asyncio.run(said("copy")) == {Weights(base_sha256=base, adapter_sha256=read)}
     client.post("/v1/unload_lora_adapter", {"lora_name": "copy"})
 

@@ -14,7 +14,7 @@ from annotation.experiments import BallotForm, Experiment, plan
 from annotation.people import Forbidden, Person
 from annotation.store import Store, open_store
 from annotation.store.reviews import ReviewAct, Verdict
-from annotation.types import Charter, Chunk, Clause, Message, Provenance, Sampling
+from annotation.types import Charter, Chunk, Clause, Message, Provenance, Sampling, Weights
 from annotation.versions import freeze, rows_in
 from serving.scripted import ScriptedModel
 from studio.services.drawing import ExperimentRunner
@@ -130,6 +130,28 @@ def test_a_fault_of_the_engine_is_said_and_drawing_goes_on_after_it(
     assert store.experiments.made(experiment.id) == set()
     voices.fault = ""
     until(lambda: len(store.experiments.made(experiment.id)) == len(plan(experiment.design)))
+
+
+def test_a_frozen_side_is_not_answered_by_another_base(store: Store, tmp_path: Path) -> None:
+    """The studio was started with another base model while the experiment was under way."""
+
+    def frozen(model: str) -> Provenance:
+        return identify(model).model_copy(update={"base_sha256": "then"})
+
+    class Now(Voices):
+        async def stream(
+            self, messages: tuple[Message, ...], *, model: str, sampling: Sampling
+        ) -> AsyncIterator[Chunk]:
+            async for chunk in super().stream(messages, model=model, sampling=sampling):
+                yield chunk.model_copy(update={"weights": Weights(base_sha256="now")})
+
+    experiment = ExperimentService(store, tmp_path / "datasets", frozen, CURATOR).start(form())
+    assert experiment.design.sides[0].provenance.base_sha256 == "then"
+    runner = ExperimentRunner(store, lambda: Now())  # type: ignore[arg-type, return-value]
+    runner.start()
+    until(lambda: "was frozen with another base model" in runner.view().trouble)
+    runner.close()
+    assert store.experiments.made(experiment.id) == set()
 
 
 def test_what_a_killed_studio_had_drawn_is_not_drawn_again(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from annotation.experiments import ArenaSide, BallotForm, CastBallot, Design, Drawn, Experiment, Pair, plan
-from annotation.types import Message, Outcome, Provenance, Question, utc_now
+from annotation.types import Message, Outcome, Provenance, Question, Weights, utc_now
 from studio.parts.results import headline, results_html
 from studio.services.results import in_figures, results_of
 
@@ -144,6 +144,19 @@ def test_what_a_reply_costs_is_counted_once_for_each_reply() -> None:
     assert (base.name, base.completion_tokens, tuned.completion_tokens) == ("Base", 5, 6)
     assert base.cut_off == base.replies >= 20
     assert tuned.cut_off == 0
+
+
+def test_a_side_whose_weights_the_engine_did_not_name_is_called_unconfirmed() -> None:
+    made = experiment()
+    first, *pairs = pairs_of(made)
+    sworn = first.left.provenance.model_copy(update={"attested": Weights(base_sha256="b")})
+    first = first.model_copy(update={"left": first.left.model_copy(update={"provenance": sworn})})
+    found = results_of(made, [first, *pairs], [])
+    side = found.costs[first.planned.left]
+    assert (side.confirmed, sum(one.confirmed for one in found.costs)) == (1, 1)
+    html = results_html(found)
+    assert f"not confirmed by the engine for {side.replies - 1} of {side.replies}" in html
+    assert html.count("not confirmed by the engine") == 2
 
 
 @pytest.mark.parametrize("votes", [0, 1, 240])

@@ -84,11 +84,12 @@ class Attested(ScriptedModel):
             yield chunk.model_copy(update={"weights": self.weights})
 
 
-def checked(tmp_path: Path, model: Attested) -> ChatModel:
+def checked(tmp_path: Path, model: ScriptedModel, base: str | None = "b", silence: bool = True) -> ChatModel:
     def registered(name: str) -> Provenance:
-        return Provenance(model="m", adapter=name, weights_sha256="right" if name != "base" else None)
+        weights = "right" if name != "base" else None
+        return Provenance(model="m", adapter=name, weights_sha256=weights, base_sha256=base)
 
-    return Checked(model, Memory(tmp_path / "serving.json"), registered)
+    return Checked(model, Memory(tmp_path / "serving.json"), registered, silence)
 
 
 def test_a_reply_is_kept_with_what_the_engine_said_of_its_weights(store: Store, tmp_path: Path) -> None:
@@ -109,6 +110,30 @@ def test_nothing_of_an_answer_from_other_weights_is_shown_or_kept(
     assert (last.text, last.turn) == ("", None)
     assert last.problem is not None
     assert f"{asked} is not what answered: the engine says it used" in last.problem
+
+
+@pytest.mark.parametrize(
+    ("model", "base", "silence", "problem"),
+    [
+        (Attested(None), "other", True, "The engine answers from a base model with the hash b"),
+        (Attested(None), None, False, None),  # what lies here is not known, as with a server of somebody else's
+        (quick(), "b", False, "The engine does not say which weights answered."),
+        (quick(), "b", True, None),  # somebody else's server may be silent
+    ],
+)
+def test_the_base_is_held_against_what_lies_here_and_only_others_may_be_silent(
+    store: Store, tmp_path: Path, model: ScriptedModel, base: str | None, silence: bool, problem: str | None
+) -> None:
+    asked = checked(tmp_path, model, base, silence)
+    last = collect(ChatService(store, lambda: asked, identify, ANA, lambda: 1).send(None, "Hello", "base", SAMPLING))[
+        -1
+    ]
+    if problem is None:
+        assert last.problem is None
+        assert last.turn is not None
+    else:
+        assert (last.text, last.turn) == ("", None)
+        assert problem in (last.problem or "")
 
 
 def test_a_broken_reply_is_kept_as_far_as_it_came(store: Store) -> None:
@@ -296,6 +321,18 @@ def test_each_side_goes_on_from_its_own_words_and_stays_where_it_stands(store: S
     reply = compare.fix(voted.id)
     texts_there = [turn.text for turn in store.conversations.of_reply(reply).turns]
     assert texts_there == ["Hello", before.right.text, "And then?", voted.right.text]
+
+
+def test_no_side_goes_on_with_other_weights_than_it_began_with(store: Store) -> None:
+    comparison = asked(comparing(store, TwoVoices()))
+
+    def other(model: str) -> Provenance:
+        return identify(model).model_copy(update={"base_sha256": "another"})
+
+    later = CompareService(store, lambda: TwoVoices(), other, ANA)  # type: ignore[arg-type, return-value]
+    for more in (later.go_on(comparison, "More?"), later.again(comparison)):
+        with pytest.raises(Conflict, match="The models have changed since"):
+            run(more)
 
 
 def test_replies_are_drawn_again_with_another_seed(store: Store) -> None:

@@ -23,6 +23,7 @@ from training import launch, registry
 from training.processes import family
 from training.rundir import RunDir
 from training.types import LoraSettings, RunState, SftConfig
+from training.weights import digest
 
 pytestmark = pytest.mark.slow
 
@@ -84,6 +85,7 @@ def test_what_is_published_is_what_was_trained(trained_run: TrainedRun) -> None:
     assert (adapter.dataset_id, adapter.dataset_sha256) == (config.dataset_id, config.dataset_sha256)
     assert adapter.weights_sha256 == sha256_of(adapter.path / registry.WEIGHTS)
     assert adapter.name.endswith(adapter.weights_sha256[:8])
+    assert adapter.base_sha256 == digest(Path(config.base_model))
     assert {"torch", "transformers", "trl", "peft"} <= set(adapter.versions)
     settings = json.loads((adapter.path / "adapter_config.json").read_text())
     assert (settings["r"], settings["bias"], settings["use_dora"]) == (config.lora.rank, "none", False)
