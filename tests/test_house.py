@@ -59,7 +59,7 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_the_page_loads_nothing_heavy() -> None:
-    late = {"scipy", "statsmodels", "evalica"}  # needed for figures alone, and seconds long
+    late = {"scipy", "statsmodels"}  # needed for figures alone, and seconds long
     assert loaded_by("import studio.app, studio.server, studio.services").isdisjoint({*HEAVY, *late})
 
 

@@ -1,6 +1,6 @@
 """Honest figures from a handful of voters who look at them after every vote.
 
-Pure functions over ballots. They need scipy, statsmodels or evalica, so a name's module is loaded when the name is
+Pure functions over ballots. They need scipy or statsmodels, so a name's module is loaded when the name is
 first asked for; import them where a figure is worked out, not at the top of a page.
 """
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import combinations
 from math import exp, log
 
+import evalica
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,6 +29,7 @@ from serving.statistics import (
 )
 from serving.statistics.ballots import Floats, Votes, Whole
 from serving.statistics.clustered import clustered
+from serving.statistics.leaderboard import _newman
 from serving.statistics.sequential import (
     MIXTURE,
     RATE_WEIGHTS,
@@ -435,6 +438,60 @@ def test_strengths_of_four_sides() -> None:
     assert sum(row.votes for row in table) == 12_000
 
 
+@pytest.mark.parametrize("ties", [0, 1, 40])
+@pytest.mark.parametrize("votes", [80, 8_000])
+def test_two_sides_are_as_far_apart_as_the_decided_votes_say(votes: int, ties: int) -> None:
+    """In closed form, with no tie, with a rare one and with many."""
+    won = votes * 5 // 8
+    rows = [cast(at % 50, "left", at % 97) for at in range(won)]
+    rows += [cast(at % 50, "right", at % 97) for at in range(votes - won)]
+    rows += [cast(at, "tie", at) for at in range(ties)]
+    first, second = strengths(rows)
+    assert first.strength is not None
+    assert second.strength is not None
+    assert first.strength - second.strength == pytest.approx(log(5 / 3), abs=1e-6)
+
+
+def test_a_chain_of_sides_without_ties_by_hand() -> None:
+    """a beats b 24 : 48 and b beats c 8 : 64; a and c never met."""
+    rows = [cast(at, "left", at) for at in range(24)] + [cast(at, "right", at) for at in range(48)]
+    rows += [cast(at, "left", at, "b", "c") for at in range(8)] + [cast(at, "right", at, "b", "c") for at in range(64)]
+    found = {row.name: row.strength or 0.0 for row in strengths(rows)}
+    assert (found["b"] - found["a"], found["c"] - found["b"]) == pytest.approx((log(2), log(8)))
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30), st.integers(0, 30)), min_size=6, max_size=6))
+@settings(max_examples=50, deadline=None)
+def test_strengths_are_those_of_evalica_where_its_iteration_ends(games: list[tuple[int, int, int]]) -> None:
+    """Four sides, each against each: wins, losses, ties."""
+    who = (evalica.Winner.X, evalica.Winner.Y, evalica.Winner.Draw)
+    counted = [
+        (one, other, kind, float(number))
+        for (one, other), numbers in zip(combinations(range(4), 2), games, strict=True)
+        for kind, number in enumerate(numbers)
+        if number
+    ]
+    firsts, seconds, kinds, weights = zip(*counted, strict=True)
+    theirs = evalica.newman(
+        firsts, seconds, [who[kind] for kind in kinds], weights=list(weights), tolerance=1e-10, limit=5_000
+    )
+    ours = _newman(np.array([one[:3] for one in counted], np.int64), np.array(weights), np.arange(4))
+    if theirs.iterations < 5_000:
+        logs = np.log(theirs.scores.loc[list(range(4))].to_numpy())
+        assert ours == pytest.approx(logs - logs.mean(), abs=1e-4)
+
+
+@pytest.mark.parametrize("never", ["loses", "loses, and ties"])
+def test_a_side_that_never_loses_has_no_number(never: str) -> None:
+    """One that also ties looks beatable, but the likelihood goes on rising with its strength."""
+    rows = [cast(at, "left", at) for at in range(3)]
+    if never == "loses, and ties":
+        rows += [cast(at, "tie", at) for at in range(3)]
+    first, second = strengths(rows)
+    assert (first.strength, second.strength) == (None, None)
+    assert "never lost to the others" in first.words
+
+
 def test_what_no_vote_joins_is_not_compared() -> None:
     rows = [cast(at, kind, at) for at in range(4) for kind in OUTCOMES]
     rows += [cast(0, "left", 0, "c", "d"), cast(1, "left", 1, "d", "e")]
@@ -443,7 +500,7 @@ def test_what_no_vote_joins_is_not_compared() -> None:
     assert table[0].strength is None
     assert table[0].words == (
         "The sides fall into 2 groups that no vote joins: compare only within a group. "
-        "No strength: some side of this group only won, or only lost, so no number fits."
+        "No strength: some sides never lost to the others, or never won, so no number fits."
     )
     assert table[3].strength == pytest.approx(0, abs=1e-4)
     assert strengths([]) == strengths([cast("u", "both_bad")]) == []
@@ -541,6 +598,6 @@ def test_a_judge_that_follows_the_place_is_found_out() -> None:
 
 
 def test_nothing_heavy_loads_before_a_figure_is_asked_for() -> None:
-    script = "import sys, serving.statistics; print(*{'scipy', 'statsmodels', 'evalica'}.intersection(sys.modules))"
+    script = "import sys, serving.statistics; print(*{'scipy', 'statsmodels'}.intersection(sys.modules))"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
