@@ -14,7 +14,7 @@ from annotation.types import Outcome, Question, Tag
 from studio.parts import shell
 from studio.parts.downloads import offered
 from studio.parts.guard import by_person
-from studio.parts.results import results_html
+from studio.parts.results import results_html, standings_html
 from studio.parts.versus import ANSWERS, ASKED, KEYS, STRENGTHS, TAGS, VOTES, pane
 from studio.parts.words import badge, bubbles, count, duration, empty
 from studio.services import Services
@@ -65,6 +65,8 @@ def build(services: Services) -> None:
             end = gr.Button("End the experiment", variant="stop", scale=0, min_width=200, elem_id="ts-end")
             halt = gr.Button("Stop writing replies", scale=0, min_width=200, visible=False, elem_id="ts-halt")
     new = _new_form()
+    with gr.Accordion("All models in one order", open=False, visible=False, elem_id="ts-standings") as every:
+        order = gr.HTML()
     timer = gr.Timer(EVERY_SECONDS, active=False)
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
@@ -76,14 +78,15 @@ def build(services: Services) -> None:
         said = [chosen, shown, vote, strength, tags, comment, *criteria]
         button.click(act(_Lab.vote), said, [*pair, *around], **quiet)
     look.click(act(_Lab.figures), chosen, figures, **quiet)
-    end.click(act(_Lab.end), [chosen, reason], [*pair, *around, figures], **quiet)
+    end.click(act(_Lab.end), [chosen, reason], [*pair, *around, figures, every], **quiet)
+    every.expand(act(_Lab.standings), None, order, **quiet)
     halt.click(act(_Lab.halt_or_go_on), [chosen, shown], around, **quiet)
     start = [new.name, new.sides, new.questions, new.criteria, new.each, new.variety, new.longest, new.controls]
     new.start.click(act(_Lab.start), start, [chosen, *pair, *around, figures, new.whole], **quiet)
     timer.tick(act(_Lab.tick), [chosen, shown], [*pair, *around], **quiet)
     page = gr.context.Context.root_block
     if page is not None:
-        page.load(act(_Lab.arrive), None, [chosen, *pair, *around, new.whole, new.sides], **quiet)
+        page.load(act(_Lab.arrive), None, [chosen, *pair, *around, new.whole, new.sides, every], **quiet)
 
 
 class _New:
@@ -155,6 +158,7 @@ class _Lab:
         ]
         may = self._curates
         rest = [gr.Accordion(visible=may, open=may and not there), gr.Dropdown(sides if may else [])]
+        rest.append(gr.Accordion(visible=any(one.ended_at for one in there)))
         return [self._list(newest), *self._all(newest), *rest]
 
     def choose(self, experiment_id: str | None) -> list[Any]:
@@ -226,7 +230,13 @@ class _Lab:
 
     def end(self, experiment_id: str, reason: str) -> list[Any]:
         self._experiments.end(experiment_id, reason)
-        return [*self._all(experiment_id), self.figures(experiment_id)]
+        return [*self._all(experiment_id), self.figures(experiment_id), gr.Accordion(visible=True, open=False)]
+
+    def standings(self) -> str:
+        # As for `figures`.
+        from studio.services.standings import standings_of
+
+        return standings_html(standings_of(self._experiments.ended()))
 
     def halt_or_go_on(self, experiment_id: str, shown: str) -> list[Any]:
         if self._drawing.halted(experiment_id):

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 
 WIDTH, ROW, LEFT, RIGHT = 640, 34, 210, 60
+LONGEST = 27
+"""Letters of a name that fit before the line; the whole of it stands in its title."""
 
 
 def intervals(rows: Sequence[tuple[str, float | None, float | None, float | None]], caption: str) -> str:
@@ -24,7 +26,7 @@ def intervals(rows: Sequence[tuple[str, float | None, float | None, float | None
     marks = []
     for number, (name, value, low, high) in enumerate(rows):
         y = ROW * number + 22
-        marks.append(f'<text x="{LEFT - 14}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
+        marks.append(f'<text x="{LEFT - 14}" y="{y + 4}" text-anchor="end">{_fitting(name)}</text>')
         if value is None:
             marks.append(f'<text x="{LEFT + 8}" y="{y + 4}" class="ts-tick">undefined</text>')
             continue
@@ -37,3 +39,9 @@ def intervals(rows: Sequence[tuple[str, float | None, float | None, float | None
         f'<figure class="ts-plot"><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">'
         f"{grid}{''.join(marks)}</svg><figcaption>{escape(caption)}</figcaption></figure>"
     )
+
+
+def _fitting(name: str) -> str:
+    if len(name) <= LONGEST:
+        return escape(name)
+    return f"<title>{escape(name)}</title>{escape(name[: LONGEST - 1].rstrip())}…"

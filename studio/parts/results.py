@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from math import exp
 from typing import TYPE_CHECKING
 
 from studio.parts.plots import intervals
-from studio.parts.words import NAMES, badge, count, table
+from studio.parts.words import NAMES, badge, count, empty, table
 
 if TYPE_CHECKING:  # statsmodels takes seconds to import; the page is laid out without it
     from serving.statistics import SliceFigure, Verdict
     from studio.services.results import Checks, Results, SideCost, Versus
+    from studio.services.standings import Ranked
 
 
 def results_html(results: Results) -> str:
@@ -25,6 +27,44 @@ def results_html(results: Results) -> str:
     parts += [_checks(results.checks), _costs(results)]
     frozen = f"Frozen before the first vote as {results.experiment.sha256[:12]}."
     return "".join(parts) + f'<p class="ts-small ts-muted">{escape(frozen)}</p>'
+
+
+def standings_html(ranked: Sequence[Ranked]) -> str:
+    """Every model that was compared, best first; those that no vote joins stand apart."""
+    if not ranked:
+        return empty("No votes to go by yet", "Every experiment that has ended counts here.")
+    rows = [
+        [
+            str(place),
+            escape(one.strength.name),
+            _share(one.strength.strength),
+            _from_to(one.strength.low, one.strength.high),
+            f"{one.strength.votes:,}",
+            str(one.experiments),
+        ]
+        for place, one in enumerate(ranked, start=1)
+    ]
+    heads = ("Place", "Model", "Against the average one", "95% of the time", "Votes", "Experiments")
+    drawn = [
+        (one.strength.name, _chance(one.strength.strength), _chance(one.strength.low), _chance(one.strength.high))
+        for one in ranked
+    ]
+    said = [
+        "Votes of people in all experiments that have ended; a prompt that two of them asked counts as one.",
+        "For one look at the votes. Where bars overlap, the order may be chance: let the two meet in an experiment.",
+        *dict.fromkeys(one.strength.words for one in ranked if one.strength.words),
+    ]
+    plot = intervals(drawn, "Chance to be preferred to the average model, where a vote is no tie")
+    return plot + table(heads, rows) + _listed(said)
+
+
+def _share(strength: float | None) -> str:
+    chance = _chance(strength)
+    return "none" if chance is None else f"{chance:.0%}"
+
+
+def _from_to(low: float | None, high: float | None) -> str:
+    return "no interval" if low is None or high is None else f"{_share(low)} to {_share(high)}"
 
 
 def headline(found: Verdict, one: str, other: str) -> str:

@@ -195,6 +195,11 @@ class ExperimentService:
             )
         return experiment, self._store.experiments.pairs(experiment_id), self._store.experiments.ballots(experiment_id)
 
+    def ended(self) -> list[tuple[Experiment, list[Pair], list[CastBallot]]]:
+        """All that is known of every experiment that has ended, newest first."""
+        self._who.must("look")
+        return [self.votes(one.id) for one in self._store.experiments.all() if one.ended_at]
+
     def export(self, experiment_id: str) -> list[str]:
         """Lines of JSON: the design, then each pair with its ballots. Raises Conflict before the end."""
         experiment, pairs, ballots = self.votes(experiment_id)

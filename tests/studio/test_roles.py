@@ -155,6 +155,7 @@ CALLS: dict[str, Call] = {
     "experiments.vote": ("judge", lambda world: ("no-pair", BallotForm(outcome="left"))),
     "experiments.end": ("curate", lambda world: ("no-experiment",)),
     "experiments.votes": ("look", lambda world: ("no-experiment",)),
+    "experiments.ended": ("look", nothing),
     "experiments.export": ("look", lambda world: ("no-experiment",)),
 }
 """Service and method: the least permission that it asks for, and something to call it with."""
