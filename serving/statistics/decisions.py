@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 
 from scipy import stats
@@ -9,7 +10,9 @@ from scipy.optimize import brentq
 from statsmodels.stats.contingency_tables import mcnemar as paired_table
 from statsmodels.stats.multitest import multipletests
 
-from annotation.types import Frozen
+from annotation.types import Frozen, Outcome
+from serving.statistics.ballots import Ballot, Votes
+from serving.statistics.clustered import clustered
 
 
 class NonInferiority(Frozen):
@@ -21,7 +24,7 @@ class NonInferiority(Frozen):
     low: float | None
     """One-sided lower limit of the difference, confidence 1−alpha; None without items."""
     p: float | None
-    """Of 'worse by the margin or more'; None without items."""
+    """Of 'worse by the margin or more'; None without items, and where votes that go together decide otherwise."""
     words: str
 
 
@@ -81,6 +84,34 @@ def non_inferior(worse: int, better: int, ties: int, margin: float, alpha: float
     verb = "is not" if holds else "may be"
     words = f"On {items} items the new side {verb} worse by more than {100 * margin:g} points."
     return NonInferiority(holds=holds, difference=(better - worse) / items, low=low, p=p, words=words)
+
+
+def not_worse(ballots: Sequence[Ballot], one: str, other: str, margin: float, alpha: float = 0.05) -> NonInferiority:
+    """Is `one` not worse than `other` by more than `margin`, as people voted? For one look at the data.
+
+    It must hold vote by vote (`non_inferior`), and also with an error that allows for votes of one person, and votes on
+    one prompt, going together (`clustered`); the lower of the two limits is kept. 'Both bad' is no difference.
+    Raises ValueError as `non_inferior` does.
+    """
+    even: dict[Outcome, Outcome] = {"both_bad": "tie"}
+    rows = [ballot.model_copy(update={"outcome": even.get(ballot.outcome, ballot.outcome)}) for ballot in ballots]
+    votes = Votes.of(rows, one, other)
+    better, worse, ties = votes.counts
+    plain = non_inferior(worse, better, ties, margin, alpha)
+    # Only the lower end counts, so 2 · alpha would do for many people; with few, and rare faults, that is too bold.
+    together = clustered(votes, alpha)
+    if plain.low is None or together is None:
+        return plain
+    if votes.voters < 2:
+        return plain.model_copy(update={"holds": False, "words": "One person alone can't show that nothing got worse."})
+    low = plain.low if together.low is None else min(plain.low, 2 * together.low - 1)
+    if plain.holds and low <= -margin:
+        words = (
+            f"Counted vote by vote it is not worse by more than {100 * margin:g} points, but the votes rest on too few "
+            "people or prompts."
+        )
+        return plain.model_copy(update={"holds": False, "low": low, "p": None, "words": words})
+    return plain.model_copy(update={"low": low})
 
 
 def mcnemar(both: int, first_only: int, second_only: int, neither: int) -> Paired:

@@ -9,7 +9,7 @@ from statistics import median
 
 from annotation.experiments import CastBallot, Design, Experiment, Pair, draws, not_dealt
 from annotation.types import Frozen, Outcome, Question
-from serving.statistics import Ballot, NonInferiority, Strength, Verdict, holm, non_inferior, strengths, verdict
+from serving.statistics import Ballot, NonInferiority, Strength, Verdict, holm, not_worse, strengths, verdict
 
 FLIPPED: dict[Outcome, Outcome] = {"left": "right", "right": "left", "tie": "tie", "both_bad": "both_bad"}
 SHORT = 12
@@ -134,15 +134,14 @@ def _versus(
     # A p-value from an e-value, by Markov's inequality: it stays good however often one looks.
     p_values: dict[str, float] = {question: min(1.0, 1 / found.e_value) for question, found in criteria.items()}
     holds = holm(p_values, design.alpha)
-    policy = criteria.get("policy")
+    policy = by_criterion.get("policy")
     return Versus(
         one=one,
         other=other,
         overall=verdict(overall, one, other, alpha=design.alpha),
         criteria=criteria,
         holds={question: holds[question] for question in criteria},
-        policy=policy
-        and non_inferior(policy.losses, policy.wins, policy.ties + policy.both_bad, design.margin, design.alpha),
+        policy=None if policy is None else not_worse(policy, one, other, design.margin, design.alpha),
     )
 
 
