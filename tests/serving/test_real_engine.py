@@ -135,6 +135,23 @@ def test_every_answer_says_which_weights_the_engine_read(
     client.post("/v1/unload_lora_adapter", {"lora_name": "copy"})
 
 
+def test_other_weights_under_a_name_and_path_that_were_used_are_refused(
+    client: Client, serving: AdapterServer, random_adapters: Path, tmp_path: Path
+) -> None:
+    """vLLM's prefix cache goes by name and path, and would answer from both."""
+    asked = {"lora_name": "twice", "lora_path": str(tmp_path / "twice")}
+    shutil.copytree(random_adapters / "one-0", tmp_path / "twice")
+    client.post("/v1/load_lora_adapter", asked)
+    client.post("/v1/unload_lora_adapter", {"lora_name": "twice"})
+    shutil.copyfile(random_adapters / "two-0" / ADAPTER_FILE, tmp_path / "twice" / ADAPTER_FILE)
+    with pytest.raises(UserError, match="are not those that this engine read there before"):
+        client.post("/v1/load_lora_adapter", asked)
+    assert "twice" not in client.models()
+    shutil.copyfile(random_adapters / "one-0" / ADAPTER_FILE, tmp_path / "twice" / ADAPTER_FILE)
+    client.post("/v1/load_lora_adapter", asked)
+    client.post("/v1/unload_lora_adapter", {"lora_name": "twice"})
+
+
 def test_what_is_served_is_what_was_trained(
     engine: Engine, serving: AdapterServer, random_adapters: Path, tmp_path: Path
 ) -> None:
