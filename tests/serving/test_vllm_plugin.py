@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.vllm_plugin import expand, expand_slice, shrink
+from serving.vllm_plugin import add_lora_linear, expand, expand_slice, keeping_seeds, rows_of_slots, shrink
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +84,50 @@ def test_expand_into_columns_touches_no_other_columns(slots: list[int]) -> None:
     assert torch.equal(output[:, :3], before[:, :3])
     assert torch.equal(output[:, 3 + OUT :], before[:, 3 + OUT :])
     torch.testing.assert_close(output[:, 3 : 3 + OUT], before[:, 3 : 3 + OUT] + by_hand(inputs, weights, slots))
+
+
+@settings(deadline=None)
+@given(batches)
+def test_a_layer_of_several_parts_adds_each_tokens_own_adapter_and_leaves_the_base_as_it_was(slots: list[int]) -> None:
+    import torch
+
+    inputs, parts = tensors(len(slots), IN), (OUT, OUT + 2)
+    down, up = [stacked(RANK, IN), 2 * stacked(RANK, IN)], [stacked(part, RANK) for part in parts]
+    before = tensors(len(slots), sum(parts))
+    output = before.clone()
+    wrapper = SimpleNamespace(rows_of_slots=rows_of_slots(torch.tensor(slots)))
+    add_lora_linear(wrapper, output, inputs, down, up, 0.5, parts)
+    own = [by_hand(by_hand(inputs, a, slots), b, slots) for a, b in zip(down, up, strict=True)]
+    torch.testing.assert_close(output, before + 0.5 * torch.cat(own, dim=1))
+    base = [place for place, slot in enumerate(slots) if slot < 0]
+    assert torch.equal(output[base], before[base])  # to the last bit
+
+
+def test_rows_that_stand_together_are_a_slice() -> None:
+    import torch
+
+    (first, together), (second, apart) = rows_of_slots(torch.tensor([2, -1, 0, 0, 2]))
+    assert (first, together, second, apart.tolist()) == (0, slice(2, 4), 2, [0, 4])
+    assert rows_of_slots(torch.tensor([-1, -1])) == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_request_read_in_part_draws_nothing_from_its_seed(fails: bool) -> None:
+    seeds = {0: "first", 2: "third"}
+    runner = SimpleNamespace(
+        input_batch=SimpleNamespace(generators=dict(seeds), num_reqs=3),
+        discard_request_mask=SimpleNamespace(np=np.array([False, True, True, True])),
+    )
+
+    def sample_tokens(self: SimpleNamespace, grammar: str) -> str:
+        assert self.input_batch.generators == {0: "first"}
+        if fails:
+            raise ValueError
+        return grammar
+
+    with pytest.raises(ValueError) if fails else nullcontext():
+        assert keeping_seeds(sample_tokens)(runner, "none") == "none"
+    assert runner.input_batch.generators == seeds
 
 
 @pytest.mark.parametrize(("slots", "expected"), [([1], 1), ([-1], -1), ([2, 2], 2), ([0, -1], -1)])
