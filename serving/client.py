@@ -18,17 +18,26 @@ from serving.beating import BEAT
 
 FIRST_TOKEN_SECONDS = 300.0
 """Longest wait for a piece of a reply; a busy CPU queues."""
+WHOLE_SECONDS = 3600.0
+"""Longest wait for a whole reply among many others; an engine that hangs is seen and ended long before."""
 QUICK_SECONDS = 30.0
 FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "abort": "error"}
 
 
 class Client:
-    """Talks to one server. Holds no connection between calls, so it can be used from any thread or event loop."""
+    """Talks to one server. Holds no connection between calls, so it can be used from any thread or event loop.
 
-    def __init__(self, base_url: str, api_key: str | None = None, base: str = "base") -> None:
+    Without `pieces`, `stream` gives a reply out whole, when it is done: that spares both ends the work for each token,
+    where nobody watches.
+    """
+
+    def __init__(self, base_url: str, api_key: str | None = None, base: str = "base", pieces: bool = True) -> None:
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
         self._base = base  # what this server calls the base model; ours calls it `base`
-        self._tls: ssl.SSLContext | bool = self.base_url.startswith("https://") and ssl.create_default_context()
+        self._pieces = pieces
+        tls = self.base_url.startswith("https://")
+        # Without TLS an empty one: httpx would make its own for each reply, which takes a millisecond.
+        self._tls = ssl.create_default_context() if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def stream(self, messages: Sequence[Message], *, model: str, sampling: Sampling) -> AsyncIterator[Chunk]:
@@ -40,11 +49,10 @@ class Client:
         body = {
             "model": self._served(model),
             "messages": [message.as_chat() for message in messages],
-            "stream": True,
-            "stream_options": {"include_usage": True},
+            **({"stream": True, "stream_options": {"include_usage": True}} if self._pieces else {}),
             **sampling.model_dump(exclude_none=True),
         }
-        timeout = httpx.Timeout(FIRST_TOKEN_SECONDS, connect=10.0)
+        timeout = httpx.Timeout(FIRST_TOKEN_SECONDS if self._pieces else WHOLE_SECONDS, connect=10.0)
         finish: Finish | None = None
         try:
             self._check_address()
@@ -56,6 +64,9 @@ class Client:
                     await response.aread()
                     raise _refused(response, model)
                 weights = attestation.said(response.headers)
+                if not self._pieces:
+                    yield _whole(json.loads(await response.aread()), weights)
+                    return
                 async for event in EventSource(response).aiter_sse():
                     if event.data == "[DONE]":
                         return
@@ -80,18 +91,19 @@ class Client:
         body = {"model": self._served(model), "messages": chat, "add_generation_prompt": True}
         return cast(list[int], self.post("/tokenize", body)["tokens"])
 
-    def log_probabilities(self, token_ids: Sequence[int], model: str) -> list[float]:
-        """Log-probability (nats) of each token after the first, given those before it. Raises UserError."""
+    def log_probabilities(self, texts: Sequence[Sequence[int]], model: str) -> list[list[float]]:
+        """Log-probability (nats) of each token after the first, given those before it, of each text in token ids. Asked
+        in one request, so that the engine reads them together. Raises UserError.
+        """
         body = {
             "model": self._served(model),
-            "prompt": list(token_ids),
+            "prompt": [list(ids) for ids in texts],
             "max_tokens": 1,
             "temperature": 0,
             "prompt_logprobs": 0,
         }
-        found = self.post("/v1/completions", body)["choices"][0]["prompt_logprobs"]
-        pairs = zip(token_ids[1:], found[1:], strict=True)
-        return [float(ranked[str(token)]["logprob"]) for token, ranked in pairs]
+        choices = sorted(self.post("/v1/completions", body)["choices"], key=lambda choice: int(choice["index"]))
+        return [_of_prompt(ids, choice["prompt_logprobs"]) for ids, choice in zip(texts, choices, strict=True)]
 
     def get(self, path: str) -> Any:
         """GET a JSON answer. Raises UserError."""
@@ -182,6 +194,15 @@ def _chunk(event: dict[str, Any], finish: Finish | None, weights: Weights | None
         completion_tokens=usage.get("completion_tokens"),
         weights=weights,
     )
+
+
+def _of_prompt(ids: Sequence[int], found: Sequence[Any]) -> list[float]:
+    return [float(ranked[str(token)]["logprob"]) for token, ranked in zip(ids[1:], found[1:], strict=True)]
+
+
+def _whole(answer: dict[str, Any], weights: Weights | None) -> Chunk:
+    choice = answer["choices"][0]
+    return _chunk(answer | {"choices": [choice | {"delta": choice["message"]}]}, None, weights)
 
 
 def _refused(response: httpx.Response, model: str) -> UserError:

@@ -128,6 +128,17 @@ class Record(Frozen):
     """Where this start begins in the log, in bytes."""
 
 
+def unwatched_at_once(hardware: Hardware | None) -> int:
+    """How many replies that nobody watches are asked for together; `hardware` is None for an engine that is not ours.
+
+    About half of what vLLM works on at once (128 on a CPU, 256 or more on a GPU): it is hardly faster with more, and
+    people who chat meanwhile need not queue.
+    """
+    if hardware is None:
+        return 16
+    return 128 if hardware.gpus else 64
+
+
 def argv(config: EngineConfig, hardware: Hardware, port: int) -> list[str]:
     """The command line. On a CPU without bfloat16, float32 is four times faster; a GPU chooses for itself."""
     machine = (

@@ -38,7 +38,7 @@ def texts(client: Client, adapter: Adapter) -> Texts:
 
 def scores(client: Client, model: str, given: Texts) -> Scores:
     """Log-probability (nats) of each token of each text under `model`. Raises UserError."""
-    return [client.log_probabilities(ids, model) for ids in given]
+    return client.log_probabilities(given, model)
 
 
 def apart(one: Scores, other: Scores) -> float:

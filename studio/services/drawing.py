@@ -13,10 +13,8 @@ from annotation.experiments import ArenaSide, Design, Draw, Drawn, Experiment, P
 from annotation.people import Person
 from annotation.store import Store
 from annotation.types import ChatModel, Chunk, Frozen, Weights
+from serving.engine import unwatched_at_once
 from studio.services.background import Background
-
-AT_ONCE = 16
-"""About how many replies are asked for together: the engine batches them."""
 
 
 class DrawingView(Frozen):
@@ -32,11 +30,21 @@ class DrawingView(Frozen):
 
 
 class ExperimentRunner:
-    """Draws whatever open experiments lack, oldest first. What is there is on disk, pair by pair."""
+    """Draws whatever open experiments lack, oldest first. What is there is on disk, pair by pair.
 
-    def __init__(self, store: Store, model: Callable[[], ChatModel], lock: Path | None = None) -> None:
+    About `at_once()` replies are under way together: the engine batches them.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        model: Callable[[], ChatModel],
+        lock: Path | None = None,
+        at_once: Callable[[], int] = lambda: unwatched_at_once(None),
+    ) -> None:
         self._store = store
         self._model = model
+        self._at_once = at_once
         self._thread = Background("drawing", self._work, self._failed, again=True, lock=lock)
         self._view = DrawingView()
 
@@ -110,7 +118,7 @@ class ExperimentRunner:
             self._view = DrawingView(experiment_id=experiment.id, done=before + done, of=of, eta_seconds=seconds)
 
         self._view = DrawingView(experiment_id=experiment.id, done=before, of=of)
-        await some_at_once([functools.partial(one, planned) for planned in missing], AT_ONCE // 2)
+        await some_at_once([functools.partial(one, planned) for planned in missing], self._at_once() // 2)
         if troubles:
             raise troubles[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from annotation.people import Person
@@ -190,7 +191,9 @@ def open_services(settings: Settings) -> Services:
         serving=serving,
         argilla=ArgillaService(store, settings),
         suggesting=SuggestBatch(store, serving.model),
-        drawing=ExperimentRunner(store, serving.model, settings.home / "drawing.lock"),
+        drawing=ExperimentRunner(
+            store, partial(serving.model, pieces=False), settings.home / "drawing.lock", serving.unwatched_at_once
+        ),
         who=who,
         **_named(settings, store, serving, who),
     )

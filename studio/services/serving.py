@@ -15,7 +15,7 @@ from annotation.types import ChatModel, Chunk, Frozen, Message, Provenance, Samp
 from serving import metrics, probe
 from serving.adapters import AdapterServer, Base
 from serving.client import Client
-from serving.engine import BASE, Attached, Engine, EngineConfig, EngineStatus, Watcher
+from serving.engine import BASE, Attached, Engine, EngineConfig, EngineStatus, Watcher, unwatched_at_once
 from serving.memory import Memory, Parity
 from serving.scripted import ScriptedModel
 from studio.settings import Settings
@@ -249,14 +249,20 @@ class ServingService:
 
     # The engine
 
-    def model(self) -> ChatModel:
-        """Who answers. Raises UserError with the engine's state if nobody can."""
+    def model(self, pieces: bool = True) -> ChatModel:
+        """Who answers, piece by piece or (where nobody watches) whole. Raises UserError with the engine's state if
+        nobody can.
+        """
         if self._settings.engine == "scripted":
             return Checked(ScriptedModel(), self._memory, self.identify)
         if self._seen().state not in ("ready", "unreachable"):
             view = self.view()
             raise UserError(f"{view.label}.", do=view.detail or "Try again in a moment.")
-        return Checked(self._client(), self._memory, self.identify, silence=not self._ours)
+        return Checked(self._client(pieces), self._memory, self.identify, silence=not self._ours)
+
+    def unwatched_at_once(self) -> int:
+        """How many replies that nobody watches it may be asked for together."""
+        return unwatched_at_once(detect() if self._ours else None)
 
     def view(self) -> EngineView:
         """The engine's state in words, without asking it where the watcher just did."""
@@ -294,11 +300,11 @@ class ServingService:
         )
         return Engine(config, self._settings.engine_home, detect())
 
-    def _client(self) -> Client:
+    def _client(self, pieces: bool = True) -> Client:
         engine = self._engine
         if isinstance(engine, Attached):
-            return Client(engine.url, self._settings.engine_key, engine.base())
-        return Client(engine.url if engine else "")
+            return Client(engine.url, self._settings.engine_key, engine.base(), pieces)
+        return Client(engine.url if engine else "", pieces=pieces)
 
     # Adapters
 
@@ -341,6 +347,7 @@ class ServingService:
         server.measure(name, self._tolerance())
         self._problems.pop(name, None)
         self._loaded = tuple(server.loaded())
+        self._measured.add(name)  # the watcher need not do it again
 
     def ensure(self, name: str, by: Person) -> None:
         """Load an adapter unless it is loaded. Raises UserError that says why it can't be."""

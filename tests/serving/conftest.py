@@ -98,8 +98,11 @@ class FakeEngine:
             return respond(handler, 400, {"error": {"message": "prompt_logprobs is not supported"}})
         if handler.path == "/v1/completions":
             likely = -1.0 + self.moves.get(body["model"], 0.0)
-            ranked = [None, *({str(token): {"logprob": likely}} for token in body["prompt"][1:])]
-            return respond(handler, 200, {"choices": [{"prompt_logprobs": ranked}]})
+            choices = [
+                {"index": place, "prompt_logprobs": [None, *({str(token): {"logprob": likely}} for token in ids[1:])]}
+                for place, ids in enumerate(body["prompt"])
+            ]
+            return respond(handler, 200, {"choices": choices})
         name = body["lora_name"]
         if handler.path == "/v1/unload_lora_adapter":
             self.held.remove(name)

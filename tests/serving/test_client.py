@@ -53,6 +53,22 @@ def test_a_reply_comes_in_pieces_with_its_end_and_its_counts(peer: Peer) -> None
     assert (chunks[-1].finish, chunks[-1].prompt_tokens, chunks[-1].completion_tokens) == ("stop", 7, 2)
 
 
+def test_a_reply_that_nobody_watches_comes_whole(peer: Peer) -> None:
+    whole = {"choices": [{"message": {"role": "assistant", "content": "Good day"}, "finish_reason": "length"}]}
+    peer.answer = lambda handler: respond(handler, 200, whole | {"usage": USAGE["usage"]})
+    (chunk,), problem = stream(Client(peer.url, pieces=False))
+    assert (chunk.text, chunk.finish, chunk.prompt_tokens, chunk.completion_tokens, problem) == (
+        "Good day", "length", 7, 2, "",
+    )  # fmt: skip
+    assert not peer.asked[0][1].get("stream")
+
+
+def test_a_whole_reply_that_is_refused_says_why(peer: Peer) -> None:
+    peer.answer = lambda handler: respond(handler, 404, {"error": {"message": "no such model"}})
+    chunks, problem = stream(Client(peer.url, pieces=False), model="shop-1")
+    assert (chunks, "does not hold 'shop-1'" in problem) == ([], True)
+
+
 def test_sampling_is_sent_in_full(peer: Peer) -> None:
     peer.answer = events(delta("x", "length"), USAGE)
     stream(Client(peer.url), sampling=Sampling(temperature=0, top_p=1, max_tokens=5, seed=3))

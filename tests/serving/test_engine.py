@@ -21,7 +21,17 @@ from hypothesis import strategies as st
 from annotation.errors import UserError
 from annotation.processes import began
 from serving import engine as engine_module
-from serving.engine import Attached, Engine, EngineConfig, EngineStatus, Record, Watcher, argv, environment
+from serving.engine import (
+    Attached,
+    Engine,
+    EngineConfig,
+    EngineStatus,
+    Record,
+    Watcher,
+    argv,
+    environment,
+    unwatched_at_once,
+)
 from training.hardware import GIB, Gpu, Hardware
 
 GPU = Hardware(gpus=(Gpu(name="L4", memory_bytes=24 * GIB, capability=(8, 9)),), cpu_cores=8)
@@ -73,6 +83,10 @@ def test_what_developers_may_ask_of_an_engine_is_off_whatever_our_own_surroundin
 @pytest.mark.parametrize(("hardware", "dtype"), [(OLD_CPU, "float32"), (NEW_CPU, "bfloat16")])
 def test_a_cpu_serves_in_what_it_multiplies_fast(hardware: Hardware, dtype: str) -> None:
     assert option(argv(CONFIG, hardware, 1), "--dtype") == dtype
+
+
+def test_what_nobody_watches_fills_our_engine_by_half_and_somebody_elses_little() -> None:
+    assert [unwatched_at_once(hardware) for hardware in (None, OLD_CPU, NEW_CPU, GPU)] == [16, 64, 64, 128]
 
 
 def test_a_gpu_chooses_its_own_number_format_and_leaves_room_for_the_trainer() -> None:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from annotation.errors import UserError
-from annotation.types import Message, Sampling, Weights
+from annotation.types import Chunk, Message, Sampling, Weights
 from serving.adapters import AdapterServer, Base
 from serving.client import Client
 from serving.engine import Attached, Engine, Watcher
@@ -166,7 +166,7 @@ def test_what_is_served_is_what_was_trained(
         assert client.tokenize(prompt, "base") == row["ids"][: -row["learned"]]
         found = {}
         for model in ("base", "one-0"):
-            likely = client.log_probabilities(row["ids"], model)[-row["learned"] :]
+            likely = client.log_probabilities([row["ids"]], model)[0][-row["learned"] :]
             found[model] = sum(likely) / len(likely)
         assert found["base"] == pytest.approx(row["base"], abs=1e-3)
         assert found["one-0"] == pytest.approx(row["tuned"], abs=1e-3)
@@ -219,6 +219,37 @@ def test_load_list_unload_without_a_restart(engine: Engine, serving: AdapterServ
     with pytest.raises(UserError, match="does not hold 'one-0'"):
         replies(engine.url, "one-0")
     assert engine.status().pid == before
+
+
+def test_long_prompts_with_seeds_that_come_together_say_what_each_says_alone(engine: Engine) -> None:
+    """Together they are longer than what vLLM reads in one step; without our plugin its engine ends there on a CPU."""
+    client = Client(engine.url, pieces=False)
+    asked = [f"Order {number}. " + "Where is my parcel, please? " * 110 for number in range(5)]
+
+    async def reply(number: int) -> tuple[str, int | None]:
+        sampling = Sampling(max_tokens=3, seed=number)
+        prompt = [Message(role="user", text=asked[number])]
+        (whole,) = [chunk async for chunk in client.stream(prompt, model="base", sampling=sampling)]
+        return whole.text, whole.prompt_tokens
+
+    async def together() -> list[tuple[str, int | None]]:
+        return await asyncio.gather(*map(reply, range(5)))
+
+    at_once = asyncio.run(together())
+    assert min(tokens or 0 for _, tokens in at_once) > 2048 / 3
+    assert at_once == [asyncio.run(reply(number)) for number in range(5)]
+
+
+def test_a_reply_that_comes_whole_is_the_one_that_comes_in_pieces(engine: Engine) -> None:
+    async def chunks(client: Client) -> list[Chunk]:
+        asked = [Message(role="user", text=PROMPTS[0])]
+        return [chunk async for chunk in client.stream(asked, model="base", sampling=GREEDY)]
+
+    pieces, (whole,) = asyncio.run(chunks(Client(engine.url))), asyncio.run(chunks(Client(engine.url, pieces=False)))
+    assert len(pieces) > 10
+    assert whole.model_copy(update={"text": ""}) == pieces[-1].model_copy(update={"text": ""})
+    assert whole.text == "".join(piece.text for piece in pieces)
+    assert whole.weights is not None
 
 
 def test_a_conversation_that_is_too_long_is_a_sentence(engine: Engine) -> None:

@@ -128,7 +128,9 @@ def test_what_is_served_scores_as_what_was_trained(
         with tuned.disable_adapter():
             before = expected(ids, count)
         after = expected(ids, count)
-        served = {name: sum(client.log_probabilities(ids, name)[-count:]) / count for name in ("base", adapter.name)}
+        served = {
+            name: sum(client.log_probabilities([ids], name)[0][-count:]) / count for name in ("base", adapter.name)
+        }
         assert served["base"] == pytest.approx(before, abs=CLOSE)
         assert served[adapter.name] == pytest.approx(after, abs=CLOSE)
         assert served[adapter.name] - served["base"] == pytest.approx(after - before, abs=CLOSE)

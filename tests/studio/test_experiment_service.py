@@ -32,6 +32,7 @@ class Voices:
         self.asked: list[tuple[str, str, int | None]] = []
         self.fault: str = ""
         self.wait: Callable[[], bool] = lambda: False
+        self.busy = self.most = 0
 
     async def stream(self, messages: tuple[Message, ...], *, model: str, sampling: Sampling) -> AsyncIterator[Chunk]:
         if self.fault:
@@ -39,8 +40,11 @@ class Voices:
         self.asked.append((messages[-1].text, model, sampling.seed))
         voice = "Warm greetings" if model == "shop-1" else "Hello"
         script = ScriptedModel([f"{voice}! About “{messages[-1].text}” take {sampling.seed}."], word_seconds=0)
+        self.busy += 1
+        self.most = max(self.most, self.busy)
         async for chunk in script.stream(messages, model=model, sampling=sampling):
             yield chunk
+        self.busy -= 1
 
 
 def identify(model: str) -> Provenance:
@@ -117,6 +121,18 @@ def test_a_pair_that_comes_again_shows_the_very_same_replies(
     for pair in again:
         first = pairs[pair.planned.repeats or 0]
         assert (pair.left.text, pair.right.text) == (first.right.text, first.left.text)
+
+
+def test_as_many_replies_are_asked_for_together_as_the_engine_takes(
+    store: Store, tmp_path: Path, voices: Voices
+) -> None:
+    runner = ExperimentRunner(store, lambda: voices, at_once=lambda: 6)  # type: ignore[arg-type, return-value]
+    experiment = at(store, tmp_path).start(form(prompts="\n".join(f"What of {'x' * n}?" for n in range(1, 9))))
+    try:
+        drawn(store, runner, experiment)
+    finally:
+        runner.close()
+    assert voices.most == 6
 
 
 def test_a_fault_of_the_engine_is_said_and_drawing_goes_on_after_it(
