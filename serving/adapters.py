@@ -12,7 +12,7 @@ from annotation.errors import UserError
 from annotation.files import sha256_of
 from annotation.types import Frozen
 from serving import probe
-from serving.client import Client
+from serving.client import LOAD, Client
 from serving.engine import BASE
 from serving.memory import Held, Memory, Parity
 from training import registry
@@ -160,7 +160,7 @@ class AdapterServer:
         for oldest in self._in_the_way(loaded):
             self._take_out(oldest)
         # Never with load_inplace: vLLM would read the file from disk anew at every step.
-        self._client.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(adapter.path.resolve())})
+        self._client.post(LOAD, {"lora_name": name, "lora_path": str(adapter.path.resolve())})
         self._confirm(name)
         return adapter
 

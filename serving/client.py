@@ -21,6 +21,7 @@ FIRST_TOKEN_SECONDS = 300.0
 WHOLE_SECONDS = 3600.0
 """Longest wait for a whole reply among many others; an engine that hangs is seen and ended long before."""
 QUICK_SECONDS = 30.0
+LOAD = "/v1/load_lora_adapter"
 FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "abort": "error"}
 
 
@@ -175,6 +176,12 @@ class Client:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _broken(error, self.base_url) from error
         if response.status_code != 200:
+            if path == LOAD and response.status_code in (404, 405) and "lora" not in said(response).lower():
+                raise UserError(
+                    "This server takes no adapters.",
+                    "A vLLM that was started with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING.",
+                    "Compare with it as it is, or leave TONESMITH_ENGINE_URL out to have an engine started here.",
+                )
             raise _refused(response, str((body or {}).get("model", "")))
         kind = response.headers.get("content-type", "")
         return response.json() if kind.startswith("application/json") else response.text

@@ -110,6 +110,12 @@ def _row(name: str, found: Verdict | SliceFigure, both_bad: str, said: str) -> l
 def _notes(versus: Versus) -> str:
     found = versus.overall
     notes = list(found.words)
+    if found.clustered and found.clustered.low is not None and found.clustered.high is not None:
+        low, high = f"{found.clustered.low:.0%}", f"{found.clustered.high:.0%}"
+        notes.append(
+            f"For one look alone: {low} to {high} of the votes for {versus.one}, with votes of one person, and "
+            "votes on one question, going together."
+        )
     if found.position:
         notes.append(f"Between equals, the left one is chosen {found.position.value:.0%} of the time.")
     if found.length_controlled:

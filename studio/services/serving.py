@@ -448,10 +448,13 @@ def in_words(status: EngineStatus, gave_up: str = "") -> EngineView:
     if gave_up:
         return EngineView(label="Engine is off", detail=gave_up, tone="bad")
     if status.state == "ready":
-        where = "somebody else's engine" if status.attached else "vLLM"
-        return EngineView(
-            label="Engine ready", detail=f"Answers come from {where} at {status.url}.", tone="good", ready=True
-        )
+        detail = f"Answers come from vLLM at {status.url}."
+        if status.attached:
+            detail = (
+                f"Answers come from somebody else's engine at {status.url}. It may not say whose weights answer, and "
+                "takes adapters only if it is a vLLM that lets them be loaded: else it is for comparing with."
+            )
+        return EngineView(label="Engine ready", detail=detail, tone="good", ready=True)
     if status.state == "starting":
         detail = "The model can't answer yet. You can review and make datasets meanwhile."
         label = f"Warming up, {round(100 * status.fraction)}%"

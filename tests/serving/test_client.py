@@ -180,3 +180,21 @@ def test_one_client_serves_several_event_loops(peer: Peer) -> None:
     peer.answer = events(delta("x", "stop"), USAGE)
     client = Client(peer.url)
     assert [stream(client)[1] for _ in range(3)] == ["", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "sentence"),
+    [
+        (404, {"detail": "Not Found"}, "This server takes no adapters."),
+        (405, {"detail": "Method Not Allowed"}, "This server takes no adapters."),
+        (404, {"error": {"message": "Loading lora a-0 failed: No adapter found"}}, "refused the request (404)"),
+        (500, {"detail": "oh"}, "refused the request (500)"),
+    ],
+)
+def test_a_server_that_takes_no_adapters_is_told_from_one_that_refuses_this_one(
+    peer: Peer, status: int, body: dict[str, Any], sentence: str
+) -> None:
+    peer.answer = lambda handler: respond(handler, status, body)
+    with pytest.raises(UserError) as refused:
+        Client(peer.url).post("/v1/load_lora_adapter", {"lora_name": "a-0", "lora_path": "/a-0"})
+    assert sentence in str(refused.value)

@@ -342,9 +342,9 @@ def flat(value: object, at: str = "") -> dict[str, object]:
     return {at: value}
 
 
-@pytest.mark.parametrize(("voters", "studies"), [(20, 300), (5, 60)])
+@pytest.mark.parametrize(("voters", "studies"), [(20, 1000), (5, 120)])
 def test_clustered_intervals_cover(voters: int, studies: int) -> None:
-    """Nominal 95%: two standard errors of the simulation below, at the least."""
+    """Nominal 95%; people have tastes of their own (sd 0.8 logits). Ignoring that, 43% of intervals would miss."""
     rng, hits = np.random.default_rng(9), 0
     for _ in range(studies):
         own = expit(0.8 * rng.standard_normal(voters))
@@ -357,7 +357,7 @@ def test_clustered_intervals_cover(voters: int, studies: int) -> None:
         assert found.low is not None
         assert found.high is not None
         hits += found.low <= 0.5 <= found.high
-    assert hits / studies >= 0.95 - 2 * (0.95 * 0.05 / studies) ** 0.5
+    assert 1 - hits / studies <= 0.06
 
 
 def test_clustered_error_by_hand() -> None:

@@ -138,6 +138,19 @@ def test_more_than_two_sides_get_an_order() -> None:
     assert "All of them in one order" in results_html(found)
 
 
+def test_the_interval_for_one_look_knows_of_people_and_questions() -> None:
+    made = experiment(prompts=30)
+    ballots = [
+        one if (place * 7 + len(one.voter)) % 3 else one.model_copy(update={"form": BallotForm(outcome="tie")})
+        for place, one in enumerate(everybody_for(made, 1))
+    ]
+    found = results_of(made, pairs_of(made), ballots)
+    clustered = found.versus[0].overall.clustered
+    assert clustered is not None
+    assert clustered.low is not None
+    assert f"For one look alone: {clustered.low:.0%} to " in results_html(found)
+
+
 def test_what_a_reply_costs_is_counted_once_for_each_reply() -> None:
     made = experiment()
     base, tuned = results_of(made, pairs_of(made), []).costs
