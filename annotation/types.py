@@ -62,6 +62,8 @@ class Sampling(Frozen):
     """Longest reply, in tokens."""
     seed: int | None = None
     """None lets the engine draw one."""
+    json_schema: str | None = None
+    """The form that the reply must have, as a JSON schema; None for free text."""
 
 
 class Weights(Frozen):

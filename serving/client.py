@@ -25,15 +25,27 @@ LOAD = "/v1/load_lora_adapter"
 FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "abort": "error"}
 
 
+class TooLong(UserError):
+    """What was sent does not fit into the model, and will not next time."""
+
+
 class Client:
     """Talks to one server. Holds no connection between calls, so it can be used from any thread or event loop.
 
     Without `pieces`, `stream` gives a reply out whole, when it is done: that spares both ends the work for each token,
-    where nobody watches.
+    where nobody watches. `key_setting`: where the API key is set, for a server that refuses it.
     """
 
-    def __init__(self, base_url: str, api_key: str | None = None, base: str = "base", pieces: bool = True) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        base: str = "base",
+        pieces: bool = True,
+        key_setting: str = "TONESMITH_ENGINE_KEY",
+    ) -> None:
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
+        self._key_setting = key_setting
         self._base = base  # what this server calls the base model; ours calls it `base`
         self._pieces = pieces
         tls = self.base_url.startswith("https://")
@@ -51,8 +63,10 @@ class Client:
             "model": self._served(model),
             "messages": [message.as_chat() for message in messages],
             **({"stream": True, "stream_options": {"include_usage": True}} if self._pieces else {}),
-            **sampling.model_dump(exclude_none=True),
+            **sampling.model_dump(exclude_none=True, exclude={"json_schema"}),
         }
+        if sampling.json_schema is not None:
+            body["response_format"] = _response_format(sampling.json_schema)
         timeout = httpx.Timeout(FIRST_TOKEN_SECONDS if self._pieces else WHOLE_SECONDS, connect=10.0)
         finish: Finish | None = None
         try:
@@ -63,7 +77,7 @@ class Client:
             ):
                 if response.status_code != 200:
                     await response.aread()
-                    raise _refused(response, model)
+                    raise _refused(response, model, self._key_setting)
                 weights = attestation.said(response.headers)
                 if not self._pieces:
                     yield _whole(json.loads(await response.aread()), weights)
@@ -182,7 +196,7 @@ class Client:
                     "A vLLM that was started with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING.",
                     "Compare with it as it is, or leave TONESMITH_ENGINE_URL out to have an engine started here.",
                 )
-            raise _refused(response, str((body or {}).get("model", "")))
+            raise _refused(response, str((body or {}).get("model", "")), self._key_setting)
         kind = response.headers.get("content-type", "")
         return response.json() if kind.startswith("application/json") else response.text
 
@@ -212,16 +226,24 @@ def _whole(answer: dict[str, Any], weights: Weights | None) -> Chunk:
     return _chunk(answer | {"choices": [choice | {"delta": choice["message"]}]}, None, weights)
 
 
-def _refused(response: httpx.Response, model: str) -> UserError:
+def _response_format(json_schema: str) -> dict[str, Any]:
+    """As OpenAI defines it and vLLM takes it (`json_schema` response format)."""
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": json.loads(json_schema), "strict": True},
+    }
+
+
+def _refused(response: httpx.Response, model: str, key_setting: str) -> UserError:
     reason = said(response)
     if response.status_code == 404 and model:
         return UserError(
             f"The engine does not hold '{model}'.", "`base`, or a loaded adapter.", "Load it on the Models page."
         )
     if response.status_code in (401, 403):
-        return UserError("The engine refused the API key.", do="Set TONESMITH_ENGINE_KEY to the right one.")
+        return UserError("The engine refused the API key.", do=f"Set {key_setting} to the right one.")
     if response.status_code == 400 and "context length" in reason:
-        return UserError(
+        return TooLong(
             "The conversation is too long for the model.", reason, "Start a new chat, or set TONESMITH_CONTEXT higher."
         )
     return UserError(f"The engine refused the request ({response.status_code}): {reason}")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from zlib import crc32
 
 from annotation.errors import UserError
 from annotation.types import Chunk, Message, Sampling
@@ -18,6 +21,8 @@ REPLIES = (
 
 class ScriptedModel:
     """Answers by script, word by word. The same conversation and seed get the same reply.
+
+    Where a form is asked for (`Sampling.json_schema`) the reply has it, filled in without reading what was said.
 
     `word_seconds` is the pause between words. `fail_after` breaks off after that many words with a UserError, and
     `hang_after` falls silent after that many.
@@ -40,6 +45,8 @@ class ScriptedModel:
         asked = [message.text for message in messages if message.role == "user"]
         place = len(asked) - 1 + (sampling.seed or 0)
         reply = self._replies[place % len(self._replies)].format(asked=asked[-1] if asked else "")
+        if sampling.json_schema is not None:
+            reply = json.dumps(_filled(json.loads(sampling.json_schema), crc32(repr(asked).encode()) + place))
         words = re.findall(r"\S+\s*", reply)
         for said, word in enumerate(words[: sampling.max_tokens]):
             if said == self._fail_after:
@@ -52,3 +59,12 @@ class ScriptedModel:
         spoken = min(len(words), sampling.max_tokens)
         prompt = sum(len(message.text.split()) for message in messages)
         yield Chunk(finish="length" if cut else "stop", prompt_tokens=prompt, completion_tokens=spoken)
+
+
+def _filled(schema: dict[str, Any], place: int) -> Any:
+    """A value of a schema made of objects, choices and strings; `place` says which of the choices."""
+    if schema["type"] == "object":
+        return {name: _filled(one, place + number) for number, (name, one) in enumerate(schema["properties"].items())}
+    if "enum" in schema:
+        return schema["enum"][place % len(schema["enum"])]
+    return "This is scripted: no model has read the replies."

@@ -41,6 +41,7 @@ def serve(settings: Settings, demo: bool = False, open_browser: bool = False) ->
     services.serving.start()
     services.argilla.start()
     services.drawing.start()
+    services.judge_runner.start()
     address = f"http://{'localhost' if settings.host in ('127.0.0.1', '0.0.0.0') else settings.host}:{settings.port}"
     url = f"{address}/welcome/{_sign_in_link(services)}"
     out.print(

@@ -49,6 +49,13 @@ class Settings(BaseSettings):
     """Attach to a vLLM that runs already, for example http://127.0.0.1:8000; None starts our own."""
     engine_key: str | None = None
     """API key of the engine at `engine_url`, if it wants one."""
+    judge_url: str | None = None
+    """Another OpenAI-compatible server whose model may judge experiments, for example https://api.example.org; None for
+    none."""
+    judge_key: str | None = None
+    """API key of the server at `judge_url`, if it wants one."""
+    judge_model: str | None = None
+    """What the model at `judge_url` is called there."""
     engine_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port of the engine we start; 0 picks a free one."""
     max_adapters: Annotated[int, Field(ge=1, le=32)] = 4

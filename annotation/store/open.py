@@ -27,6 +27,7 @@ from annotation.store.figures import Figures
 from annotation.store.halts import Halts
 from annotation.store.helpers import Helpers
 from annotation.store.items import Items
+from annotation.store.judging import Judging
 from annotation.store.part import Writer
 from annotation.store.people import People
 from annotation.store.reviews import Reviews
@@ -55,6 +56,7 @@ class Store:
     datasets: Datasets
     comparisons: Comparisons
     experiments: Experiments
+    judging: Judging
     halts: Halts
     aliases: Aliases
     argilla: ArgillaState
@@ -94,6 +96,7 @@ def open_store(url: str) -> Store:
         datasets=Datasets(engine, writer),
         comparisons=Comparisons(engine, writer),
         experiments=Experiments(engine, writer),
+        judging=Judging(engine, writer),
         halts=Halts(engine, writer),
         aliases=Aliases(engine, writer),
         argilla=ArgillaState(engine, writer),

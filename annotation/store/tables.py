@@ -459,6 +459,34 @@ ballots = sa.Table(
     sa.UniqueConstraint("pair_id", "voter"),
 )
 
+# Models that were asked to judge an experiment, and what they said: never among the ballots.
+judges = sa.Table(
+    "judges",
+    metadata,
+    *_numbered(),
+    sa.Column("experiment_id", sa.ForeignKey("experiments.id"), nullable=False),
+    sa.Column("judge", sa.JSON, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+    sa.UniqueConstraint("experiment_id", "sha256"),
+)
+
+judge_verdicts = sa.Table(
+    "judge_verdicts",
+    metadata,
+    *_numbered(),
+    sa.Column("pair_id", sa.ForeignKey("experiment_pairs.id"), nullable=False),
+    sa.Column("judge_id", sa.ForeignKey("judges.id"), nullable=False),
+    sa.Column("order", sa.String(16), nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("opinion", sa.JSON(none_as_null=True)),
+    sa.Column("asked_sha256", sa.String(64), nullable=False),
+    sa.Column("provenance", sa.JSON, nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+    sa.UniqueConstraint("pair_id", "judge_id", "order"),
+)
+
 # What somebody stopped, and what they let go on again; the newest word about a piece of work counts.
 work_halts = sa.Table(
     "work_halts",
@@ -483,5 +511,7 @@ APPEND_ONLY = (
     "alias_changes",
     "canary_changes",
     "work_halts",
+    "judges",
+    "judge_verdicts",
 )
 """Tables whose rows the database itself refuses to change or delete."""

@@ -15,8 +15,12 @@ from serving.statistics.ballots import Ballot, Estimate, Floats, Votes
 
 DRAWS = 1000
 SEED = 5
+SIDES = ("left", "right")
 LEAST = 10
 """Fewest prompts for an interval."""
+BLIND_SWAPS, BLIND_SHARE = 0.2, 0.9
+"""A judge that keeps to its winner no more often than the one, and goes by the place at least as often as the other,
+does not read."""
 
 
 class JudgeAgreement(Frozen):
@@ -24,11 +28,17 @@ class JudgeAgreement(Frozen):
 
     shared: int
     """Prompts that both people and the judge answered."""
+    same: int
+    """Of those, the ones on which people and the judge favour the same: one, other or neither."""
     kappa: Estimate | None
     """Cohen's kappa of who the people's and the judge's votes favour on each shared prompt: one, other or neither;
     `p` is None."""
     swap_consistency: float | None
     """Of the prompts the judge saw both ways round, the share with the same winner; None if it saw none."""
+    first_share: float | None
+    """Of the judge's decided ballots, the share for the reply that stood left, which is the one it read first."""
+    judge: Estimate | None
+    """Win rate by the judge alone, on all prompts it answered. Not a human figure."""
     human: Estimate | None
     """Win rate by people alone, on the prompts they answered."""
     predicted: Estimate | None
@@ -51,16 +61,21 @@ def judge_agreement(
     guessed = np.array([machine[prompt] for prompt in shared])
     rest = np.array([score for prompt, score in machine.items() if prompt not in people])
     kappa, words = _kappa(said, guessed, alpha)
-    swaps = _swaps(judge, one, other)
+    swaps, first = _swaps(judge, one, other), _first_share(judge, one, other)
     predicted = _predicted(said, guessed, rest, alpha)
     if swaps is None:
         words.append("Swap consistency is unknown: the judge saw no pair both ways round.")
+    elif first is not None:
+        words += _by_place(swaps, first)
     if predicted is None:
         words.append(f"No combined estimate: it needs {LEAST} prompts with both, and {LEAST} with the judge alone.")
     return JudgeAgreement(
         shared=len(shared),
+        same=int((np.sign(said - 0.5) == np.sign(guessed - 0.5)).sum()),
         kappa=kappa,
         swap_consistency=swaps,
+        first_share=first,
+        judge=_mean(np.array(list(machine.values())), alpha),
         human=_mean(np.array(list(people.values())), alpha),
         predicted=predicted,
         words=words,
@@ -117,6 +132,22 @@ def _swaps(judge: Sequence[Ballot], one: str, other: str) -> float | None:
         winners.setdefault(row.prompt, {}).setdefault(row.left, set()).add(code)
     both = [seen for seen in winners.values() if len(seen) == 2]
     return sum(len(seen[one] | seen[other]) == 1 for seen in both) / len(both) if both else None
+
+
+def _first_share(judge: Sequence[Ballot], one: str, other: str) -> float | None:
+    decided = [row.outcome == "left" for row in judge if {row.left, row.right} == {one, other} and row.outcome in SIDES]
+    return sum(decided) / len(decided) if decided else None
+
+
+def _by_place(swaps: float, first: float) -> list[str]:
+    """What to say of a judge that goes by the place; nothing of one that does not."""
+    place = "first" if first >= 0.5 else "second"
+    if swaps <= BLIND_SWAPS and max(first, 1 - first) >= BLIND_SHARE:
+        share = f"{max(first, 1 - first):.0%}"
+        return [f"It chose the reply it read {place} in {share} of its choices, whichever that was: it did not judge."]
+    if swaps < 0.5:
+        return ["Its winner changed with the place more often than not: it says little about the replies."]
+    return []
 
 
 def _mean(scores: Floats, alpha: float) -> Estimate | None:

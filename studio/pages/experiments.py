@@ -11,9 +11,11 @@ import gradio as gr
 from annotation.acts import QUESTIONS
 from annotation.experiments import BallotForm
 from annotation.types import Outcome, Question, Tag
+from studio.pages import judging
 from studio.parts import shell
 from studio.parts.downloads import offered
 from studio.parts.guard import by_person
+from studio.parts.judged import judged_html
 from studio.parts.results import results_html, standings_html
 from studio.parts.versus import ANSWERS, ASKED, KEYS, STRENGTHS, TAGS, VOTES, pane
 from studio.parts.words import badge, bubbles, count, duration, empty
@@ -64,6 +66,7 @@ def build(services: Services) -> None:
         with gr.Row():
             end = gr.Button("End the experiment", variant="stop", scale=0, min_width=200, elem_id="ts-end")
             halt = gr.Button("Stop writing replies", scale=0, min_width=200, visible=False, elem_id="ts-halt")
+    judges = judging.lay_out()
     new = _new_form()
     with gr.Accordion("All models in one order", open=False, visible=False, elem_id="ts-standings") as every:
         order = gr.HTML()
@@ -85,6 +88,7 @@ def build(services: Services) -> None:
     new.start.click(act(_Lab.start), start, [chosen, *pair, *around, figures, new.whole], **quiet)
     timer.tick(act(_Lab.tick), [chosen, shown], [*pair, *around], **quiet)
     page = gr.context.Context.root_block
+    judging.wire(services, judges, chosen, page, **quiet)
     if page is not None:
         page.load(act(_Lab.arrive), None, [chosen, *pair, *around, new.whole, new.sides, every], **quiet)
 
@@ -224,9 +228,12 @@ class _Lab:
 
     def figures(self, experiment_id: str) -> str:
         # statsmodels takes seconds to import; the page is laid out without it.
+        from studio.services.judged import all_judged
         from studio.services.results import results_of
 
-        return results_html(results_of(*self._experiments.votes(experiment_id)))
+        votes = self._experiments.votes(experiment_id)
+        judges = self._services.judging.verdicts(experiment_id) if votes[0].ended_at else []
+        return results_html(results_of(*votes)) + judged_html(all_judged(*votes, judges))
 
     def end(self, experiment_id: str, reason: str) -> list[Any]:
         self._experiments.end(experiment_id, reason)

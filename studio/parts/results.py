@@ -8,7 +8,7 @@ from math import exp
 from typing import TYPE_CHECKING
 
 from studio.parts.plots import intervals
-from studio.parts.words import NAMES, badge, count, empty, table
+from studio.parts.words import NAMES, badge, count, empty, listed, table
 
 if TYPE_CHECKING:  # statsmodels takes seconds to import; the page is laid out without it
     from serving.statistics import SliceFigure, Verdict
@@ -23,7 +23,7 @@ def results_html(results: Results) -> str:
         rows = [(one.name, _chance(one.strength), _chance(one.low), _chance(one.high)) for one in results.strengths]
         said = dict.fromkeys(one.words for one in results.strengths if one.words)
         plot = intervals(rows, "Chance to be preferred to the average one")
-        parts.append("<h3>All of them in one order</h3>" + plot + _listed(list(said)))
+        parts.append("<h3>All of them in one order</h3>" + plot + listed(list(said)))
     parts += [_checks(results.checks), _costs(results)]
     frozen = f"Frozen before the first vote as {results.experiment.sha256[:12]}."
     return "".join(parts) + f'<p class="ts-small ts-muted">{escape(frozen)}</p>'
@@ -55,7 +55,7 @@ def standings_html(ranked: Sequence[Ranked]) -> str:
         *dict.fromkeys(one.strength.words for one in ranked if one.strength.words),
     ]
     plot = intervals(drawn, "Chance to be preferred to the average model, where a vote is no tie")
-    return plot + table(heads, rows) + _listed(said)
+    return plot + table(heads, rows) + listed(said)
 
 
 def _share(strength: float | None) -> str:
@@ -126,11 +126,7 @@ def _notes(versus: Versus) -> str:
     if versus.policy:
         held = "is not worse" if versus.policy.holds else "is not shown to be no worse"
         notes.append(f"On policy, {versus.one} {held} than {versus.other}. {versus.policy.words}")
-    return _listed(notes)
-
-
-def _listed(notes: list[str]) -> str:
-    return "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>" if notes else ""
+    return listed(notes)
 
 
 def _chance(strength: float | None) -> float | None:

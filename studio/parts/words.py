@@ -93,3 +93,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = ""
         f'<div class="ts-scroll"><table class="ts-table">{said}'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def listed(notes: Sequence[str]) -> str:
+    """Sentences one below the other; '' for none."""
+    return "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>" if notes else ""

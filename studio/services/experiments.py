@@ -120,6 +120,20 @@ class ExperimentService:
         self._who.must("look")
         return self._store.experiments.all()
 
+    def find(self, called: str) -> Experiment:
+        """The one with this name, or whose id begins like this. Raises NotFound, and Conflict if it may be several."""
+        self._who.must("look")
+        there = self._store.experiments.all()
+        found = [one for one in there if called in (one.design.name, one.id)]
+        found = found or [one for one in there if called and one.id.startswith(called)]
+        if not found:
+            raise NotFound(
+                f"There is no experiment '{called}'.", do="`tonesmith experiment list` names those there are."
+            )
+        if len(found) > 1:
+            raise Conflict(f"{len(found)} experiments have an id that begins with '{called}'.", do="Give more of it.")
+        return found[0]
+
     def standing(self, experiment_id: str) -> Standing:
         """How far it has come. Raises NotFound."""
         self._who.must("look")
@@ -201,16 +215,26 @@ class ExperimentService:
         return [self.votes(one.id) for one in self._store.experiments.all() if one.ended_at]
 
     def export(self, experiment_id: str) -> list[str]:
-        """Lines of JSON: the design, then each pair with its ballots. Raises Conflict before the end."""
+        """Lines of JSON: the design and its judges, then each pair with its ballots, and apart what models say.
+
+        Raises Conflict before the end.
+        """
         experiment, pairs, ballots = self.votes(experiment_id)
         if not experiment.ended_at:
             raise Conflict("An experiment is exported when it has ended.", do="End it first.")
+        judges = [one.model_dump(mode="json") for one in self._store.judging.judges(experiment_id)]
         by_pair: dict[str, list[Any]] = {}
         for one in ballots:
             by_pair.setdefault(one.pair_id, []).append(one.model_dump(mode="json", exclude={"pair_id"}))
-        lines = [json.dumps({"experiment": experiment.model_dump(mode="json")}, ensure_ascii=False)]
+        judged: dict[str, list[Any]] = {}
+        for said in self._store.judging.verdicts(experiment_id):
+            line = said.model_dump(mode="json", exclude={"pair_id"}) | {"on_screen": said.outcome()}
+            judged.setdefault(said.pair_id, []).append(line)
+        first = {"experiment": experiment.model_dump(mode="json"), "judges": judges}
+        lines = [json.dumps(first, ensure_ascii=False)]
         for pair in pairs:
             line = pair.model_dump(mode="json") | {"ballots": by_pair.get(pair.id, [])}
+            line |= {"judged_by_models": judged.get(pair.id, [])}
             line |= {"not_dealt": why_not_dealt(experiment.design, pair)}
             lines.append(json.dumps(line, ensure_ascii=False))
         return lines

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from annotation.errors import UserError
+from annotation.judging import Judge
 from annotation.people import Person
 from annotation.store import Store, open_store
 from annotation.store.comparisons import Comparison
-from annotation.types import Frozen
+from annotation.types import ChatModel, Frozen
+from serving.client import Client
 from studio.services.argilla import ArgillaService
 from studio.services.chat import ChatService
 from studio.services.compare import CompareService
@@ -17,6 +21,7 @@ from studio.services.datasets import DatasetService
 from studio.services.drawing import ExperimentRunner
 from studio.services.experiments import ExperimentService
 from studio.services.find import FindService
+from studio.services.judging import JudgeRunner, JudgeService, Outside
 from studio.services.promotion import PromotionService, aliased
 from studio.services.quality import QualityService
 from studio.services.review import ReviewService
@@ -125,6 +130,7 @@ class Services:
     argilla: ArgillaService
     suggesting: SuggestBatch
     drawing: ExperimentRunner
+    judge_runner: JudgeRunner
     who: Person
     chat: ChatService
     review: ReviewService
@@ -139,6 +145,7 @@ class Services:
     compare: CompareService
     promotion: PromotionService
     experiments: ExperimentService
+    judging: JudgeService
 
     def of(self, who: Person) -> Services:
         """The same in somebody else's name."""
@@ -175,6 +182,7 @@ class Services:
         self.argilla.close()
         self.suggesting.close()
         self.drawing.close()
+        self.judge_runner.close()
         self.store.close()
 
 
@@ -194,11 +202,40 @@ def open_services(settings: Settings) -> Services:
         drawing=ExperimentRunner(
             store, partial(serving.model, pieces=False), settings.home / "drawing.lock", serving.unwatched_at_once
         ),
+        judge_runner=JudgeRunner(
+            store,
+            _judges(settings, serving),
+            serving.identify,
+            settings.home / "judging.lock",
+            serving.unwatched_at_once,
+        ),
         who=who,
         **_named(settings, store, serving, who),
     )
     services.datasets.recover()
     return services
+
+
+def _outside(settings: Settings) -> Outside | None:
+    if settings.judge_url and settings.judge_model:
+        return Outside(url=settings.judge_url, model=settings.judge_model)
+    return None
+
+
+def _judges(settings: Settings, serving: ServingService) -> Callable[[Judge], ChatModel]:
+    """Who answers for a judge: our engine, or the other server while it is the one that was set."""
+
+    def model(judge: Judge) -> ChatModel:
+        if not judge.elsewhere:
+            return serving.model(pieces=False)
+        if judge.elsewhere != settings.judge_url:  # and the key is for that one alone
+            raise UserError(
+                f"{judge.name} judges at {judge.elsewhere}, which is not set any more.",
+                do="Set TONESMITH_JUDGE_URL to that address.",
+            )
+        return Client(judge.elsewhere, settings.judge_key, pieces=False, key_setting="TONESMITH_JUDGE_KEY")
+
+    return model
 
 
 def _named(settings: Settings, store: Store, serving: ServingService, who: Person) -> dict[str, Any]:
@@ -221,4 +258,5 @@ def _named(settings: Settings, store: Store, serving: ServingService, who: Perso
         "training": TrainingService(store, settings, serving, who),
         "compare": CompareService(store, serving.model, serving.identify, who),
         "experiments": ExperimentService(store, settings.datasets, serving.identify, who),
+        "judging": JudgeService(store, serving.identify, serving.choices, _outside(settings), who),
     }

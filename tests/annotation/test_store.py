@@ -13,6 +13,7 @@ from alembic.migration import MigrationContext
 
 from annotation.errors import Conflict, NotFound, UserError
 from annotation.experiments import ArenaSide, BallotForm, Design, Drawn, plan
+from annotation.judging import Judge
 from annotation.store import Store, open_store
 from annotation.store.aliases import AliasChange
 from annotation.store.comparisons import Answer, VoteForm
@@ -116,6 +117,9 @@ def test_the_database_itself_refuses_to_rewrite_history(store: Store) -> None:
     store.aliases.add(change)
     store.aliases.set_canary(0.1, "to begin", "ana")
     store.halts.say("x", True, "ana")
+    judge = Judge(model="base", provenance=MODEL, rubric="Judge.", charter_version=1)
+    its = store.judging.ask(kept.id, judge, "ana")
+    store.judging.keep(store.experiments.pairs(kept.id)[0].id, its.id, "as_shown", "", None, "x", MODEL)
     for table in APPEND_ONLY:
         for statement in (f"UPDATE {table} SET id = 'x'", f"DELETE FROM {table}"):
             with pytest.raises(sa.exc.DBAPIError, match="append-only"), store.engine.begin() as db:

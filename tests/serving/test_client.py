@@ -85,6 +85,19 @@ def test_sampling_is_sent_in_full(peer: Peer) -> None:
     assert body["stream_options"] == {"include_usage": True}
 
 
+def test_a_form_is_asked_for_as_openai_defines_it_and_only_then(peer: Peer) -> None:
+    peer.answer = events(delta("{}", "stop"), USAGE)
+    stream(Client(peer.url), sampling=Sampling(json_schema='{"type": "object"}'))
+    stream(Client(peer.url), sampling=Sampling())
+    with_form, without = (body for _, body in peer.asked)
+    assert with_form["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True},
+    }
+    assert not {"response_format", "json_schema"} & set(without)
+    assert "json_schema" not in with_form
+
+
 def test_the_base_is_called_what_the_server_calls_it(peer: Peer) -> None:
     peer.answer = events(delta("x", "stop"), USAGE)
     stream(Client(peer.url + "/v1", base="acme/model-7b"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -50,3 +51,15 @@ def test_it_hangs_after_as_many_words_as_asked() -> None:
     with pytest.raises(TimeoutError):
         asyncio.run(asyncio.wait_for(silent, timeout=0.2))
     assert len(chunks) == 2
+
+
+def test_it_fills_in_a_form_the_same_way_each_time() -> None:
+    choice = {"type": "string", "enum": ["first", "second"]}
+    form = {"type": "object", "properties": {"why": {"type": "string"}, "which": choice}, "required": ["why", "which"]}
+    sampling = Sampling(json_schema=json.dumps(form))
+    said = ["".join(chunk.text for chunk in answer(ScriptedModel(word_seconds=0), sampling)) for _ in range(2)]
+    assert said[0] == said[1]
+    filled = json.loads(said[0])
+    assert list(filled) == ["why", "which"]
+    assert "scripted" in filled["why"]
+    assert filled["which"] in choice["enum"]

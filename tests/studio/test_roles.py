@@ -157,6 +157,11 @@ CALLS: dict[str, Call] = {
     "experiments.votes": ("look", lambda world: ("no-experiment",)),
     "experiments.ended": ("look", nothing),
     "experiments.export": ("look", lambda world: ("no-experiment",)),
+    "experiments.find": ("look", lambda world: ("no-experiment",)),
+    "judging.choices": ("curate", nothing),
+    "judging.ask": ("curate", lambda world: ("no-experiment", "base")),
+    "judging.progress": ("curate", lambda world: ("no-experiment",)),
+    "judging.verdicts": ("look", lambda world: ("no-experiment",)),
 }
 """Service and method: the least permission that it asks for, and something to call it with."""
 
@@ -217,7 +222,7 @@ def public() -> list[str]:
     return [
         f"{service}.{name}"
         for service, kind in named
-        if service not in ("settings", "store", "serving", "argilla", "suggesting", "drawing", "who")
+        if service not in ("settings", "store", "serving", "argilla", "suggesting", "drawing", "judge_runner", "who")
         for name, member in inspect.getmembers(kind)
         if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property))
     ]
@@ -303,6 +308,16 @@ def test_replies_are_drawn_in_the_background_for_curators(world: World) -> None:
             with pytest.raises(Forbidden):
                 call(who, "no-experiment")
     assert not drawing.halted("no-experiment")
+
+
+def test_judges_are_stopped_and_go_on_for_curators(world: World) -> None:
+    runner = world.services.judge_runner
+    public = {name for name, _ in inspect.getmembers(type(runner), inspect.isfunction) if not name.startswith("_")}
+    assert public == {"start", "cancel", "resume", "seconds_left", "trouble", "close"}
+    for who in (*CLOSED, *(person for person in EVERYBODY if not person.may("curate"))):
+        for call in (runner.cancel, runner.resume):
+            with pytest.raises(Forbidden):
+                call(who, "no-judge")
 
 
 def test_everybody_sets_their_own_password_while_the_account_is_open(world: World) -> None:
