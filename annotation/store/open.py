@@ -28,6 +28,7 @@ from annotation.store.halts import Halts
 from annotation.store.helpers import Helpers
 from annotation.store.items import Items
 from annotation.store.judging import Judging
+from annotation.store.keys import Keys
 from annotation.store.part import Writer
 from annotation.store.people import People
 from annotation.store.reviews import Reviews
@@ -53,6 +54,7 @@ class Store:
     items: Items
     figures: Figures
     people: People
+    keys: Keys
     datasets: Datasets
     comparisons: Comparisons
     experiments: Experiments
@@ -93,6 +95,7 @@ def open_store(url: str) -> Store:
         items=Items(engine, writer),
         figures=Figures(engine, writer),
         people=People(engine, writer),
+        keys=Keys(engine, writer),
         datasets=Datasets(engine, writer),
         comparisons=Comparisons(engine, writer),
         experiments=Experiments(engine, writer),

@@ -38,7 +38,7 @@ class People(Part):
     def all(self) -> list[Person]:
         """Everybody, those who left included, by name."""
         with self._engine.connect() as db:
-            return [_person(row) for row in db.execute(sa.select(people).order_by(people.c.name)).mappings()]
+            return [person_of(row) for row in db.execute(sa.select(people).order_by(people.c.name)).mappings()]
 
     def get(self, name: str) -> Person:
         """One person. Raises NotFound."""
@@ -46,7 +46,7 @@ class People(Part):
             row = db.execute(sa.select(people).where(people.c.name == name)).mappings().first()
         if row is None:
             raise NotFound(f"Nobody here is called '{name}'.", do="The Team page lists everybody.")
-        return _person(row)
+        return person_of(row)
 
     def add(self, name: str, role: Role, skills: tuple[str, ...] = (), password: str | None = None) -> Person:
         """Add somebody. Without a password they come in by a sign-in link. Raises UserError, Conflict."""
@@ -124,7 +124,7 @@ class People(Part):
             raise WrongPassword(f"The account '{name}' is closed.", do="Ask an admin to open it again.")
         with self._writer.begin() as db:
             db.execute(people.update().where(people.c.name == name).values(failures=0, locked_until=None))
-        return _person(row)
+        return person_of(row)
 
     def _count_failure(self, name: str) -> None:
         with self._writer.begin() as db:
@@ -162,7 +162,7 @@ class People(Part):
         )
         with self._engine.connect() as db:
             row = db.execute(query).mappings().first()
-        return _person(row) if row else None
+        return person_of(row) if row else None
 
     def use_link(self, token: str) -> Person:
         """Whose sign-in link this is; it does not work a second time. Raises WrongPassword."""
@@ -184,7 +184,8 @@ class People(Part):
             db.execute(sessions.delete().where(sessions.c.token_sha256 == _sha256(token)))
 
 
-def _person(row: sa.RowMapping) -> Person:
+def person_of(row: sa.RowMapping) -> Person:
+    """Somebody, out of a row that has all columns of `people`."""
     values: dict[str, Any] = {key: row[key] for key in Person.model_fields}
     return Person(**values)
 

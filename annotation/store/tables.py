@@ -294,6 +294,34 @@ sessions = sa.Table(
     sa.Column("expires_at", Moment, nullable=False),
 )
 
+# Keys of other programs: each known here by the hash of its secret only, its end, and when it was used last.
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    *_numbered(),
+    sa.Column("person", sa.ForeignKey("people.name"), nullable=False, index=True),
+    sa.Column("name", sa.String(60), nullable=False),
+    sa.Column("secret_sha256", sa.String(64), nullable=False),
+    sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+)
+
+api_key_ends = sa.Table(
+    "api_key_ends",
+    metadata,
+    *_numbered(),
+    sa.Column("key_id", sa.ForeignKey("api_keys.id"), nullable=False, unique=True),
+    sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+)
+
+api_key_uses = sa.Table(
+    "api_key_uses",
+    metadata,
+    sa.Column("key_id", sa.ForeignKey("api_keys.id"), primary_key=True),
+    sa.Column("used_at", Moment, nullable=False),
+)
+
 reactions = sa.Table(
     "reactions",
     metadata,
@@ -513,5 +541,7 @@ APPEND_ONLY = (
     "work_halts",
     "judges",
     "judge_verdicts",
+    "api_keys",
+    "api_key_ends",
 )
 """Tables whose rows the database itself refuses to change or delete."""

@@ -30,9 +30,23 @@ class TeamService:
     def change(
         self, name: str, role: Role | None = None, skills: tuple[str, ...] | None = None, active: bool | None = None
     ) -> Person:
-        """Change somebody. Raises NotFound, Conflict for the last admin."""
+        """Change somebody. An account that is closed loses its keys, also if it is opened again.
+
+        Raises NotFound, Conflict for the last admin.
+        """
         self._who.must("manage")
-        return self._store.people.change(name, role, skills, active)
+        was_closed = active is not None and not self._store.people.get(name).active
+        if was_closed:
+            self._revoke_all(name)  # left over, if the studio ended in the middle of closing it
+        person = self._store.people.change(name, role, skills, active)
+        if not person.active:
+            self._revoke_all(name)
+        return person
+
+    def _revoke_all(self, name: str) -> None:
+        for key in self._store.keys.of(name):
+            if key.revoked_at is None:
+                self._store.keys.revoke(key.id, self._who.name)
 
     def link(self, name: str) -> str:
         """A token that signs `name` in, once, within half an hour."""

@@ -120,6 +120,8 @@ def test_the_database_itself_refuses_to_rewrite_history(store: Store) -> None:
     judge = Judge(model="base", provenance=MODEL, rubric="Judge.", charter_version=1)
     its = store.judging.ask(kept.id, judge, "ana")
     store.judging.keep(store.experiments.pairs(kept.id)[0].id, its.id, "as_shown", "", None, "x", MODEL)
+    store.people.add("ana", "admin")
+    store.keys.revoke(store.keys.add("ana", "website", "ana")[0].id, "ana")
     for table in APPEND_ONLY:
         for statement in (f"UPDATE {table} SET id = 'x'", f"DELETE FROM {table}"):
             with pytest.raises(sa.exc.DBAPIError, match="append-only"), store.engine.begin() as db:
