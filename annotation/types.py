@@ -88,12 +88,19 @@ class Provenance(Frozen):
     """Hash of the base's weights, as they lie here; None for a server that is not ours."""
     attested: Weights | None = None
     """What the engine itself said; None where it does not say, as a server that is not ours."""
+    elsewhere: str | None = None
+    """Address of a server that is not ours and takes no adapters, whose `model` this is; None for all others."""
     sampling: Sampling | None = None
     seconds: float | None = None
     """From request to last token."""
     finish: Finish | None = None
     corrects: str | None = None
     """Id of the reply that a person rewrote into this one; None for what a model said."""
+
+    @property
+    def asked_as(self) -> str:
+        """The name to ask for it again: an adapter's, a model's of another server, or `base`."""
+        return self.adapter or (self.model if self.elsewhere else "base")
 
 
 class Turn(Frozen):

@@ -20,7 +20,7 @@ TARGET = Path(__file__).parent.parent / "docs" / "pictures"
 SIZES = {"wide": (1440, 900), "narrow": (390, 844)}
 PAGES = (
     "home", "chat", "review", "find", "settle", "agreement", "charter", "datasets", "training", "compare", "models",
-    "team",
+    "keys", "team",
 )  # fmt: skip
 
 

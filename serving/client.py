@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -22,11 +23,28 @@ WHOLE_SECONDS = 3600.0
 """Longest wait for a whole reply among many others; an engine that hangs is seen and ended long before."""
 QUICK_SECONDS = 30.0
 LOAD = "/v1/load_lora_adapter"
+BROKEN = (httpx.HTTPError, httpx.InvalidURL, SSEError, json.JSONDecodeError)
+"""What is raised where a server is not there, or breaks off."""
 FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "abort": "error"}
 
 
-class TooLong(UserError):
+class NoEngine(UserError):
+    """Nobody answers just now; it may be starting, or busy."""
+
+
+class Refused(UserError):
+    """The engine does not take the request; `status` is its HTTP status."""
+
+    def __init__(self, status: int, found: str, wanted: str = "", do: str = "") -> None:
+        super().__init__(found, wanted, do)
+        self.status = status
+
+
+class TooLong(Refused):
     """What was sent does not fit into the model, and will not next time."""
+
+    def __init__(self, found: str, wanted: str = "", do: str = "") -> None:
+        super().__init__(400, found, wanted, do)
 
 
 class Client:
@@ -45,7 +63,7 @@ class Client:
         key_setting: str = "TONESMITH_ENGINE_KEY",
     ) -> None:
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
-        self._key_setting = key_setting
+        self.key_setting = key_setting
         self._base = base  # what this server calls the base model; ours calls it `base`
         self._pieces = pieces
         tls = self.base_url.startswith("https://")
@@ -60,45 +78,52 @@ class Client:
         server is not there, refuses, or breaks off; what had arrived was given out before.
         """
         body = {
-            "model": self._served(model),
+            "model": model,
             "messages": [message.as_chat() for message in messages],
             **({"stream": True, "stream_options": {"include_usage": True}} if self._pieces else {}),
             **sampling.model_dump(exclude_none=True, exclude={"json_schema"}),
         }
         if sampling.json_schema is not None:
             body["response_format"] = _response_format(sampling.json_schema)
-        timeout = httpx.Timeout(FIRST_TOKEN_SECONDS if self._pieces else WHOLE_SECONDS, connect=10.0)
         finish: Finish | None = None
-        try:
-            self._check_address()
-            async with (
-                httpx.AsyncClient(headers=self._headers, timeout=timeout, trust_env=False, verify=self._tls) as http,
-                http.stream("POST", f"{self.base_url}/v1/chat/completions", json=body) as response,
-            ):
-                if response.status_code != 200:
-                    await response.aread()
-                    raise _refused(response, model, self._key_setting)
-                weights = attestation.said(response.headers)
-                if not self._pieces:
-                    yield _whole(json.loads(await response.aread()), weights)
+        async with self.answered("/v1/chat/completions", body) as response:
+            weights = attestation.said(response.headers)
+            if not self._pieces:
+                yield _whole(json.loads(await response.aread()), weights)
+                return
+            async for event in EventSource(response).aiter_sse():
+                if event.data == "[DONE]":
                     return
-                async for event in EventSource(response).aiter_sse():
-                    if event.data == "[DONE]":
-                        return
-                    piece = _chunk(json.loads(event.data), finish, weights)
-                    finish = piece.finish or finish
-                    yield piece
-        except (httpx.HTTPError, httpx.InvalidURL, SSEError, json.JSONDecodeError) as error:
-            raise _broken(error, self.base_url) from error
+                piece = _chunk(json.loads(event.data), finish, weights)
+                finish = piece.finish or finish
+                yield piece
         raise UserError("The engine broke off in the middle of the reply.", do="Wait until it is ready, then retry.")
 
-    def models(self) -> list[str]:
-        """Names the server answers to; vLLM's base is among them. Raises UserError."""
-        return [str(entry["id"]) for entry in self._entries()]
+    def answered(self, path: str, body: dict[str, Any]) -> Answering:
+        """POST `body`, and the server's answer as it begins to come: `async with client.answered(…) as response`."""
+        model = str(body["model"])
+        return Answering(self, f"{self.base_url}{path}", body | {"model": self._served(model)}, model)
 
-    def base_models(self) -> list[str]:
-        """Those of `models` that are no adapter. Raises UserError."""
-        return [str(entry["id"]) for entry in self._entries() if not entry.get("parent")]
+    def open_http(self) -> httpx.AsyncClient:
+        """A connection with the key, that waits long. Raises httpx.InvalidURL."""
+        self._check_address()
+        timeout = httpx.Timeout(FIRST_TOKEN_SECONDS if self._pieces else WHOLE_SECONDS, connect=10.0)
+        return httpx.AsyncClient(headers=self._headers, timeout=timeout, trust_env=False, verify=self._tls)
+
+    def models(self) -> list[str]:
+        """Names the server answers to, those that are no adapter first; vLLM's base is among them. Raises UserError."""
+        return [str(entry["id"]) for entry in sorted(self._entries(), key=lambda entry: bool(entry.get("parent")))]
+
+    def takes_adapters(self) -> bool:
+        """Whether adapters can be loaded into this server while it runs. Raises UserError if it is not there.
+
+        Asked with an empty request: vLLM says what is missing in it, and others that there is no such address.
+        """
+        try:
+            with self._http(QUICK_SECONDS) as http:
+                return http.post("/v1/load_lora_adapter", json={}).status_code in (400, 422)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise _broken(error, self.base_url) from error
 
     def tokenize(self, messages: Sequence[Message], model: str) -> list[int]:
         """Token ids of the prompt, as vLLM renders it for `messages`. Raises UserError."""
@@ -196,9 +221,43 @@ class Client:
                     "A vLLM that was started with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING.",
                     "Compare with it as it is, or leave TONESMITH_ENGINE_URL out to have an engine started here.",
                 )
-            raise _refused(response, str((body or {}).get("model", "")), self._key_setting)
+            raise _refused(response, str((body or {}).get("model", "")), self.key_setting)
         kind = response.headers.get("content-type", "")
         return response.json() if kind.startswith("application/json") else response.text
+
+
+class Answering:
+    """The answer to one request while it is read; leaving it closes the connection, which the server notices.
+
+    Raises UserError if the server is not there, refuses, or breaks off. No generator: one that is left half-way is
+    closed by nobody knows whom.
+    """
+
+    def __init__(self, client: Client, url: str, body: dict[str, Any], model: str) -> None:
+        self._client = client
+        self._url = url
+        self._body = body
+        self._model = model
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> httpx.Response:
+        try:
+            http = await self._open.enter_async_context(self._client.open_http())
+            response = await self._open.enter_async_context(http.stream("POST", self._url, json=self._body))
+            if response.status_code != 200:
+                await response.aread()
+                raise _refused(response, self._model, self._client.key_setting)
+        except BaseException as error:
+            await self._open.aclose()
+            if isinstance(error, BROKEN):
+                raise _broken(error, self._client.base_url) from error
+            raise
+        return response
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        await self._open.aclose()
+        if isinstance(error, BROKEN):
+            raise _broken(error, self._client.base_url) from error
 
 
 def _chunk(event: dict[str, Any], finish: Finish | None, weights: Weights | None) -> Chunk:
@@ -234,19 +293,22 @@ def _response_format(json_schema: str) -> dict[str, Any]:
     }
 
 
-def _refused(response: httpx.Response, model: str, key_setting: str) -> UserError:
-    reason = said(response)
-    if response.status_code == 404 and model:
-        return UserError(
-            f"The engine does not hold '{model}'.", "`base`, or a loaded adapter.", "Load it on the Models page."
+def _refused(response: httpx.Response, model: str, key_setting: str) -> Refused:
+    status, reason = response.status_code, said(response)
+    if status == 404 and model:
+        return Refused(
+            status,
+            f"The engine does not hold '{model}'.",
+            "`base`, or a loaded adapter.",
+            "Load it on the Models page.",
         )
-    if response.status_code in (401, 403):
-        return UserError("The engine refused the API key.", do=f"Set {key_setting} to the right one.")
-    if response.status_code == 400 and "context length" in reason:
+    if status in (401, 403):
+        return Refused(status, "The engine refused the API key.", do=f"Set {key_setting} to the right one.")
+    if status == 400 and "context length" in reason:
         return TooLong(
             "The conversation is too long for the model.", reason, "Start a new chat, or set TONESMITH_CONTEXT higher."
         )
-    return UserError(f"The engine refused the request ({response.status_code}): {reason}")
+    return Refused(status, f"The engine refused the request ({status}): {reason}")
 
 
 def said(response: httpx.Response) -> str:
@@ -261,11 +323,11 @@ def said(response: httpx.Response) -> str:
 
 def _broken(error: Exception, url: str) -> UserError:
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.InvalidURL | httpx.UnsupportedProtocol):
-        return UserError(
+        return NoEngine(
             f"No engine answers at {url}.",
             "A running vLLM.",
             "It may be starting: watch its state at the top of the page. `tonesmith up` starts it.",
         )
     if isinstance(error, httpx.TimeoutException):
-        return UserError("The engine did not answer in time.", do="It may be busy. Try again in a moment.")
+        return NoEngine("The engine did not answer in time.", do="It may be busy. Try again in a moment.")
     return UserError("The engine broke off in the middle of the reply.", do="Wait until it is ready, then retry.")

@@ -113,6 +113,8 @@ class EngineStatus(Frozen):
     message: str = ""
     attached: bool = False
     """Whether it is somebody else's engine, which we neither start nor stop."""
+    adapters: bool = True
+    """Whether adapters can be loaded into it."""
 
 
 class Record(Frozen):
@@ -429,9 +431,15 @@ class Attached:
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = url.rstrip("/")
-        self.served = BASE
-        """What this server calls its base model, as last seen."""
+        self.names: tuple[str, ...] = ()
+        """What it answered to when it was seen last, its base first."""
         self._client = Client(self.url, api_key)
+        self._adapters: bool | None = None
+
+    @property
+    def served(self) -> str:
+        """What this server calls its base model, as last seen."""
+        return next(iter(self.names), BASE)
 
     def start(self) -> None:
         """Nothing: it is not ours."""
@@ -445,17 +453,23 @@ class Attached:
     def status(self) -> EngineStatus:
         """`ready` if it lists its models, else `unreachable` with the reason."""
         try:
-            self.served = self.base()
+            self.names = tuple(self._client.models())
+            if self._adapters is None:  # asked once each time it comes back: it may be another one by then
+                self._adapters = self._client.takes_adapters()
         except UserError as error:
+            self._adapters = None
             message = f"{error.found} Check TONESMITH_ENGINE_URL, or leave it out to have an engine started here."
             return EngineStatus(
                 state="unreachable", phase="not answering", url=self.url, message=message, attached=True
             )
-        return EngineStatus(state="ready", phase="ready", fraction=1.0, url=self.url, attached=True)
+        return EngineStatus(
+            state="ready", phase="ready", fraction=1.0, url=self.url, attached=True, adapters=bool(self._adapters)
+        )
 
     def base(self) -> str:
         """The name this server gives its base model: pass it to `Client(base=…)`. Raises UserError."""
-        return next(iter(self._client.base_models()), BASE)
+        self.names = self.names or tuple(self._client.models())
+        return self.served
 
     def why_crashed(self) -> str:
         """It is not ours, so nothing is known but that it is gone."""

@@ -18,6 +18,7 @@ from studio.pages import (
     experiments,
     find,
     home,
+    keys,
     models,
     quality,
     review,
@@ -27,6 +28,7 @@ from studio.pages import (
 )
 from studio.services import Services
 from studio.theme import STYLE, theme
+from studio.web.api import api_app
 from studio.web.desk import add_desk
 from studio.web.hooks import add_hooks
 from studio.web.login import ToLogin, add_login, person_of
@@ -44,6 +46,7 @@ ROUTES: tuple[tuple[str, str, Callable[[Services], None]], ...] = (
     ("Compare", "/compare", compare.build),
     ("Experiments", "/experiments", experiments.build),
     ("Models", "/models", models.build),
+    ("API keys", "/keys", keys.build),
     ("Team", "/team", team.build),
 )
 
@@ -59,7 +62,9 @@ def build_page(services: Services) -> gr.Blocks:
 
 
 def web_app(services: Services) -> FastAPI:
-    """The web app: the pages, the desk's JSON, the login, and `/health` for whoever watches over it."""
+    """The web app: the pages, the desk's JSON, the models for other programs at `/v1`, the login, and `/health` for
+    whoever watches over it.
+    """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/health")
@@ -71,6 +76,7 @@ def web_app(services: Services) -> FastAPI:
         return person.name if person else None
 
     app.mount("/ours", StaticFiles(directory=STYLE))
+    app.mount("/v1", api_app(services))
     add_login(app, services.store)
     add_desk(app, services)
     add_hooks(app, services.argilla)

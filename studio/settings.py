@@ -34,7 +34,8 @@ class Settings(BaseSettings):
     """Database address; None means a SQLite file in `home`."""
     host: str = "127.0.0.1"
     """Address the page listens on: this machine alone, unless another is given. Whoever opens it has to sign in; put
-    HTTPS in front of it where others reach it over a network."""
+    HTTPS in front of it where others reach it over a network. The engine listens on this machine alone, whatever this
+    is."""
     port: Annotated[int, Field(ge=1, le=65535)] = 7860
     public_url: str | None = None
     """Where other machines reach this studio, for example https://tonesmith.example.org. An Argilla that runs
@@ -46,7 +47,8 @@ class Settings(BaseSettings):
     engine: Literal["vllm", "scripted"] = "vllm"
     """`vllm`: start and watch vLLM. `scripted`: canned replies, for a look at the page with no engine."""
     engine_url: str | None = None
-    """Attach to a vLLM that runs already, for example http://127.0.0.1:8000; None starts our own."""
+    """Attach to a vLLM that runs already, for example http://127.0.0.1:8000; None starts our own. A server that takes
+    no adapters is there for comparing only."""
     engine_key: str | None = None
     """API key of the engine at `engine_url`, if it wants one."""
     judge_url: str | None = None

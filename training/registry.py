@@ -80,7 +80,7 @@ def read(folder: Path) -> Adapter:
 
 def get(root: Path, name: str) -> Adapter:
     """One adapter by name. Raises NotFound."""
-    return read(root / (Path(name).name or "nameless"))
+    return read(root / (name if name and Path(name).name == name else "nameless"))
 
 
 def all_adapters(root: Path) -> list[Adapter]:

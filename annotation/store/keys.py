@@ -57,8 +57,8 @@ class Keys(Part):
         """
         name = _checked(name)
         secret = secrets.token_urlsafe(32)
-        row = {"id": secrets.token_hex(6), "person": person, "name": name, "secret_sha256": _sha256(secret)}
-        row |= {"author": author, "made_at": utc_now()}
+        key_id = secrets.token_hex(6)
+        row = {"id": key_id, "person": person, "name": name, "secret_sha256": _sha256(secret), "author": author}
         in_force = sa.select(sa.func.count()).select_from(_WITH_END).where(api_keys.c.person == person, _IN_FORCE)
         with self._writer.begin() as db:
             if db.scalar(sa.select(people.c.name).where(people.c.name == person).with_for_update()) is None:
@@ -67,8 +67,8 @@ class Keys(Part):
                 )
             if (db.scalar(in_force) or 0) >= MOST:
                 raise Conflict(f"{person} has {MOST} keys already.", do="Revoke one that is no longer used.")
-            db.execute(api_keys.insert().values(row))
-        return self.get(row["id"]), f"{PREFIX}-{row['id']}-{secret}"
+            db.execute(api_keys.insert().values(row | {"made_at": utc_now()}))
+        return self.get(key_id), f"{PREFIX}-{key_id}-{secret}"
 
     def get(self, key_id: str) -> ApiKey:
         """One key. Raises NotFound."""

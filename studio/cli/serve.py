@@ -66,7 +66,7 @@ def adapters(home: Home = None, as_json: AsJson = False) -> None:
     """List the adapters and which of them the engine holds."""
     with services(home) as tonesmith:
         tonesmith.serving.adopt(required=False)
-        views = tonesmith.serving.adapters()
+        views, engine = tonesmith.serving.adapters(), tonesmith.serving.view()
     if as_json:
         print_json([view.model_dump(mode="json") for view in views])
         return
@@ -76,6 +76,8 @@ def adapters(home: Home = None, as_json: AsJson = False) -> None:
         state = "loaded" if view.loaded else "not loaded"
         shown.add_row(view.name, state, as_trained(view.parity), view.dataset_id, view.base_name, made)
     out.print(shown)
+    if not engine.adapters:
+        out.print(f"{engine.label}. {engine.detail}", markup=False)
 
 
 def as_trained(parity: Parity | None) -> str:
@@ -185,7 +187,7 @@ def compare(
                 out.print(f"[bold]{place.capitalize()}[/]\n{_plain(text)}\n")
         outcome = vote or _asked(places)
         voted = tonesmith.compare.vote(live.comparison_id or "", VoteForm(outcome=outcome))
-    sides = {place: answer.provenance.adapter or "base" for place, answer in voted.answers.items()}
+    sides = {place: answer.provenance.asked_as for place, answer in voted.answers.items()}
     if as_json:
         texts = {f"{place}_text": answer.text for place, answer in voted.answers.items()}
         print_json({"comparison": voted.id, "outcome": outcome, **sides, **texts})

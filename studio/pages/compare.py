@@ -196,15 +196,17 @@ class _Ring:
         self._serving = services.serving
 
     def arrive(self) -> list[Any]:
-        choices = [("Base model" if name == "base" else label, name) for label, name in self._serving.choices()]
-        view, lone = self._serving.view(), len(choices) < 2
-        note = empty(view.label, f"{view.detail} Reload this page in a moment.")
-        if view.ready:
+        view, found = self._serving.view(), self._serving.choices()
+        choices = [("Base model" if name == "base" and view.adapters else label, name) for label, name in found]
+        note, lone = shell.comparing_only(view), len(choices) < 2
+        if not view.ready:
+            note = empty(view.label, f"{view.detail} Reload this page in a moment.")
+        elif not note and lone:
             note = empty("Only the base model can answer yet", ALONE, "/training", "Go to Training")
         two = [gr.Dropdown(choices, value="base"), gr.Dropdown(choices, value=choices[min(1, len(choices) - 1)][1])]
         more = [gr.Dropdown([("Nobody", NOBODY), *choices], value=NOBODY) for _ in range(2, MOST_SIDES)]
         tally = tally_html(self._compare.tally())
-        return [gr.HTML(note, visible=lone or not view.ready), gr.Column(visible=view.ready), *two, *more, tally]
+        return [gr.HTML(note, visible=bool(note)), gr.Column(visible=view.ready), *two, *more, tally]
 
     async def ask(self, text: str, longest: float, seed: str, *chosen: Any) -> AsyncIterator[list[Any]]:
         each = [chosen[start : start + SETTINGS_OF_A_SIDE] for start in range(0, len(chosen), SETTINGS_OF_A_SIDE)]

@@ -25,7 +25,8 @@ NO_EFFECT = 1e-4
 def build(services: Services) -> None:
     """Lay out the page and wire it."""
     shell.header(services, "Models")
-    shell.title("Models", "Try a candidate on a few people before it becomes what customers get.")
+    lead = "Try a candidate on a few people before it becomes what customers get."
+    shell.title("Models", lead, "What is served", shell.MODELS)
     standing = gr.HTML(elem_id="ts-standing")
     with gr.Column(visible=False, elem_id="ts-change-models") as controls:
         gr.HTML('<h2 class="ts-h2">Change it</h2>')
@@ -165,7 +166,7 @@ class _Shelf:
         now = self._promotion.current()
         parts = [
             standing_html(now),
-            shelf_html(self._serving.adapters(), now),
+            shell.comparing_only(self._serving.view()) + shelf_html(self._serving.adapters(), now),
             figures_html(self._serving.figures(), self._serving.view().detail),
             history_html(self._promotion.history()),
         ]

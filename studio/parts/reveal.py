@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from annotation.store.comparisons import Answer, Comparison
+from annotation.types import Provenance
 from studio.parts.diff import diff_html
 from studio.parts.versus import name_of, pane
 from studio.parts.words import badge, count, sworn
@@ -30,7 +31,7 @@ def revealed(comparison: Comparison) -> list[str]:
 
 def _who(answer: Answer) -> str:
     made = answer.provenance
-    parts = [badge(made.adapter, "good") if made.adapter else badge("base model")]
+    parts = [badge(made.adapter, "good") if made.adapter else badge(made.model if made.elsewhere else "base model")]
     if answer.system:
         parts.append(f'<span title="{escape(answer.system)}">{badge("with instructions")}</span>')
     return f'<span class="ts-badges">{" ".join((*parts, sworn(made)))}</span>'
@@ -58,8 +59,7 @@ def reveal_html(comparison: Comparison) -> str:
     best = comparison.answers[comparison.best] if comparison.best else None
     every = "both" if len(comparison.answers) == 2 else "all"
     if best is not None:
-        winner = best.provenance.adapter
-        what = f"You preferred {f'the tuned model, {winner}' if winner else 'the base model'}."
+        what = f"You preferred {_named(best.provenance)}."
         then = "It goes into the next dataset version as the better one of a pair."
         if any(answer.earlier != best.earlier for answer in comparison.answers.values()):
             then = (
@@ -71,6 +71,12 @@ def reveal_html(comparison: Comparison) -> str:
         what = f"You called {every} bad."
         then = f"None is learned from. {every.capitalize()} wait for a correction at the review desk."
     return f'<div class="ts-notice ts-good" role="status"><b>{escape(what)}</b> {escape(then)}</div>'
+
+
+def _named(made: Provenance) -> str:
+    if made.adapter:
+        return f"the tuned model, {made.adapter}"
+    return f"{made.model}, of the server at {made.elsewhere}" if made.elsewhere else "the base model"
 
 
 def diff_of_all_html(comparison: Comparison) -> str:
@@ -95,8 +101,9 @@ def tally_html(tally: dict[str, int]) -> str:
     votes = sum(tally.values())
     if not votes:
         return '<p class="ts-small ts-muted">No votes yet.</p>'
+    others = f"a model of another server {tally['elsewhere']} ×, " if tally["elsewhere"] else ""
     return (
         f'<p class="ts-small ts-muted">{count(votes, "vote")} so far: the tuned model was preferred '
-        f"{tally['tuned']} ×, the base {tally['base']} ×, about the same {tally['tie']} ×, "
+        f"{tally['tuned']} ×, the base {tally['base']} ×, {others}about the same {tally['tie']} ×, "
         f"both bad {tally['both_bad']} ×.</p>"
     )

@@ -32,6 +32,9 @@ REVIEW = (
 """Pages that stand together under Review."""
 COMPARE = (("Ask both", "/compare"), ("Experiments", "/experiments"))
 """And under Compare."""
+MODELS = (("What is served", "/models"), ("API keys", "/keys"))
+"""And under Models."""
+GROUPS = {REVIEW: "Review pages", COMPARE: "Compare pages", MODELS: "Models pages"}
 LOGO = (
     '<svg viewBox="0 0 24 24" width="22" height="22" aria-hidden="true"><path d="M12 2.5v11" stroke="currentColor" '
     'stroke-width="2.2" stroke-linecap="round"/><path d="M7 2.5v5a5 5 0 0 0 10 0v-5" fill="none" '
@@ -76,8 +79,7 @@ def title(text: str, lead: str, tab: str = "", among: tuple[tuple[str, str], ...
     one of them.
     """
     tabs = "".join(f'<a href="{path}"{" aria-current=page" if name == tab else ""}>{name}</a>' for name, path in among)
-    label = "Review pages" if among is REVIEW else "Compare pages"
-    nav = f'<nav class="ts-tabs" aria-label="{label}">{tabs}</nav>' if tab else ""
+    nav = f'<nav class="ts-tabs" aria-label="{GROUPS[among]}">{tabs}</nav>' if tab else ""
     gr.HTML(f'<h1 id="ts-main" tabindex="-1">{escape(text)}</h1><p class="ts-lead">{escape(lead)}</p>{nav}')
 
 
@@ -88,3 +90,10 @@ def engine_pill(view: EngineView) -> str:
         f'<div class="ts-pill ts-{view.tone}" role="status" title="{escape(view.detail, quote=True)}">'
         f"<b></b><span>{escape(view.label)}</span>{bar}</div>"
     )
+
+
+def comparing_only(view: EngineView) -> str:
+    """What a server is good for that takes no adapters; '' for others."""
+    if view.adapters:
+        return ""
+    return f'<div class="ts-notice" role="note"><b>{escape(view.label)}.</b> {escape(view.detail)}</div>'

@@ -170,14 +170,15 @@ class CompareService:
         return _at_the_desk(self._store, comparison, comparison.best)
 
     def tally(self) -> dict[str, int]:
-        """Votes so far: `tuned`, `base`, `tie`, `both_bad`."""
+        """Votes so far: `tuned`, `base`, `elsewhere` (a model of a server that is not ours), `tie`, `both_bad`."""
         self._who.must("look")
-        counted = {"tuned": 0, "base": 0, "tie": 0, "both_bad": 0}
+        counted = {"tuned": 0, "base": 0, "elsewhere": 0, "tie": 0, "both_bad": 0}
         for comparison in self._store.comparisons.voted():
             if comparison.best is None:
                 counted[comparison.outcome or "tie"] += 1
             else:
-                counted["tuned" if comparison.answers[comparison.best].provenance.adapter else "base"] += 1
+                best = comparison.answers[comparison.best].provenance
+                counted["tuned" if best.adapter else "elsewhere" if best.elsewhere else "base"] += 1
         return counted
 
     def last(self) -> Comparison | None:
@@ -276,7 +277,7 @@ def _again(answer: Answer, earlier: tuple[str, ...]) -> _Speaker:
     identity = answer.provenance.model_copy(
         update={"sampling": None, "seconds": None, "finish": None, "attested": None}
     )
-    return _Speaker(identity.adapter or "base", identity, answer.system, sampling, earlier)
+    return _Speaker(identity.asked_as, identity, answer.system, sampling, earlier)
 
 
 def _at_the_desk(store: Store, comparison: Comparison, place: Place) -> str:

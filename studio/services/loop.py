@@ -14,6 +14,7 @@ from annotation.store import Store, open_store
 from annotation.store.comparisons import Comparison
 from annotation.types import ChatModel, Frozen
 from serving.client import Client
+from studio.services.api import ApiService
 from studio.services.argilla import ArgillaService
 from studio.services.chat import ChatService
 from studio.services.compare import CompareService
@@ -22,6 +23,7 @@ from studio.services.drawing import ExperimentRunner
 from studio.services.experiments import ExperimentService
 from studio.services.find import FindService
 from studio.services.judging import JudgeRunner, JudgeService, Outside
+from studio.services.keys import KeyService
 from studio.services.promotion import PromotionService, aliased
 from studio.services.quality import QualityService
 from studio.services.review import ReviewService
@@ -146,6 +148,8 @@ class Services:
     promotion: PromotionService
     experiments: ExperimentService
     judging: JudgeService
+    keys: KeyService
+    api: ApiService
 
     def of(self, who: Person) -> Services:
         """The same in somebody else's name."""
@@ -259,4 +263,6 @@ def _named(settings: Settings, store: Store, serving: ServingService, who: Perso
         "compare": CompareService(store, serving.model, serving.identify, who),
         "experiments": ExperimentService(store, settings.datasets, serving.identify, who),
         "judging": JudgeService(store, serving.identify, serving.choices, _outside(settings), who),
+        "keys": KeyService(store, who),
+        "api": ApiService(serving, promotion, who),
     }

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Lock, Thread
+from typing import Any
+
+import httpx
 
 from annotation.errors import UserError
 from annotation.people import Person
 from annotation.types import ChatModel, Chunk, Frozen, Message, Provenance, Sampling, Weights
-from serving import metrics, probe
+from serving import attestation, metrics, probe
 from serving.adapters import AdapterServer, Base
-from serving.client import Client
+from serving.client import Client, NoEngine, Refused
 from serving.engine import BASE, Attached, Engine, EngineConfig, EngineStatus, Watcher, unwatched_at_once
 from serving.memory import Memory, Parity
 from serving.scripted import ScriptedModel
@@ -41,6 +46,8 @@ class EngineView(Frozen):
     fraction: float = 1.0
     """Share of the way to ready, 0 to 1."""
     ready: bool = False
+    adapters: bool = True
+    """False for a server that takes none: it is there for comparing only."""
 
 
 class AdapterView(Frozen):
@@ -89,19 +96,22 @@ class Checked:
             self._memory.note(model)
         wanted = self._identify(model)
         async for chunk in self._model.stream(messages, model=model, sampling=sampling):
-            if chunk.weights is not None:
-                _must_be(model, wanted, chunk.weights)
-            elif not self._silence:
-                raise UserError(
-                    "The engine does not say which weights answered.",
-                    "An engine of this release, started from here: it says so with every answer.",
-                    "Run `tonesmith down`, then `tonesmith up`. Nothing of this answer was kept.",
-                )
+            must_be(model, wanted, chunk.weights, self._silence)
             yield chunk
 
 
-def _must_be(model: str, wanted: Provenance, said: Weights) -> None:
-    """Raise UserError if the weights that answered are not those that were asked for."""
+def must_be(model: str, wanted: Provenance, said: Weights | None, silence: bool) -> None:
+    """Raise UserError if the weights that answered are not those that were asked for, or if the engine says nothing of
+    them and `silence` is not allowed.
+    """
+    if said is None:
+        if silence:
+            return
+        raise UserError(
+            "The engine does not say which weights answered.",
+            "An engine of this release, started from here: it says so with every answer.",
+            "Run `tonesmith down`, then `tonesmith up`. Nothing of this answer was kept.",
+        )
     if said.adapter_sha256 != wanted.weights_sha256:
         raise UserError(
             f"{model} is not what answered: the engine says it used {_by_hash(said.adapter_sha256)}.",
@@ -157,11 +167,13 @@ class ServingService:
         """Use the engine that runs already. False, or a UserError if `required`, if there is none that is ready."""
         if self._settings.engine == "scripted":
             return True
+        elsewhere = self._elsewhere()
         folder = self._prepared()
-        self._engine = self._new_engine(folder) if folder else None
+        if elsewhere is None:
+            self._engine = self._new_engine(folder) if folder else None
         ready = self._status().state == "ready"
         if ready:
-            self._loaded = tuple(self._server().loaded())
+            self._loaded = () if elsewhere else tuple(self._server().loaded())
         elif required:
             view = self.view()
             raise UserError(f"{view.label}.", "A running engine.", view.detail or "`tonesmith up` starts it.")
@@ -190,10 +202,12 @@ class ServingService:
                 self._stop.wait(RETRY_SECONDS)
 
     def _bring_up(self) -> None:
-        folder = self.prepare_base()
-        self._base_hash()
-        self._preparing = None
-        self._engine = self._new_engine(folder)
+        if self._elsewhere() is None:
+            folder = self.prepare_base()
+            self._base_hash()
+            self._preparing = None
+            self._engine = self._new_engine(folder)
+        assert self._engine is not None
         self._engine.start()
         self._watcher = Watcher(self._engine, self._restore)
 
@@ -209,9 +223,13 @@ class ServingService:
             self._stop.wait(LOOK_SECONDS)
 
     def _restore(self) -> None:
+        if self._elsewhere():
+            return
         self._problems = self._server().restore()
 
     def _offer_new(self) -> None:
+        if self._elsewhere():
+            return
         try:
             server = self._server()
             offered = server.offer_new()
@@ -223,6 +241,26 @@ class ServingService:
                 server.measure_again(name, self._tolerance())
         except UserError as error:  # the engine went away between two looks; the watcher sees to it
             log.info("%s", error)
+
+    # A server that is not ours and takes no adapters
+
+    def _elsewhere(self) -> Attached | None:
+        """The server that is attached to, if no adapter can be loaded there."""
+        if self._settings.engine_url and self._engine is None:
+            self._engine = Attached(self._settings.engine_url, self._settings.engine_key)
+        if not isinstance(self._engine, Attached):
+            return None
+        seen = self._seen()
+        return self._engine if seen.state == "ready" and not seen.adapters else None
+
+    def _must_take_adapters(self) -> None:
+        server = self._elsewhere()
+        if server:
+            raise UserError(
+                f"The server at {server.url} takes no adapters: it is there for comparing only.",
+                "A vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.",
+                "Attach to one, or leave TONESMITH_ENGINE_URL out to have an engine started here.",
+            )
 
     # The base model
 
@@ -255,10 +293,43 @@ class ServingService:
         """
         if self._settings.engine == "scripted":
             return Checked(ScriptedModel(), self._memory, self.identify)
+        self._must_be_up()
+        if self._elsewhere():
+            return self._client(pieces)  # nothing is known here of its weights
+        return Checked(self._client(pieces), self._memory, self.identify, silence=not self._ours)
+
+    def _must_be_up(self) -> None:
         if self._seen().state not in ("ready", "unreachable"):
             view = self.view()
-            raise UserError(f"{view.label}.", do=view.detail or "Try again in a moment.")
-        return Checked(self._client(pieces), self._memory, self.identify, silence=not self._ours)
+            raise NoEngine(f"{view.label}.", do=view.detail or "Try again in a moment.")
+
+    @asynccontextmanager
+    async def answered(self, path: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
+        """The engine's own answer to a request for `body["model"]`, as it begins to come; none of it from other weights
+        than were asked for.
+
+        Raises NotFound for a model that is none, NoEngine, Refused, and UserError if the engine breaks off.
+        """
+        model = str(body["model"])
+        client, wanted = await asyncio.to_thread(self._ask_whom, model, bool(body.get("stream")))
+        try:
+            async with client.answered(path, body) as response:
+                if not self._elsewhere():
+                    must_be(model, wanted, attestation.said(response.headers), silence=not self._ours)
+                yield response
+        except Refused as error:
+            if error.status == 404 and model in (*self._memory.read().wanted, *self._aliased()):
+                raise NoEngine(f"{model} is just being loaded.", do="Try again in a moment.") from error
+            raise
+
+    def _ask_whom(self, model: str, pieces: bool) -> tuple[Client, Provenance]:
+        if self._settings.engine == "scripted":
+            raise NoEngine("There is no engine here: replies are scripted.", do="Start the studio with an engine.")
+        wanted = self.identify(model)
+        self._must_be_up()
+        if model != BASE:
+            self._memory.note(model)
+        return self._client(pieces), wanted
 
     def unwatched_at_once(self) -> int:
         """How many replies that nobody watches it may be asked for together."""
@@ -309,7 +380,13 @@ class ServingService:
     # Adapters
 
     def choices(self) -> list[tuple[str, str]]:
-        """(label, name) of what can be chatted with: the base, then the loaded adapters, newest first."""
+        """(label, name) of what can be chatted with: the base, then the loaded adapters, newest first.
+
+        Of a server that takes none, its models; the first of them stands as the base.
+        """
+        server = self._elsewhere()
+        if server:
+            return [(name, BASE if name == server.served else name) for name in server.names]
         loaded = [
             adapter.name for adapter in registry.all_adapters(self._settings.adapters) if adapter.name in self._loaded
         ]
@@ -338,6 +415,7 @@ class ServingService:
         """Load an adapter now, and see what it does. Raises UserError that says why it can't be."""
         by.must("curate")
         self.model()
+        self._must_take_adapters()
         if self._settings.engine == "scripted":
             registry.get(self._settings.adapters, name)
             self._memory.note(name)
@@ -354,6 +432,7 @@ class ServingService:
         by.must("curate")
         registry.get(self._settings.adapters, name)
         self.model()
+        self._must_take_adapters()
         if name not in (self._loaded if self._settings.engine == "scripted" else self._server().loaded()):
             self.load(name, by)
 
@@ -361,6 +440,7 @@ class ServingService:
         """Take an adapter out. Raises UserError for one that people rely on."""
         by.must("curate")
         self.model()
+        self._must_take_adapters()
         registry.get(self._settings.adapters, name)
         if self._settings.engine == "scripted":
             self._loaded = tuple(kept for kept in self._loaded if kept != name)
@@ -374,7 +454,12 @@ class ServingService:
         return probe.UNCHANGED if ours and dtype_for(detect()) == "float32" else probe.UNCHANGED_HALF
 
     def identify(self, model: str) -> Provenance:
-        """Whose weights `model` stands for: `base`, or an adapter of the registry. Raises NotFound."""
+        """Whose weights `model` stands for: `base`, an adapter of the registry, or a model of a server that takes none.
+        Raises NotFound.
+        """
+        server = self._elsewhere()
+        if server and model in (BASE, *server.names):
+            return Provenance(model=server.served if model == BASE else model, elsewhere=server.url)
         if model == BASE:
             return Provenance(model=self._base_called(), base_sha256=self._base_hash())
         adapter = registry.get(self._settings.adapters, model)
@@ -447,6 +532,12 @@ def in_words(status: EngineStatus, gave_up: str = "") -> EngineView:
     """An engine's status for people."""
     if gave_up:
         return EngineView(label="Engine is off", detail=gave_up, tone="bad")
+    if status.state == "ready" and not status.adapters:
+        detail = (
+            f"The server at {status.url} takes no adapters: its own models answer and can be compared, and what is "
+            "trained here can't be loaded there."
+        )
+        return EngineView(label="For comparing only", detail=detail, tone="good", ready=True, adapters=False)
     if status.state == "ready":
         detail = f"Answers come from vLLM at {status.url}."
         if status.attached:

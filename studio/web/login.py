@@ -22,6 +22,7 @@ OPEN = (
     "/desk",
     "/hooks",
     "/ours",
+    "/v1",
     "/gradio_api",
     "/assets",
     "/static",

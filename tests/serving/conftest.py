@@ -103,6 +103,8 @@ class FakeEngine:
                 for place, ids in enumerate(body["prompt"])
             ]
             return respond(handler, 200, {"choices": choices})
+        if "lora_name" not in body:
+            return respond(handler, 400, {"error": {"message": "Both 'lora_name' and 'lora_path' must be provided."}})
         name = body["lora_name"]
         if handler.path == "/v1/unload_lora_adapter":
             self.held.remove(name)

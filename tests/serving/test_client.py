@@ -171,11 +171,18 @@ def test_some_other_server_is_a_sentence(peer: Peer, body: Any, kind: str) -> No
     assert stream(Client(peer.url))[1] != ""
 
 
-def test_models_and_which_of_them_are_bases(peer: Peer) -> None:
-    models = [{"id": "acme/model-7b", "parent": None}, {"id": "tuned", "parent": "acme/model-7b"}]
+def test_models_with_those_first_that_are_no_adapters(peer: Peer) -> None:
+    models = [{"id": "tuned", "parent": "acme/model-7b"}, {"id": "acme/model-7b", "parent": None}]
     peer.answer = lambda handler: respond(handler, 200, {"data": models})
     assert Client(peer.url).models() == ["acme/model-7b", "tuned"]
-    assert Client(peer.url).base_models() == ["acme/model-7b"]
+
+
+def test_a_server_takes_adapters_if_it_knows_what_an_empty_load_lacks(peer: Peer) -> None:
+    for status, takes in ((400, True), (422, True), (404, False), (405, False), (200, False), (500, False)):
+        peer.answer = lambda handler, status=status: respond(handler, status, {})  # type: ignore[misc]
+        assert Client(peer.url).takes_adapters() is takes
+    assert {path for path, _ in peer.asked} == {"/v1/load_lora_adapter"}
+    assert all(body == {} for _, body in peer.asked)
 
 
 def test_a_dead_engine_behind_an_open_door_is_not_healthy(peer: Peer) -> None:

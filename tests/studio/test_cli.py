@@ -143,3 +143,22 @@ def test_an_adapter_is_promoted_and_taken_back_by_command(
     assert [entry["reason"] for entry in history] == ["no", "no", "no", "a tenth", "to try", "it won"]
     code, _, said = call("promote", "nowhere-0", "--as", "production", "--reason", "it won")
     assert (code, "There is no adapter 'nowhere-0'" in said) == (1, True)
+
+
+def test_keys_are_made_listed_and_revoked(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TONESMITH_PERSON", "owner")
+    code, _, complaint = call("keys", "add", "website")
+    assert (code, "Nobody here is called 'owner'" in complaint) == (1, True)
+    assert "tonesmith people add owner" in complaint
+    call("people", "add", "owner", "--role", "admin")
+    call("people", "add", "ana")
+    mine = call("keys", "add", "web[b]site")[1].strip()
+    theirs = json.loads(call("keys", "add", "shop", "--person", "ana", "--json")[1])
+    assert (mine.split("-")[0], theirs["person"], theirs["key"].split("-")[1]) == ("tonesmith", "ana", theirs["id"])
+    listed = call("keys", "list")[1]
+    assert "web[b]site" in listed
+    assert mine not in listed
+    assert "opens nothing any more" in call("keys", "revoke", theirs["id"])[1]
+    states = {key["name"]: key["revoked_by"] for key in json.loads(call("keys", "list", "--json")[1])}
+    assert states == {"web[b]site": None, "shop": "owner"}
+    assert "There is no key 'none'" in call("keys", "revoke", "none")[2]

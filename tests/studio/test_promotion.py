@@ -15,41 +15,10 @@ from serving.canary import pick
 from studio.pages.models import figures_html, history_html, shelf_html, standing_html
 from studio.services import Services, open_services
 from studio.settings import Settings
-from tests.serving.conftest import SHAPES, FakeEngine, Peer, make_adapter, running_peer, write_tensors
+from tests.serving.conftest import FakeEngine, make_adapter
 
 CURATOR, VIEWER = Person(name="cleo", role="curator"), Person(name="vic", role="viewer")
 METRICS = Path(__file__).parent.parent / "serving" / "vllm_metrics.txt"
-
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    with running_peer() as found:
-        yield found
-
-
-@pytest.fixture
-def fake(peer: Peer) -> FakeEngine:
-    peer.answer = engine = FakeEngine(peer)
-    return engine
-
-
-@pytest.fixture
-def settings(tmp_path: Path, peer: Peer) -> Settings:
-    """A project with adapters a-0 to d-0 on an engine with three places."""
-    folder = tmp_path / "Small"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    write_tensors(folder / "model.safetensors", SHAPES)
-    for name in ("a-0", "b-0", "c-0", "d-0"):
-        make_adapter(tmp_path / "home" / "adapters", name)
-    return Settings(
-        home=tmp_path / "home",
-        cache=tmp_path / "cache",
-        base_model=str(folder),
-        engine_url=peer.url,
-        max_adapters=3,
-        person="owner",
-    )
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -19,6 +20,7 @@ from annotation.store.batches import Change
 from annotation.store.comparisons import VoteForm
 from annotation.store.search import Filter
 from annotation.types import Charter, Clause, Message, Sampling
+from serving.api import ChatAsked, Said
 from studio.services import Services, open_services
 from studio.services.argilla import ArgillaService
 from studio.services.compare import RoundForm, SideOf
@@ -28,6 +30,7 @@ from studio.settings import Settings
 
 SAMPLING = Sampling(temperature=0, max_tokens=1)
 SIDES = RoundForm(sides=(SideOf(model="base", temperature=0), SideOf(model="base", temperature=1)), longest=1)
+HELLO = ChatAsked(model="base", messages=(Said(role="user", content="Hello"),))
 CHARTER = Charter(name="Shop", policy=(Clause(id="no-promises", text="No promises."),))
 EVERYBODY = [Person(name=role, role=role) for role in ROLES]
 CLOSED = [person.model_copy(update={"active": False}) for person in EVERYBODY]
@@ -162,6 +165,12 @@ CALLS: dict[str, Call] = {
     "judging.ask": ("curate", lambda world: ("no-experiment", "base")),
     "judging.progress": ("curate", lambda world: ("no-experiment",)),
     "judging.verdicts": ("look", lambda world: ("no-experiment",)),
+    "keys.all": ("look", nothing),
+    "keys.add": ("judge", lambda world: ("website",)),
+    "keys.revoke": ("look", lambda world: ("no-key",)),
+    "api.models": ("look", nothing),
+    "api.resolve": ("judge", lambda world: ("production",)),
+    "api.answered": ("judge", lambda world: (HELLO, "base")),
 }
 """Service and method: the least permission that it asks for, and something to call it with."""
 
@@ -196,7 +205,14 @@ def perform(world: World, name: str, who: Person) -> Any:
     if not callable(found):  # a property, which has been read by now
         return found
     made = found(*CALLS[name][1](world))
+    if isinstance(made, AbstractAsyncContextManager):
+        return asyncio.run(entered(made))
     return asyncio.run(first(made)) if hasattr(made, "__anext__") else made
+
+
+async def entered(answer: AbstractAsyncContextManager[Any]) -> Any:
+    async with answer as found:
+        return found
 
 
 async def first(stream: AsyncIterator[Any]) -> Any:

@@ -56,7 +56,8 @@ def test_somebody_elses_server_is_called_by_its_own_name_and_no_hash_is_claimed(
     settings: Settings, peer: Peer, served: str, called: str
 ) -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
-        respond(handler, 200, json.dumps({"data": [{"id": served}]}))
+        loads = handler.path == "/v1/load_lora_adapter"  # it takes adapters, as a vLLM that serves ours does
+        respond(handler, 400 if loads else 200, json.dumps({"data": [{"id": served}]}))
 
     peer.answer = answer
     attached = ServingService(settings.model_copy(update={"engine_url": peer.url}))
