@@ -80,6 +80,16 @@ class Judging(Part):
         with self._engine.connect() as db:
             return [JudgeVerdict(**fields(row)) for row in db.execute(query).mappings()]
 
+    def counts(self, experiment_id: str) -> dict[str, tuple[int, int]]:
+        """(answers, those that could not be read) of each judge that has answered."""
+        answers, read = sa.func.count(), sa.func.count(judge_verdicts.c.opinion)
+        query = sa.select(judge_verdicts.c.judge_id, answers, answers - read).join(
+            judges, judges.c.id == judge_verdicts.c.judge_id
+        )
+        query = query.where(judges.c.experiment_id == experiment_id).group_by(judge_verdicts.c.judge_id)
+        with self._engine.connect() as db:
+            return {judge_id: (number, unread) for judge_id, number, unread in db.execute(query)}
+
     def said(self, judge_id: str) -> set[tuple[str, Order]]:
         """(pair, order) that a judge has answered, read or not."""
         query = sa.select(judge_verdicts.c.pair_id, judge_verdicts.c.order).where(judge_verdicts.c.judge_id == judge_id)

@@ -12,7 +12,7 @@ from studio.parts.words import badge, count, duration
 from studio.services import Services
 from studio.services.judging import JudgeProgress
 
-EVERY_SECONDS = 1.0
+EVERY_SECONDS = 2.0
 LEAD = (
     '<p class="ts-muted">The model reads the charter’s rules and judges each pair twice, the second time with the two '
     "replies changed over. It never counts as a vote. What it thinks is shown when the experiment has ended, apart "

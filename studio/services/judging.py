@@ -110,13 +110,12 @@ class JudgeService:
         planned = sum(one.kind == "pair" for one in plan(experiment.design))
         to_come = 0 if experiment.ended_at else planned - drawn
         of = len(ORDERS) * (len(judged_pairs(experiment.design, pairs)) + to_come)
-        kept = self._store.judging.verdicts(experiment_id)
+        counts = self._store.judging.counts(experiment_id)
         found = []
         for asked in self._store.judging.judges(experiment_id):
-            own = [one for one in kept if one.judge_id == asked.id]
-            unread = sum(one.opinion is None for one in own)
+            answers, unread = counts.get(asked.id, (0, 0))
             halted = self._store.halts.halted(asked.id)
-            found.append(JudgeProgress(asked=asked, answers=len(own), of=of, no_verdict=unread, halted=halted))
+            found.append(JudgeProgress(asked=asked, answers=answers, of=of, no_verdict=unread, halted=halted))
         return found
 
     def verdicts(self, experiment_id: str) -> list[tuple[AskedJudge, list[JudgeVerdict]]]:
@@ -154,6 +153,7 @@ class JudgeRunner:
         self._fault = ""
         self._troubles: dict[str, str] = {}
         self._left: dict[str, float] = {}
+        self._through: set[str] = set()
 
     def start(self) -> None:
         """Begin, or look again: a judge may have been asked for, or more pairs may be drawn."""
@@ -188,6 +188,8 @@ class JudgeRunner:
     def _work(self) -> None:
         self._fault = ""
         for asked in self._store.judging.judges():
+            if asked.id in self._through:
+                continue
             try:
                 asyncio.run(self._judge(asked))
                 self._troubles.pop(asked.id, None)
@@ -203,6 +205,8 @@ class JudgeRunner:
         """Whatever this judge lacks. Raises the first UserError, after the answers that were under way."""
         experiment = self._store.experiments.get(asked.experiment_id)
         missing = self._missing(asked, experiment)
+        if not missing and experiment.ended_at:  # and nothing will be added
+            self._through.add(asked.id)
         if not missing or self._rests(asked):
             return
         self._must_be_the_same(asked.judge)

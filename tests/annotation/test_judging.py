@@ -177,6 +177,7 @@ def test_a_judge_is_asked_for_once_and_answers_once_for_each_pair_and_order(stor
     assert store.judging.keep(its_pair, other.id, "as_shown", "{}", opinion, "ab", made)
     first, second, _ = store.judging.verdicts(asked.experiment_id)
     assert (first.opinion, first.answer, first.provenance, second.opinion) == (opinion, "{}", made, None)
+    assert store.judging.counts(asked.experiment_id) == {asked.id: (2, 1), other.id: (1, 0)}
     assert store.judging.said(asked.id) == {(its_pair, "as_shown"), (its_pair, "changed_over")}
     assert store.experiments.ballots(asked.experiment_id) == []
 
