@@ -44,6 +44,8 @@ class JudgeAgreement(Frozen):
     predicted: Estimate | None
     """Win rate by people on all prompts, with the judge's votes used where nobody voted and corrected by where
     somebody did. Not a human figure: show it apart."""
+    by_place: str
+    """What to say of a judge that goes by the place; '' of one that does not, or chose too seldom to tell."""
     words: list[str]
 
 
@@ -61,12 +63,11 @@ def judge_agreement(
     guessed = np.array([machine[prompt] for prompt in shared])
     rest = np.array([score for prompt, score in machine.items() if prompt not in people])
     kappa, words = _kappa(said, guessed, alpha)
-    swaps, first = _swaps(judge, one, other), _first_share(judge, one, other)
+    swaps, chose = _swaps(judge, one, other), _chose_first(judge, one, other)
+    first = sum(chose) / len(chose) if chose else None
     predicted = _predicted(said, guessed, rest, alpha)
     if swaps is None:
         words.append("Swap consistency is unknown: the judge saw no pair both ways round.")
-    elif first is not None:
-        words += _by_place(swaps, first)
     if predicted is None:
         words.append(f"No combined estimate: it needs {LEAST} prompts with both, and {LEAST} with the judge alone.")
     return JudgeAgreement(
@@ -76,6 +77,7 @@ def judge_agreement(
         swap_consistency=swaps,
         first_share=first,
         judge=_mean(np.array(list(machine.values())), alpha),
+        by_place="" if swaps is None or first is None or len(chose) < LEAST else _by_place(swaps, first),
         human=_mean(np.array(list(people.values())), alpha),
         predicted=predicted,
         words=words,
@@ -134,20 +136,19 @@ def _swaps(judge: Sequence[Ballot], one: str, other: str) -> float | None:
     return sum(len(seen[one] | seen[other]) == 1 for seen in both) / len(both) if both else None
 
 
-def _first_share(judge: Sequence[Ballot], one: str, other: str) -> float | None:
-    decided = [row.outcome == "left" for row in judge if {row.left, row.right} == {one, other} and row.outcome in SIDES]
-    return sum(decided) / len(decided) if decided else None
+def _chose_first(judge: Sequence[Ballot], one: str, other: str) -> list[bool]:
+    """Whether it chose the reply that stood left, for each ballot that chose."""
+    return [row.outcome == "left" for row in judge if {row.left, row.right} == {one, other} and row.outcome in SIDES]
 
 
-def _by_place(swaps: float, first: float) -> list[str]:
-    """What to say of a judge that goes by the place; nothing of one that does not."""
+def _by_place(swaps: float, first: float) -> str:
     place = "first" if first >= 0.5 else "second"
     if swaps <= BLIND_SWAPS and max(first, 1 - first) >= BLIND_SHARE:
         share = f"{max(first, 1 - first):.0%}"
-        return [f"It chose the reply it read {place} in {share} of its choices, whichever that was: it did not judge."]
+        return f"It chose the reply it read {place} in {share} of its choices, whichever that was: it did not judge."
     if swaps < 0.5:
-        return ["Its winner changed with the place more often than not: it says little about the replies."]
-    return []
+        return "Its winner changed with the place more often than not: it says little about the replies."
+    return ""
 
 
 def _mean(scores: Floats, alpha: float) -> Estimate | None:

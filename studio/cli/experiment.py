@@ -290,6 +290,8 @@ def _follow(what: str, step: Callable[[], tuple[int, int]], trouble: Callable[[]
 
 
 def _say_status(tonesmith: Services, experiment: Experiment, as_json: bool) -> None:
+    from studio.parts.words import count
+
     standing = tonesmith.experiments.standing(experiment.id)
     judges = tonesmith.judging.progress(experiment.id)
     halted = tonesmith.drawing.halted(experiment.id)
@@ -301,9 +303,9 @@ def _say_status(tonesmith: Services, experiment: Experiment, as_json: bool) -> N
     out.print(f"{experiment.design.name}  ({experiment.id[:8]})", markup=False)
     state = "ended" if standing.experiment.ended_at else "stopped" if halted else "open"
     out.print(f"State     {state}, {standing.drawn} of {standing.planned} pairs drawn")
-    out.print(f"Votes     {standing.ballots} by {standing.voters} people")
+    out.print(f"Votes     {standing.ballots} by {count(standing.voters, 'person', 'people')}")
     for reason, number in standing.not_dealt.items():
-        out.print(f"Aside     {number} pairs: {reason}", markup=False)
+        out.print(f"Aside     {count(number, 'pair')}: {reason}", markup=False)
     for one in judges:
         stopped = ", stopped" if one.halted and one.answers < one.of else ""
         said = f"{one.answers} of {one.of} answers, {one.no_verdict} without a verdict{stopped}"
@@ -333,7 +335,13 @@ def _asked(shown: Shown) -> BallotForm | None:
         return None
     criteria: dict[Question, Outcome] = {}
     for question in shown.criteria:
-        said = Prompt.ask(f"{ASKED[question]} (1 2 3 4, or Enter)", choices=[*KEYS, ""], show_choices=False, default="")
+        said = Prompt.ask(
+            f"{ASKED[question]} (1 2 3 4, or Enter)",
+            choices=[*KEYS, ""],
+            show_choices=False,
+            default="",
+            show_default=False,
+        )
         if said:
             criteria[question] = KEYS[said]
     return BallotForm(outcome=KEYS[key], criteria=criteria, seconds=round(time.monotonic() - began, 1))

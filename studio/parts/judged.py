@@ -38,8 +38,8 @@ def judged_html(judges: Sequence[Judged]) -> str:
 
 def headline(found: JudgeAgreement) -> str:
     """How far a judge can be gone by, in a sentence."""
-    if blind := [words for words in found.words if words.startswith("It ")]:
-        return " ".join([*blind, "Don't go by it."])
+    if found.by_place:
+        return f"{found.by_place} Don't go by it."
     if not found.shared:
         return "No question was answered by both people and the model, so nothing is known of how good it is."
     agree = f"It favours the same as people on {found.same} of {count(found.shared, 'question')}"
@@ -63,8 +63,7 @@ def _judge(judged: Judged) -> str:
 
 def _versus(judged: Judged, versus: JudgedVersus) -> str:
     overall = versus.lines[0]
-    blind = any(words.startswith("It ") for words in overall.found.words)
-    tone = "ts-bad" if blind else ""
+    tone = "ts-bad" if overall.found.by_place else ""
     between = f"<h5>{escape(versus.one)} against {escape(versus.other)}</h5>" if len(judged.versus) > 1 else ""
     said = f'<div class="ts-notice {tone}" role="status"><b>{escape(headline(overall.found))}</b></div>'
     rows = [[escape(cell) for cell in cells] for cells in rows_of(versus)]

@@ -644,12 +644,26 @@ def test_combined_estimates_cover() -> None:
 
 
 def test_a_judge_that_follows_the_place_is_found_out() -> None:
-    rows = [cast("j", "left", at) for at in range(4)] + [cast("j", "left", at, "b", "a") for at in range(4)]
-    assert judge_agreement([], rows, "a", "b").swap_consistency == 0
-    firm = [cast("j", "left", at) for at in range(4)] + [cast("j", "right", at, "b", "a") for at in range(4)]
-    assert judge_agreement([], firm, "a", "b").swap_consistency == 1
-    words = judge_agreement([], firm, "a", "b").words
-    assert words[0] == "Kappa is undefined: no prompt was answered by both."
+    rows = [cast("j", "left", at) for at in range(5)] + [cast("j", "left", at, "b", "a") for at in range(5)]
+    blind = judge_agreement([], rows, "a", "b")
+    assert (blind.swap_consistency, blind.first_share) == (0, 1)
+    assert (
+        blind.by_place
+        == "It chose the reply it read first in 100% of its choices, whichever that was: it did not judge."
+    )
+    mirrored = [row.model_copy(update={"outcome": "right"}) for row in rows]
+    assert "read second in 100%" in judge_agreement([], mirrored, "a", "b").by_place
+    assert judge_agreement([], rows[1:], "a", "b").by_place == ""  # nine choices are too few to say so
+    firm = [cast("j", "left", at) for at in range(5)] + [cast("j", "right", at, "b", "a") for at in range(5)]
+    found = judge_agreement([], firm, "a", "b")
+    assert (found.swap_consistency, found.first_share, found.by_place) == (1, 0.5, "")
+    assert found.words[0] == "Kappa is undefined: no prompt was answered by both."
+    wavering = judge_agreement([], rows[:4] + firm[4:5] + rows[5:9] + firm[9:], "a", "b")
+    assert wavering.swap_consistency == 0.2
+    assert "did not judge" in wavering.by_place
+    coin = judge_agreement([], rows[:3] + firm[3:5] + mirrored[5:6] + rows[6:8] + firm[8:], "a", "b")
+    assert coin.swap_consistency == 0.6
+    assert coin.by_place == ""
 
 
 def test_nothing_heavy_loads_before_a_figure_is_asked_for() -> None:
