@@ -113,11 +113,11 @@ class _Calls:
             raise NoKey(
                 "The request has no API key.",
                 "A header `Authorization: Bearer tonesmith-…`.",
-                "Make a key on the studio's API page.",
+                "Make one on the studio's page Models → API keys.",
             )
         person = await run_in_threadpool(self._services.store.keys.person_of, key.strip())
         if person is None:
-            raise NoKey("The API key is wrong, or was revoked.", do="Make another one on the studio's API page.")
+            raise NoKey("The API key is wrong, or was revoked.", do="Make another one on the studio's page Models → API keys.")
         return self._services.of(person)
 
     async def _answer(self, request: Request, kind: type[Drawing]) -> ASGIApp:

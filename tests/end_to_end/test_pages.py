@@ -124,7 +124,6 @@ def test_nothing_of_an_engine_is_among_the_pages(studio: Studio) -> None:
             for method in ("GET", "POST"):
                 answer = visitor.request(method, path, content=b"{}" if method == "POST" else None)
                 assert answer.status_code in (307, 400, 401, 404, 405), (method, path, answer.text[:200])
-                assert not path.startswith("/v1/") or "error" in answer.json()
 
 
 def test_empty_pages_say_what_to_do(page: Page, studio: Studio) -> None:

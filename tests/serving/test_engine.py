@@ -64,6 +64,11 @@ def test_whatever_else_is_said_it_binds_to_this_machine(more: tuple[str, ...]) -
     assert listens_at(argv(CONFIG.model_copy(update={"extra": more}), GPU, 1)) == "127.0.0.1"
 
 
+def test_where_the_studio_listens_has_no_way_to_the_engine() -> None:
+    assert not {"host", "address", "uds"} & EngineConfig.model_fields.keys()
+    assert option(argv(CONFIG, OLD_CPU, 1), "--host") == "127.0.0.1"
+
+
 def test_what_developers_may_ask_of_an_engine_is_off_whatever_our_own_surroundings_say(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
