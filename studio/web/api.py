@@ -117,7 +117,9 @@ class _Calls:
             )
         person = await run_in_threadpool(self._services.store.keys.person_of, key.strip())
         if person is None:
-            raise NoKey("The API key is wrong, or was revoked.", do="Make another one on the studio's page Models → API keys.")
+            raise NoKey(
+                "The API key is wrong, or was revoked.", do="Make another one on the studio's page Models → API keys."
+            )
         return self._services.of(person)
 
     async def _answer(self, request: Request, kind: type[Drawing]) -> ASGIApp:
