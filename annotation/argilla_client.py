@@ -24,7 +24,7 @@ TRIES, PAUSE_SECONDS = 3, 0.5
 ANSWERED: Json = {
     "type": "terms",
     "scope": {"entity": "response", "property": "status"},
-    "values": ["submitted", "discarded"],
+    "values": ["submitted", "discarded", "draft"],
 }
 
 
@@ -39,12 +39,25 @@ class Refused(UserError):
 class Argilla:
     """One Argilla server, spoken to with one key."""
 
-    def __init__(self, url: str, api_key: str, workspace: str) -> None:
+    def __init__(self, url: str, api_key: str, workspace: str, seconds: float = 120, tries: int = TRIES) -> None:
+        """`seconds` to wait for an answer, `tries` where the connection is lost. Raises UserError for an address or a
+        key that can't be one.
+        """
         self.url = url.rstrip("/")
         self.workspace = workspace
+        self._tries = tries
         # Compressing costs the server more than it saves on a short way.
         headers = {"X-Argilla-Api-Key": api_key, "Accept-Encoding": "identity"}
-        self._http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=120)
+        try:
+            self._http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=seconds)
+        except httpx.InvalidURL as error:
+            raise UserError(
+                f"'{url}' is no address: {error}.", "One as in a browser.", "Give it as https://argilla.example.org."
+            ) from error
+        except UnicodeEncodeError as error:
+            raise UserError(
+                "The key has characters that no key of Argilla's has.", do="Copy it from 'My settings' in Argilla."
+            ) from error
 
     def close(self) -> None:
         """Give the connection back."""
@@ -52,7 +65,10 @@ class Argilla:
 
     def check(self) -> str:
         """Its version. Raises Unreachable, and UserError for a version too old or a key that may not do this."""
-        version = str(self._ask("GET", "/version").get("version", ""))
+        try:
+            version = str(self._ask("GET", "/version").get("version", ""))
+        except NotFound as error:
+            raise self._not_argilla() from error
         numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
         if numbers < OLDEST:
             raise UserError(
@@ -117,6 +133,10 @@ class Argilla:
         """Change what is given."""
         self._ask("PATCH", f"/datasets/{dataset_id}", json=about)
 
+    def change_question(self, question_id: str, about: Json) -> None:
+        """Change its title or its options' words; what it asks can't be changed."""
+        self._ask("PATCH", f"/questions/{question_id}", json=about)
+
     # Records
 
     def put(self, dataset_id: str, records: Sequence[Json]) -> list[Json]:
@@ -152,7 +172,9 @@ class Argilla:
                 return
 
     def answered(self, dataset_id: str) -> Iterator[tuple[list[Json], int]]:
-        """Pages of the records that somebody submitted or discarded, with their responses, and how many there are."""
+        """Pages of the records that somebody has said or begun to say something about, with their responses, and how
+        many there are.
+        """
         body = {"query": {}, "filters": {"and": [ANSWERED]}, "sort": [_BY_AGE]}
         offset = 0
         while True:
@@ -188,12 +210,12 @@ class Argilla:
 
     def _ask(self, method: str, path: str, **about: Any) -> Json:
         """One call. A lost connection is tried again: every call here may be made twice."""
-        for attempt in range(TRIES):
+        for attempt in range(self._tries):
             try:
                 answer = self._http.request(method, path, **about)
                 break
             except httpx.TransportError as error:
-                if attempt == TRIES - 1:
+                if attempt == self._tries - 1:
                     raise Unreachable(
                         f"Argilla at {self.url} does not answer: {str(error) or type(error).__name__}.",
                         "A server that is up.",
@@ -208,8 +230,11 @@ class Argilla:
         try:
             found: Json = answer.json()
         except ValueError as error:
-            raise UserError(f"What answers at {self.url} is not Argilla.", do="Check the address.") from error
+            raise self._not_argilla() from error
         return found
+
+    def _not_argilla(self) -> UserError:
+        return UserError(f"What answers at {self.url} is not Argilla.", do="Check the address.")
 
     def _said(self, answer: httpx.Response) -> UserError:
         """An error as a sentence."""

@@ -68,7 +68,16 @@ BROKEN: dict[Question, str] = {
     "policy": "Clauses it breaks",
     "bias": "Axes at fault",
 }
-METADATA = {"model": "terms", "adapter": "terms", "language": "terms", "source": "terms", "priority": "integer"}
+METADATA = {
+    "model": "terms",
+    "adapter": "terms",
+    "language": "terms",
+    "source": "terms",
+    "priority": "integer",
+    "checks": "terms",
+    **{f"{question}_score": "float" for question in QUESTIONS},
+}
+"""`checks` are those that find a fault, `…_score` how sure the surest of them is, 0 to 1."""
 
 
 class Form(Frozen):
@@ -139,7 +148,8 @@ def form_of(charter: Charter, overlap: int, with_drafts: bool) -> Form:
         fields=tuple(fields),
         questions=tuple(questions),
         metadata=tuple(
-            {"name": name, "title": name.title(), "settings": {"type": kind}} for name, kind in METADATA.items()
+            {"name": name, "title": name.replace("_", " ").title(), "settings": {"type": kind}}
+            for name, kind in METADATA.items()
         ),
     )
 
@@ -163,6 +173,18 @@ def unlike(form: Form, questions: Sequence[Json], fields: Sequence[Json]) -> lis
     names = {one["name"] for one in fields}
     found += [f"the field '{wanted['name']}' is missing" for wanted in form.fields if wanted["name"] not in names]
     return found
+
+
+def wording(question: Json) -> Json:
+    """In which words a question is asked, as Argilla lets them be changed; options in one order."""
+    kind = question["settings"]["type"]
+    if kind not in ("label_selection", "multi_label_selection", "span"):
+        return {"title": question["title"]}
+    options = [
+        {name: option[name] for name in ("value", "text", "description") if option.get(name)}
+        for option in question["settings"]["options"]
+    ]
+    return {"title": question["title"], "settings": {"type": kind, "options": options}}
 
 
 def _essence(question: Json) -> Any:
@@ -217,8 +239,9 @@ def _guidelines(charter: Charter) -> str:
 # Records
 
 
-def record_of(reply: ReplyForDesk, questions: Mapping[str, str]) -> Json:
+def record_of(reply: ReplyForDesk, questions: Mapping[str, str], charter: Charter) -> Json:
     """The record of a reply; `questions` are those of the dataset, name → id. Its external id is the reply's.
+    Of suggestions only the rules that `charter` has are sent: Argilla refuses others.
 
     Raises UserError if Argilla can't show it.
     """
@@ -244,7 +267,7 @@ def record_of(reply: ReplyForDesk, questions: Mapping[str, str]) -> Json:
         "external_id": turns[-1].id,
         "fields": fields,
         "metadata": _metadata(reply),
-        "suggestions": _suggestions(reply, questions),
+        "suggestions": _suggestions(reply, questions, charter),
     }
 
 
@@ -269,28 +292,45 @@ def _metadata(reply: ReplyForDesk) -> Json:
         known |= {"model": turn.provenance.model, "adapter": turn.provenance.adapter or "none"}
     if reply.conversation.language:
         known["language"] = reply.conversation.language
+    faults = [one for one in reply.suggestions if one.value == "fail"]
+    if faults:
+        known["checks"] = sorted({one.author for one in faults})
+    for question in QUESTIONS:
+        if scores := [one.score for one in faults if one.question == question and one.score is not None]:
+            known[f"{question}_score"] = max(scores)
     return known
 
 
-def _suggestions(reply: ReplyForDesk, questions: Mapping[str, str]) -> list[Json]:
-    """One a question, Argilla takes no more: the surest, then the newest."""
-    text = reply.conversation.turns[-1].text
-    found: list[Json] = [{"question_id": questions["correction"], "value": text}]
+def _suggestions(reply: ReplyForDesk, questions: Mapping[str, str], charter: Charter) -> list[Json]:
+    """One a question, Argilla takes no more: of the surest, then the newest author, with all that they find."""
+    turn = reply.conversation.turns[-1]
+    found: list[Json] = [{"question_id": questions["correction"], "value": turn.text}]
+    if turn.provenance:
+        found[0] |= _by(turn.provenance.adapter or turn.provenance.model)
     marks: list[Json] = []
-    for question in QUESTIONS:
+    marked_by: dict[str, None] = {}
+    for question, rules in _rules(charter).items():
         given = [one for one in reply.suggestions if one.question == question]
         if not given:
             continue
         best = max(enumerate(given), key=lambda pair: (pair[1].score or 0.0, pair[0]))[1]
-        about = {"agent": re.sub(r"[^a-zA-Z0-9-_:./\s]", "-", best.author)[:200], "type": "model"}
         score = {} if best.score is None else {"score": best.score}
-        found.append({"question_id": questions[question], "value": best.value} | about | score)
-        if best.clause_ids and f"{question}_rules" in questions:
-            found.append({"question_id": questions[f"{question}_rules"], "value": list(best.clause_ids)} | about)
-        marks += [_mark(text, question, span) for span in best.spans]
+        found.append({"question_id": questions[question], "value": best.value} | _by(best.author) | score)
+        alike = [one for one in given if (one.author, one.value) == (best.author, best.value)]
+        named = {rule for one in alike for rule in one.clause_ids}
+        if cited := [rule.id for rule in rules if rule.id in named]:
+            found.append({"question_id": questions[f"{question}_rules"], "value": cited} | _by(best.author))
+        if spans := [span for one in alike for span in one.spans]:
+            marks += [_mark(turn.text, question, span) for span in spans]
+            marked_by[best.author] = None
     if marks:
-        found.append({"question_id": questions["where"], "value": marks})
+        found.append({"question_id": questions["where"], "value": marks} | _by(" ".join(marked_by)))
     return found
+
+
+def _by(author: str) -> Json:
+    """Who suggests it, in the letters that Argilla takes for a name."""
+    return {"agent": re.sub(r"[^a-zA-Z0-9-_:./\s]", "-", author)[:200], "type": "model"}
 
 
 # Responses

@@ -160,6 +160,8 @@ class ArgillaServer:
         """Replace every part that is dead or does not answer; returns which. Raises UserError as `start`."""
         with self._lock():
             dead = [part for part in PARTS if not self._alive(part)]
+            if "server" not in dead and self._is_elsewhere():
+                dead.append("server")
             if not dead and self._answers(patience=5.0):
                 return ()
             python = self.install(report)
@@ -170,14 +172,22 @@ class ArgillaServer:
                 dead = list(PARTS)
             if not dead:
                 dead = ["server"]  # it lives, but it does not answer
-            for part in reversed(dead):
-                self._stop_part(part)
+            if "server" in dead and self._is_elsewhere():
+                self._must_be_free(self._port)  # before anything is stopped
+            for part in reversed(PARTS):
+                if part in dead:
+                    self._stop_part(part)
             report("Starting Argilla.")
             for part in PARTS:
                 if part in dead:
                     self._start_part(part, python, keys)
             self._wait_until_ready()
             return tuple(part for part in PARTS if part in dead)
+
+    def _is_elsewhere(self) -> bool:
+        """Whether the server runs at another port than is asked for."""
+        running = self._running("server")
+        return bool(self._port) and running is not None and running.port != self._port
 
     def status(self) -> ServerStatus:
         """The state now; asks its health, at most two seconds."""
@@ -202,7 +212,8 @@ class ArgillaServer:
 
     def add_people(self, people: Iterable[Person]) -> dict[str, str]:
         """Make an account for each who may judge, with a random password, or give the account they have the role
-        that is theirs; returns name → password of the new ones. Whoever may not judge (any more) is left out.
+        that is theirs; returns name → password of the new ones. Whoever may not judge (any more) gets none, and is
+        shut out of the workspace if we made them one; what they said there stays.
 
         Raises UserError if the server does not answer.
         """
@@ -212,9 +223,12 @@ class ArgillaServer:
             there = {one["username"]: one for one in _json(client.get("/users"))["items"]}
             for person in people:
                 role = ARGILLA_ROLES.get(person.role)
+                user = there.get(person.name)
                 if role is None or not person.active:
+                    if user is not None and person.name in self.keys.people:
+                        _shut_out(client, workspace, user)
                     continue
-                if (user := there.get(person.name)) is None:
+                if user is None:
                     password = secrets.token_urlsafe(12)
                     # On disk first: an account whose password nobody knows is of no use.
                     self._keep(self.keys.model_copy(update={"people": self.keys.people | {person.name: password}}))
@@ -407,15 +421,19 @@ class ArgillaServer:
     def _choose_port(self, part: Part, asked: int) -> int:
         """The one asked for, else the one it had, else a free one. Raises UserError if the one asked for is taken."""
         if asked:
-            if not _is_free(asked):
-                raise UserError(
-                    f"Port {asked} for Argilla is taken by another program.",
-                    "A free port.",
-                    "Choose another with `--port`, or 0 to have one picked.",
-                )
+            self._must_be_free(asked)
             return asked
         running = self._running(part)
         return running.port if running and _is_free(running.port) else _free_port()
+
+    @staticmethod
+    def _must_be_free(port: int) -> None:
+        if not _is_free(port):
+            raise UserError(
+                f"Port {port} for Argilla is taken by another program.",
+                "A free port.",
+                "Choose another with `--port`, or leave that out to keep the one it has.",
+            )
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -529,6 +547,15 @@ def _family(pid: int, since: float) -> set[psutil.Process]:
             if os.getsid(process.pid) == pid and began(process.pid) >= since:
                 found.add(process)
     return found
+
+
+def _shut_out(client: httpx.Client, workspace: str, user: dict[str, Any]) -> None:
+    """No account is deleted: Argilla would delete its answers with it."""
+    if user["role"] != "annotator":  # an owner sees every workspace
+        _json(client.patch(f"/users/{user['id']}", json={"role": "annotator"}))
+    left = client.delete(f"/workspaces/{workspace}/users/{user['id']}")
+    if left.status_code != httpx.codes.NOT_FOUND:  # no member any more
+        _json(left)
 
 
 def _workspace(client: httpx.Client) -> str:

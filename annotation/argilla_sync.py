@@ -1,4 +1,4 @@
-"""Keep a queue and its dataset in Argilla alike: replies go there, answers come back, ours are shown there.
+"""Keep each queue and its dataset in Argilla alike: replies go there, answers come back, ours are shown there.
 
 What is known about the other side is in our store. Every step may be cut off and made again: records are put under the
 reply's id, an answer becomes an act whose id follows from the response and its time. So after a kill anywhere the next
@@ -29,11 +29,12 @@ from annotation.argilla_form import (
     sha_of,
     unlike,
     values_of,
+    wording,
 )
 from annotation.errors import NotFound, UserError
-from annotation.queue import MAIN
 from annotation.store import Store
-from annotation.store.argilla import Changed, Mirror, MirrorRecord, MirrorResponse
+from annotation.store.argilla import HIDDEN, Changed, Mirror, MirrorRecord, MirrorResponse
+from annotation.store.helpers import found_by_patterns
 from annotation.types import Charter, Frozen
 
 AT_ONCE = 250
@@ -66,6 +67,8 @@ class Summary:
     """Responses kept here as judgements."""
     passed: int = 0
     """Responses that were discarded there: left to a colleague here."""
+    begun: int = 0
+    """Drafts there that are new or changed. They are kept here as they are, and are nobody's answer yet."""
     shown: int = 0
     """Answers of our desk shown there."""
     failed: int = 0
@@ -83,6 +86,8 @@ class Repairs(Summary):
     """Records that were deleted there by hand."""
     altered: int = 0
     """Records that said something else there."""
+    reworded: int = 0
+    """Guidelines and questions that were put in other words there by hand."""
     foreign: int = 0
     """Records there that are none of ours; they are left alone."""
     gone: int = 0
@@ -93,8 +98,8 @@ class Repairs(Summary):
     @property
     def nothing(self) -> bool:
         """Whether both sides were alike."""
-        moved = self.pushed or self.removed or self.pulled or self.passed or self.shown or self.failed
-        return not (moved or self.missing or self.altered or self.gone or self.datasets)
+        moved = self.pushed or self.removed or self.pulled or self.passed or self.begun or self.shown or self.failed
+        return not (moved or self.missing or self.altered or self.reworded or self.gone or self.datasets)
 
 
 class DatasetProgress(Frozen):
@@ -105,6 +110,7 @@ class DatasetProgress(Frozen):
     there: int
     waiting: int
     pulled: int
+    begun: int
     failed: int
 
 
@@ -113,22 +119,22 @@ class _Cancelled(Exception):
 
 
 Report = Callable[[Progress], None]
+Asked = Callable[[], bool]
 
 
 class ArgillaSync:
-    """One queue of a store and one Argilla."""
+    """A store with all its queues and one Argilla."""
 
-    def __init__(self, store: Store, argilla: Argilla, queue: str = MAIN) -> None:
+    def __init__(self, store: Store, argilla: Argilla) -> None:
         self._store = store
         self._state = store.argilla
         self._argilla = argilla
-        self._queue = queue
         self._summary: Summary = Summary()
         self._users: dict[str, str] = {}
         self._report: Report = lambda progress: None
-        self._cancelled: Callable[[], bool] = lambda: False
+        self._cancelled: Asked = lambda: False
 
-    def sync(self, report: Report = lambda progress: None, cancelled: Callable[[], bool] = lambda: False) -> Summary:
+    def sync(self, report: Report = lambda progress: None, cancelled: Asked = lambda: False) -> Summary:
         """Bring over what is new on either side. Repeat it as often as you like.
 
         Raises Unreachable, and UserError for a wrong key, a version too old, a dataset that was deleted in Argilla, or
@@ -137,11 +143,24 @@ class ArgillaSync:
         self._begin(Summary(), report, cancelled)
         try:
             workspace = self._connect()
-            live = self._live(workspace)
+            live = [self._live(workspace, queue) for queue in self._state.queues(workspace)]
+            needed = {one.id for one in live}
             for mirror in self._state.mirrors(workspace):
-                if mirror.queue == self._queue:
-                    self._pull(mirror, whole=False, needed=mirror.id == live.id)
+                self._pull(mirror, needed=mirror.id in needed)
             self._push_all(workspace, live)
+        except _Cancelled:
+            self._summary.cancelled = True
+        return self._summary
+
+    def pull(self, report: Report = lambda progress: None, cancelled: Asked = lambda: False) -> Summary:
+        """Keep every answer and every draft that is there, and send nothing. A dataset that was deleted has none.
+
+        Raises Unreachable, and UserError for a wrong key or a version too old.
+        """
+        self._begin(Summary(), report, cancelled)
+        try:
+            for mirror in self._state.mirrors(self._connect()):
+                self._pull(mirror, needed=False)
         except _Cancelled:
             self._summary.cancelled = True
         return self._summary
@@ -151,7 +170,7 @@ class ArgillaSync:
         of them, as `sync` does, stays due. Raises as `sync`.
         """
         self._begin(Summary(), lambda progress: None, lambda: False)
-        ours = {one.id: one for one in self._state.mirrors(self._connect()) if one.queue == self._queue}
+        ours = {one.id: one for one in self._state.mirrors(self._connect())}
         found: dict[str, list[Json]] = {}
         for record_id in record_ids:
             with contextlib.suppress(NotFound):
@@ -162,9 +181,7 @@ class ArgillaSync:
             self._pull_some(mirror, self._store.charters.get(mirror.charter_version), found[dataset_id])
         return self._summary
 
-    def reconcile(
-        self, report: Report = lambda progress: None, cancelled: Callable[[], bool] = lambda: False
-    ) -> Repairs:
+    def reconcile(self, report: Report = lambda progress: None, cancelled: Asked = lambda: False) -> Repairs:
         """Compare everything with everything and put right what differs; returns what that was.
 
         Raises as `sync`, but makes a deleted dataset anew with what is still open.
@@ -174,9 +191,8 @@ class ArgillaSync:
         try:
             workspace = self._connect()
             for mirror in self._state.mirrors(workspace):
-                if mirror.queue == self._queue:
-                    self._compare(mirror, repairs)
-            self._push_all(workspace, self._live(workspace))
+                self._compare(mirror, repairs)
+            self._push_all(workspace, [self._live(workspace, queue) for queue in self._state.queues(workspace)])
         except _Cancelled:
             repairs.cancelled = True
         return repairs
@@ -192,22 +208,21 @@ class ArgillaSync:
                 name=mirror.name, charter_version=mirror.charter_version, **self._state.counts(mirror).model_dump()
             )
             for mirror in mirrors
-            if mirror.queue == self._queue
         ]
 
     def failures(self) -> list[tuple[str, str]]:
         """(reply, reason) of what could not be brought over. Raises as `sync`."""
         mirrors = self._state.mirrors(self._argilla.workspace_id())
-        return [one for mirror in mirrors if mirror.queue == self._queue for one in self._state.failures(mirror)]
+        return [one for mirror in mirrors for one in self._state.failures(mirror)]
 
     def retry(self) -> int:
         """Let the next sync try again what failed; returns how much that is. Raises as `sync`."""
         mirrors = self._state.mirrors(self._argilla.workspace_id())
-        return sum(self._state.forget_failures(mirror.id) for mirror in mirrors if mirror.queue == self._queue)
+        return sum(self._state.forget_failures(mirror.id) for mirror in mirrors)
 
     # The dataset
 
-    def _begin(self, summary: Summary, report: Report, cancelled: Callable[[], bool]) -> None:
+    def _begin(self, summary: Summary, report: Report, cancelled: Asked) -> None:
         self._summary, self._report, self._cancelled = summary, report, cancelled
 
     def _connect(self) -> str:
@@ -217,27 +232,27 @@ class ArgillaSync:
         self._users = self._argilla.users(workspace)
         return workspace
 
-    def _live(self, workspace: str) -> Mirror:
-        """The dataset of the present charter version, made if there is none. Raises UserError if it was deleted."""
+    def _live(self, workspace: str, queue: str) -> Mirror:
+        """A queue's dataset under the present charter, made if there is none. Raises UserError if it was deleted."""
         charter = self._store.charters.current()
         if charter is None:
             raise UserError("There is no charter yet.", "The rules to judge by.", "Write one on the Charter page.")
-        overlap = self._store.tasks.settings(self._queue).overlap
-        drafts = self._state.has_drafts(self._queue)
+        overlap = self._store.tasks.settings(queue).overlap
+        drafts = self._state.has_drafts(queue)
         for mirror in self._state.mirrors(workspace):
             # Argilla adds no question to a dataset that is open: with the first drafts there is another one.
             asks_enough = "ranking" in mirror.questions or not drafts
-            if (mirror.queue, mirror.charter_version) == (self._queue, charter.version) and asks_enough:
+            if (mirror.queue, mirror.charter_version) == (queue, charter.version) and asks_enough:
                 self._check_dataset(mirror, overlap)
                 return mirror
         self._tell("making the dataset", 0, 0)
         form = form_of(charter, overlap, drafts)
-        there = self._found_or_made(charter, form, workspace)
+        there = self._found_or_made(charter, form, workspace, queue)
         questions = {one["name"]: one["id"] for one in self._argilla.parts(there["id"], "questions")}
         mirror = Mirror(
             id=there["id"],
             workspace=workspace,
-            queue=self._queue,
+            queue=queue,
             charter_version=charter.version,
             name=there["name"],
             questions=questions,
@@ -261,12 +276,12 @@ class ArgillaSync:
                 "Make it anew with what is still open: `tonesmith argilla reconcile`.",
             ) from error
 
-    def _found_or_made(self, charter: Charter, form: Form, workspace: str) -> Json:
+    def _found_or_made(self, charter: Charter, form: Form, workspace: str, queue: str) -> Json:
         """A draft that a sync was cut off from is finished; a name that is somebody else's is left to them."""
-        ours: Json = {"store": self._state.identity(), "queue": self._queue, "charter_version": charter.version}
+        ours: Json = {"store": self._state.identity(), "queue": queue, "charter_version": charter.version}
         if any(one["name"] == "ranking" for one in form.questions):
             ours["drafts"] = True
-        name = dataset_name(charter, self._queue)
+        name = dataset_name(charter, queue)
         for number in range(1, NAMES_TRIED + 1):
             tried = name if number == 1 else f"{name}-{number}"
             there = self._argilla.dataset_called(tried, workspace)
@@ -326,15 +341,18 @@ class ArgillaSync:
 
     # Push
 
-    def _push_all(self, workspace: str, live: Mirror) -> None:
+    def _push_all(self, workspace: str, live: Sequence[Mirror]) -> None:
+        ids = {one.id for one in live}
         for mirror in self._state.mirrors(workspace):
-            if mirror.queue == self._queue and mirror.id != live.id:
+            if mirror.id not in ids:
                 # What nobody answered under the old charter waits under the new one.
                 self._remove(mirror, self._state.closed(mirror, all_open=True))
-        self._push(live)
-        live = next(one for one in self._state.mirrors(workspace) if one.id == live.id)
-        self._show(live)
-        self._remove(live, self._state.closed(live))
+        for one in live:
+            self._push(one)
+        for one in self._state.mirrors(workspace):
+            if one.id in ids:
+                self._show(one)
+                self._remove(one, self._state.closed(one))
 
     def _push(self, mirror: Mirror) -> None:
         """Put replies that are new or changed there, in the order of the queue."""
@@ -347,12 +365,14 @@ class ArgillaSync:
 
     def _push_some(self, mirror: Mirror, some: Sequence[Changed]) -> None:
         replies = self._replies([one.reply_id for one in some])
+        charter = self._store.charters.get(mirror.charter_version)
         by_id = {one.reply_id: one for one in some}
         kept: list[MirrorRecord] = []
         changed: list[Json] = []
         for one in some:
             try:
-                record = record_of(replies[one.reply_id], mirror.questions)
+                offered = _offered(replies[one.reply_id], charter, hidden=one.suggested == HIDDEN)
+                record = record_of(offered, mirror.questions, charter)
             except UserError as error:
                 kept.append(_failed(mirror, one, error.found))
                 continue
@@ -472,7 +492,7 @@ class ArgillaSync:
 
     # Pull
 
-    def _pull(self, mirror: Mirror, *, whole: bool, needed: bool) -> None:
+    def _pull(self, mirror: Mirror, *, needed: bool) -> None:
         """Keep every answer that is new there. Where nobody answered anything since, that is one question."""
         try:
             activity = str(self._there(mirror)["last_activity_at"])
@@ -481,7 +501,7 @@ class ArgillaSync:
                 raise
             self._state.change_mirror(mirror.id, state="lost")
             return
-        if not whole and activity == mirror.cursor:
+        if activity == mirror.cursor:
             return
         charter = self._store.charters.get(mirror.charter_version)
         seen: set[str] = set()
@@ -501,7 +521,7 @@ class ArgillaSync:
             (reply_id, response)
             for reply_id, record in by_reply.items()
             for response in record.get("responses") or ()
-            if response["status"] != "draft" and not _is_known(known.get(response["id"]), response)
+            if not _is_known(known.get(response["id"]), response)
         ]
         if not fresh:
             return
@@ -513,8 +533,11 @@ class ArgillaSync:
             person = self._users.get(response["user_id"], response["user_id"])
             history = histories.get(reply_id, [])
             before = known.get(response["id"])
-            if response["status"] == "discarded":
-                rows.append(self._pass_on(mirror, reply_id, response, person, history, before))
+            if response["status"] != "submitted":
+                self._take_back(response, person, history, before)
+                act_id = self._pass_on(reply_id, response, person) if response["status"] == "discarded" else ""
+                self._summary.begun += response["status"] == "draft"
+                rows.append(_response(mirror, reply_id, response, person, act_id, said=response["values"]))
                 continue
             row, act = self._as_act(mirror, charter, replies[reply_id], response, person, history, before)
             rows.append(row)
@@ -539,38 +562,34 @@ class ArgillaSync:
         """What to know about a submitted response, and the act to keep; None if what it says is here already."""
         reply_id = reply.conversation.turns[-1].id
         act_id = _act_id(response)
+        row = _response(mirror, reply_id, response, person, act_id, said=response["values"])
         if any(act.id == act_id for act in history):
-            return _response(mirror, reply_id, response, person, act_id), None
+            return row, None
         text = reply.conversation.turns[-1].text
         standing = _standing_acts(history).get(person)
         if standing:
             ours = values_of(_said(history, person, standing), reply, mirror.questions, charter)
         if standing and same_values(ours, response["values"], text):
-            return _response(mirror, reply_id, response, person, standing.id), None
+            return row.model_copy(update={"act_id": standing.id}), None
         act = act_of(response["values"], reply, charter, person, act_id=act_id, made_at=_moment(response["updated_at"]))
         corrects = act.correction is not None and act.correction.strip() != text.strip()
         if before and standing and standing.id == before.act_id and standing.correction and not corrects:
             self._undo(standing, person, response)  # they took their correction back
-        return _response(mirror, reply_id, response, person, act_id), act
+        return row, act
 
-    def _pass_on(
-        self,
-        mirror: Mirror,
-        reply_id: str,
-        response: Json,
-        person: str,
-        history: Sequence[Act],
-        before: MirrorResponse | None,
-    ) -> MirrorResponse:
-        """Discarded: they leave it to a colleague, and what they had submitted there before is taken back."""
+    def _take_back(self, response: Json, person: str, history: Sequence[Act], before: MirrorResponse | None) -> None:
+        """No answer there (any more): what they had submitted there before does not count here either."""
         standing = _standing_acts(history).get(person)
         if standing and before and standing.id == before.act_id:
             self._undo(standing, person, response)
+
+    def _pass_on(self, reply_id: str, response: Json, person: str) -> str:
+        """Discarded: they leave it to a colleague. Returns the act's id."""
         act_id = _act_id(response)
         made_at = _moment(response["updated_at"])
         self._store.reviews.add("pass", reply_id, person, ActBody(), act_id, made_at)
         self._summary.passed += 1
-        return _response(mirror, reply_id, response, person, act_id)
+        return act_id
 
     def _undo(self, act: Act, person: str, response: Json) -> None:
         undo_id = _act_id(response, "undo")
@@ -592,15 +611,17 @@ class ArgillaSync:
     def _compare(self, mirror: Mirror, repairs: Repairs) -> None:
         """Find out what is really there, so that push, show and pull put right what differs."""
         try:
-            self._there(mirror)
+            there = self._there(mirror)
         except UserError:
             self._state.change_mirror(mirror.id, state="lost")
             self._state.forget_records(mirror.id)
             repairs.datasets.append(mirror.name)
             return
         charter = self._store.charters.get(mirror.charter_version)
-        overlap = self._store.tasks.settings(self._queue).overlap
-        self._complete_metadata(mirror.id, form_of(charter, overlap, False))
+        overlap = self._store.tasks.settings(mirror.queue).overlap
+        form = form_of(charter, overlap, "ranking" in mirror.questions)
+        self._complete_metadata(mirror.id, form)
+        repairs.reworded += self._reword(there, form)
         kept, responses = self._state.records(mirror), self._state.all_responses(mirror)
         found: set[str] = set()
         for records, total in self._argilla.records(mirror.id, "responses,suggestions"):
@@ -614,6 +635,20 @@ class ArgillaSync:
         self._state.keep_responses([one.model_copy(update={"status": "gone"}) for one in gone])
         repairs.gone += len(gone)
         self._state.change_mirror(mirror.id, acts_seq=0)
+
+    def _reword(self, there: Json, form: Form) -> int:
+        """Ask again in the charter's words what was reworded by hand; returns how much that was."""
+        reworded = 0
+        if there["guidelines"] != form.guidelines:
+            self._argilla.change_dataset(there["id"], guidelines=form.guidelines)
+            reworded += 1
+        there_asked = {one["name"]: one for one in self._argilla.parts(there["id"], "questions")}
+        for wanted in form.questions:
+            question = there_asked.get(wanted["name"])
+            if question and (words := wording(wanted)) != wording(question):
+                self._argilla.change_question(question["id"], words)
+                reworded += 1
+        return reworded
 
     def _compare_some(
         self,
@@ -669,6 +704,12 @@ class ArgillaSync:
         self._report(Progress(what=what, done=done, total=total))
 
 
+def _offered(reply: ReplyForDesk, charter: Charter, *, hidden: bool) -> ReplyForDesk:
+    """A reply with the suggestions that our desk would show beside it: also those of the charter's patterns."""
+    found = () if hidden else (*found_by_patterns(charter, reply.conversation.turns[-1].text), *reply.suggestions)
+    return reply.model_copy(update={"suggestions": found})
+
+
 def _standing_acts(history: Sequence[Act]) -> dict[str, Act]:
     """The newest counted review of each person, as long as it stands."""
     undone = {act.body.undoes for act in history if act.kind == "undo"}
@@ -713,7 +754,9 @@ def _overlap(people: int) -> Json:
     return {"strategy": "overlap", "min_submitted": people}
 
 
-def _response(mirror: Mirror, reply_id: str, response: Json, person: str, act_id: str) -> MirrorResponse:
+def _response(
+    mirror: Mirror, reply_id: str, response: Json, person: str, act_id: str, said: Json | None = None
+) -> MirrorResponse:
     return MirrorResponse(
         id=response["id"],
         dataset_id=mirror.id,
@@ -722,6 +765,7 @@ def _response(mirror: Mirror, reply_id: str, response: Json, person: str, act_id
         status=response["status"],
         updated_at=response["updated_at"],
         act_id=act_id,
+        said=said,
     )
 
 

@@ -11,6 +11,8 @@ from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from annotation.acts import Act
+from annotation.queue import MAIN
+from annotation.store.dealing import settings_of
 from annotation.store.helpers import Candidate, Suggestion
 from annotation.store.history import acts_of
 from annotation.store.part import Part
@@ -27,8 +29,14 @@ from annotation.store.tables import (
 from annotation.types import Frozen, utc_now
 
 AT_ONCE = 500
+HIDDEN = -1
+"""Stands for the newest suggestion where the queue shows none to anybody."""
 MirrorState = Literal["live", "lost"]
 RecordState = Literal["there", "failed", "removed"]
+
+
+_BEGUN = (argilla_responses.c.status == "draft", argilla_responses.c.act_id == "")
+"""Drafts that are not ours: an answer of our desk that was taken back is a draft there too."""
 
 
 class Mirror(Frozen):
@@ -60,6 +68,7 @@ class MirrorRecord(Frozen):
     """Of what it says there."""
     rank: int = 0
     suggested: int = 0
+    """The newest suggestion, or HIDDEN."""
     drafted: int = 0
     """These three tell whether anything changed here since."""
     reason: str = ""
@@ -79,6 +88,8 @@ class MirrorResponse(Frozen):
     """The act here that says the same; '' if there is none."""
     reason: str = ""
     """Why it could not be kept."""
+    said: dict[str, Any] | None = None
+    """What it said when it was pulled last, as Argilla has it; None for one that was never pulled."""
 
 
 class Changed(Frozen):
@@ -101,6 +112,8 @@ class MirrorCounts(Frozen):
     """Replies to be put there or changed."""
     pulled: int
     """Responses that are kept here as acts."""
+    begun: int
+    """Drafts there that nobody has sent yet."""
     failed: int
     """Records and responses that could not be brought over."""
 
@@ -137,6 +150,14 @@ class ArgillaState(Part):
         with self._writer.begin() as db:
             db.execute(argilla_datasets.update().where(argilla_datasets.c.id == dataset_id).values(values))
 
+    def queues(self, workspace: str) -> list[str]:
+        """The queues with a reply in them or a dataset in this workspace, and the main one, which comes first."""
+        ours = argilla_datasets.c.workspace == workspace, argilla_datasets.c.state == "live"
+        with self._engine.connect() as db:
+            names = {*db.scalars(sa.select(tasks.c.queue).distinct())}
+            names |= {*db.scalars(sa.select(argilla_datasets.c.queue).where(*ours)), MAIN}
+        return sorted(names, key=lambda name: (name != MAIN, name))
+
     def has_drafts(self, queue: str) -> bool:
         """Whether any reply of the queue has drafts beside it."""
         query = sa.select(candidates.c.id).join(tasks, tasks.c.reply_id == candidates.c.reply_id)
@@ -147,10 +168,12 @@ class ArgillaState(Part):
 
     def changed(self, mirror: Mirror, after: int, limit: int) -> list[Changed]:
         """Open replies of the queue that Argilla lacks or knows as they were, by position after `after`."""
-        columns = [tasks.c.position, tasks.c.reply_id, tasks.c.rank, *_helped(), *_kept_columns()]
-        query = _open_replies(mirror, *columns).where(tasks.c.position > after).order_by(tasks.c.position)
         with self._engine.connect() as db:
-            return [_changed(row) for row in db.execute(query.limit(limit)).mappings()]
+            helped = _helped(db, mirror.queue)
+            columns = [tasks.c.position, tasks.c.reply_id, tasks.c.rank, *helped, *_kept_columns()]
+            query = _open_replies(mirror, helped, *columns).where(tasks.c.position > after)
+            rows = db.execute(query.order_by(tasks.c.position).limit(limit)).mappings()
+            return [_changed(row) for row in rows]
 
     def closed(self, mirror: Mirror, *, all_open: bool = False) -> list[MirrorRecord]:
         """Records without an answer there that nobody need look at there any more; with `all_open`, all without one."""
@@ -222,7 +245,7 @@ class ArgillaState(Part):
 
     def keep_responses(self, rows: Sequence[MirrorResponse]) -> None:
         """Keep what is known about responses, in place of what was."""
-        self._keep(argilla_responses, ("id",), [one.model_dump() for one in rows])
+        self._keep(argilla_responses, ("id",), [one.model_dump() for one in rows], lasting=("said",))
 
     # Our side
 
@@ -275,8 +298,8 @@ class ArgillaState(Part):
         by_state = sa.select(argilla_records.c.state, sa.func.count()).where(here).group_by(argilla_records.c.state)
         theirs = argilla_responses.c.dataset_id == mirror.id
         responses = sa.select(sa.func.count()).select_from(argilla_responses)
-        waiting = _open_replies(mirror, sa.func.count())
         with self._engine.connect() as db:
+            waiting = _open_replies(mirror, _helped(db, mirror.queue), sa.func.count())
             records = {row[0]: row[1] for row in db.execute(by_state)}
             pulled = db.scalar(responses.where(theirs, argilla_responses.c.act_id != "")) or 0
             broken = db.scalar(responses.where(theirs, argilla_responses.c.reason != "")) or 0
@@ -284,6 +307,7 @@ class ArgillaState(Part):
                 there=records.get("there", 0),
                 waiting=db.scalar(waiting) or 0,
                 pulled=pulled,
+                begun=db.scalar(responses.where(theirs, *_BEGUN)) or 0,
                 failed=records.get("failed", 0) + broken,
             )
 
@@ -299,11 +323,30 @@ class ArgillaState(Part):
             rows = [*db.execute(records.limit(limit)), *db.execute(responses.limit(limit))]
         return [(row.reply_id, row.reason) for row in rows[:limit]]
 
-    def _keep(self, table: sa.Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    def begun(self, limit: int = 100) -> list[tuple[str, str]]:
+        """(person, reply) of drafts that were begun in Argilla and not sent, the newest first."""
+        query = sa.select(argilla_responses.c.person, argilla_responses.c.reply_id).where(*_BEGUN)
+        with self._engine.connect() as db:
+            rows = db.execute(query.order_by(argilla_responses.c.updated_at.desc()).limit(limit))
+            return [(row.person, row.reply_id) for row in rows]
+
+    def draft_of(self, reply_id: str, person: str) -> dict[str, Any] | None:
+        """What this person began to say about a reply in Argilla and has not sent, as Argilla has it."""
+        mine = argilla_responses.c.reply_id == reply_id, argilla_responses.c.person == person
+        query = sa.select(argilla_responses.c.said).where(*_BEGUN, *mine)
+        with self._engine.connect() as db:
+            found: dict[str, Any] | None = db.scalar(query.order_by(argilla_responses.c.updated_at.desc()).limit(1))
+            return found
+
+    def _keep(
+        self, table: sa.Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]], lasting: Sequence[str] = ()
+    ) -> None:
+        """Put rows in place of those with the same keys; NULL leaves `lasting` columns as they are."""
         if not rows:
             return
         insert = self._insert(table)
-        values = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in keys}
+        values: dict[str, Any] = {one.name: insert.excluded[one.name] for one in table.columns if one.name not in keys}
+        values |= {name: sa.func.coalesce(values[name], table.c[name]) for name in lasting}
         with self._writer.begin() as db:
             db.execute(insert.on_conflict_do_update(index_elements=list(keys), set_=values), list(rows))
 
@@ -311,9 +354,9 @@ class ArgillaState(Part):
         return (postgres_insert if self._engine.dialect.name == "postgresql" else sqlite_insert)(table)
 
 
-def _helped() -> list[sa.ColumnElement[int]]:
+def _helped(db: sa.Connection, queue: str) -> list[sa.ColumnElement[int]]:
     """The newest suggestion and the newest draft of a reply: they change when anything about them does."""
-    return [
+    suggested, drafted = [
         sa.func.coalesce(
             sa.select(sa.func.max(table.c.seq))
             .where(table.c.reply_id == tasks.c.reply_id)
@@ -323,15 +366,16 @@ def _helped() -> list[sa.ColumnElement[int]]:
         ).label(name)
         for table, name in ((suggestions, "suggested"), (candidates, "drafted"))
     ]
+    return [suggested if settings_of(db, queue).suggestions else sa.literal(HIDDEN).label("suggested"), drafted]
 
 
 def _kept_columns() -> list[sa.Label[Any]]:
     return [column.label(f"kept_{column.name}") for column in argilla_records.columns]
 
 
-def _open_replies(mirror: Mirror, *columns: Any) -> sa.Select[Any]:
+def _open_replies(mirror: Mirror, helped: Sequence[sa.ColumnElement[int]], *columns: Any) -> sa.Select[Any]:
     """Replies for everybody that wait for a judgement and are not in Argilla as they are now."""
-    suggested, drafted = _helped()
+    suggested, drafted = helped
     here = sa.and_(argilla_records.c.reply_id == tasks.c.reply_id, argilla_records.c.dataset_id == mirror.id)
     return (
         sa.select(*columns)

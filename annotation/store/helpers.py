@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from annotation.charter import suggest
 from annotation.store.part import Part, new_id
 from annotation.store.tables import candidates, suggestions
-from annotation.types import Frozen, Provenance, Question, Span, Value, utc_now
+from annotation.types import Charter, Frozen, Provenance, Question, Span, Value, utc_now
 
 SUGGESTED, DRAFTED = (
     sa.select(table).where(table.c.reply_id == sa.bindparam("reply")).order_by(table.c.seq)
@@ -69,6 +70,21 @@ class Helpers(Part):
         """The drafts for a reply, oldest first."""
         with self._engine.connect() as db:
             return candidates_of(db, reply_id)
+
+
+def found_by_patterns(charter: Charter, reply: str) -> list[Suggestion]:
+    """What the charter's own patterns find in a reply, one for each rule. Never kept: they follow from the charter."""
+    return [
+        Suggestion(
+            question=one.question,
+            value=one.value,
+            clause_ids=(one.rule_id,),
+            spans=one.spans,
+            why=one.why,
+            author="check:patterns",
+        )
+        for one in suggest(charter, reply)
+    ]
 
 
 def suggestions_of(db: sa.Connection, reply_id: str) -> list[Suggestion]:

@@ -399,7 +399,8 @@ argilla_records = sa.Table(
     sa.Index("ix_argilla_records_dataset_id_state", "dataset_id", "state"),
 )
 
-# The newest form of each response that was pulled or shown there, and the act here that says the same.
+# The newest form of each response that was pulled or shown there, and the act here that says the same. `said` is what
+# it said when it was pulled, as Argilla had it: drafts too, and what our acts have no place for.
 argilla_responses = sa.Table(
     "argilla_responses",
     metadata,
@@ -411,6 +412,7 @@ argilla_responses = sa.Table(
     sa.Column("updated_at", sa.String(40), nullable=False),
     sa.Column("act_id", sa.String(64), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("said", sa.JSON(none_as_null=True)),
     sa.Index("ix_argilla_responses_dataset_id_reply_id", "dataset_id", "reply_id"),
 )
 

@@ -1,4 +1,4 @@
-"""Argilla as a second desk: `argilla up|down|attach|status|sync|reconcile|leave`."""
+"""Argilla as a second desk: `argilla up|down|attach|status|sync|reconcile|retry|leave`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,25 @@ argilla_app = typer.Typer(help="Argilla as a second desk.", no_args_is_help=True
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    for command in (up, down, attach, status, sync, reconcile, leave):
+    for command in (up, down, attach, status, sync, reconcile, retry, leave):
         argilla_app.command()(command)
     app.add_typer(argilla_app, name="argilla")
 
 
-def up(home: Home = None) -> None:
+def up(
+    url: Annotated[str, typer.Option(help="Work with the Argilla that runs there instead, as `attach` does.")] = "",
+    api_key: Annotated[
+        str, typer.Option(help="Key of an owner or an admin, for --url.", envvar="ARGILLA_API_KEY")
+    ] = "",
+    port: Annotated[int, typer.Option(help="Where ours answers; 0 keeps to the one it has, or picks one.")] = 0,
+    home: Home = None,
+) -> None:
     """Start an Argilla server of our own (the first time it is installed), with an account for everybody who judges."""
+    if url:
+        attach(url, api_key, home)
+        return
     with services(home) as tonesmith:
-        made = tonesmith.argilla.up(tonesmith.who, lambda line: out.print(line, markup=False))
+        made = tonesmith.argilla.up(tonesmith.who, lambda line: out.print(line, markup=False), port)
         url = tonesmith.argilla.view().url
     out.print(f"Argilla is at {url}.")
     for name, password in made.items():
@@ -62,9 +72,10 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
         print_json(view.model_dump(mode="json"))
         return
     out.print(f"{view.label}. {view.detail}".strip(), markup=False)
-    shown = Table("Dataset", "There", "Waiting", "Pulled", "Failed")
+    shown = Table("Dataset", "There", "Waiting", "Pulled", "Begun there", "Failed")
     for one in view.datasets:
-        shown.add_row(one.name, str(one.there), str(one.waiting), str(one.pulled), str(one.failed))
+        numbers = (one.there, one.waiting, one.pulled, one.begun, one.failed)
+        shown.add_row(one.name, *(str(number) for number in numbers))
     out.print(shown)
     for reply, reason in view.failures:
         out.print(f"  {reply}: {reason}", markup=False)
@@ -84,11 +95,23 @@ def reconcile(home: Home = None) -> None:
         _say(tonesmith, repairs)
 
 
-def leave(home: Home = None) -> None:
+def retry(home: Home = None) -> None:
+    """Try again what could not be brought over."""
+    with services(home) as tonesmith:
+        tonesmith.argilla.retry(tonesmith.who)
+        _say(tonesmith, _with_progress(lambda report: tonesmith.argilla.sync(tonesmith.who, report)))
+
+
+def leave(
+    anyway: Annotated[bool, typer.Option("--anyway", help="Also if Argilla does not answer any more.")] = False,
+    home: Home = None,
+) -> None:
     """Fetch what is new one last time, then work without Argilla. All that was said there is in our store."""
     with services(home) as tonesmith:
-        tonesmith.argilla.leave(tonesmith.who)
-    out.print("This project works without Argilla now. Everything that was said there is kept here.")
+        summary = tonesmith.argilla.leave(tonesmith.who, anyway=anyway)
+    from studio.services.argilla import left_in_words
+
+    out.print(left_in_words(summary), markup=False)
 
 
 def _with_progress(work: Callable[[Callable[[Step], None]], Summary]) -> Summary:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Event, Lock, Thread
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
@@ -16,7 +17,7 @@ from annotation import argilla_hooks
 from annotation.argilla_client import Argilla
 from annotation.argilla_hooks import Hook, HookRefused, record_of_call
 from annotation.argilla_server import WORKSPACE, ArgillaServer
-from annotation.argilla_sync import ArgillaSync, DatasetProgress, Progress, Repairs, Summary
+from annotation.argilla_sync import ArgillaSync, Asked, DatasetProgress, Progress, Repairs, Report, Summary
 from annotation.errors import Conflict, UserError
 from annotation.files import write_whole
 from annotation.people import Person
@@ -31,7 +32,11 @@ not more than `LONGEST_SECONDS`."""
 DEBOUNCE_SECONDS = 0.3
 """After a call of Argilla's, for those that come with it."""
 HOOK_TRIES, HOOK_PAUSE_SECONDS = 5, 2.0
+LOOK_SECONDS = 5.0
+"""How long the page waits for what it shows; a sync has more patience."""
+Tone = Literal["good", "busy", "warn", "bad", "quiet"]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+Work = Callable[[ArgillaSync, Report, Asked], Summary]
 
 
 class Connection(Frozen):
@@ -50,10 +55,12 @@ class ArgillaView(Frozen):
     url: str = ""
     label: str
     detail: str = ""
-    tone: Literal["good", "busy", "bad", "quiet"] = "quiet"
+    tone: Tone = "quiet"
     datasets: tuple[DatasetProgress, ...] = ()
     failures: tuple[tuple[str, str], ...] = ()
     """(reply, reason)."""
+    begun: tuple[tuple[str, str], ...] = ()
+    """(person, reply) of what was begun there and not sent."""
     progress: Progress | None = None
     """Of the sync under way."""
     last: str = ""
@@ -74,6 +81,10 @@ class ArgillaService:
         self._server = ArgillaServer(settings.home, settings.cache)
         self._one, self._telling = Lock(), Lock()
         self._stop, self._cancel, self._wake, self._whole = Event(), Event(), Event(), Event()
+        self._held = False
+        """Somebody cancelled: no looks until somebody asks for one."""
+        self._people: list[Person] | None = None
+        """Who has an account in our own server, as far as this studio has seen to it."""
         self._hook: Hook | None = None
         self._hooked: Connection | None = None
         """The connection for which a webhook was made, or given up."""
@@ -83,17 +94,20 @@ class ArgillaService:
         """Records of Argilla's that it has called about."""
         self._how_told = ""
         self._progress: Progress | None = None
+        self._known: tuple[tuple[DatasetProgress, ...], tuple[tuple[str, str], ...]] = ((), ())
+        """Where the datasets stand, and what failed, as seen last."""
         self._trouble: UserError | None = None
         self._last = ""
         self._thread: Thread | None = None
 
     # Connecting
 
-    def up(self, by: Person, report: Callable[[str], None] = lambda line: None) -> dict[str, str]:
+    def up(self, by: Person, report: Callable[[str], None] = lambda line: None, port: int = 0) -> dict[str, str]:
         """Start our own server, make accounts for everybody who judges, and work with it from now on; returns the first
-        passwords of the new accounts. Raises UserError.
+        passwords of the new accounts. `port` 0 keeps to the one it has. Raises UserError.
         """
         by.must("manage")
+        self._server = ArgillaServer(self._settings.home, self._settings.cache, port)
         self._server.ensure(report)
         made = self._server.add_people(self._store.people.all())
         self._move_to(Connection(url=""))
@@ -115,13 +129,27 @@ class ArgillaService:
         by.must("manage")
         self._server.stop()
 
-    def leave(self, by: Person) -> Summary | None:
+    def leave(self, by: Person, *, anyway: bool = False) -> Summary | None:
         """Fetch what is new one last time, then work without Argilla; everything that was said there is in our store.
+        Returns what came, None if nobody could look.
 
-        Raises UserError if Argilla does not answer: start it, or it would be left with answers nobody has.
+        Raises UserError if Argilla does not answer: start it, or it would be left with answers nobody has; `anyway`
+        leaves all the same. Conflict if a sync is under way.
         """
         by.must("manage")
-        summary = self.sync(by) if self._connection() else None
+        summary = None
+        try:
+            if self._connection():
+                summary = self._run(lambda one, report, cancelled: one.pull(report))
+        except Conflict:
+            raise
+        except UserError as error:
+            if not anyway:
+                raise UserError(
+                    f"{error.found} So nobody can look whether there are answers that are not here yet.",
+                    error.wanted,
+                    f"{error.do} Or leave without a last look: `tonesmith argilla leave --anyway`.",
+                ) from error
         self._forget_hooks()
         self._file.unlink(missing_ok=True)
         if (self._settings.home / "argilla").exists():
@@ -138,18 +166,20 @@ class ArgillaService:
     def sync(
         self,
         by: Person,
-        report: Callable[[Progress], None] = lambda progress: None,
-        cancelled: Callable[[], bool] = lambda: False,
+        report: Report = lambda progress: None,
+        cancelled: Asked = lambda: False,
     ) -> Summary:
         """Bring over what is new on either side, now. Raises UserError; Conflict if one is under way in this studio."""
         by.must("curate")
-        return self._run(lambda one: one.sync(report, cancelled))
+        return self._run(lambda one, tell, stop: one.sync(tell, lambda: cancelled() or stop()), report)
 
-    def reconcile(self, by: Person, report: Callable[[Progress], None] = lambda progress: None) -> Repairs:
-        """Compare everything with everything and put right what differs. Raises UserError."""
+    def reconcile(self, by: Person, report: Report = lambda progress: None) -> Repairs:
+        """Compare everything with everything and put right what differs; `cancel` stops it. Raises UserError."""
         by.must("curate")
-        repairs = self._run(lambda one: one.reconcile(report))
+        repairs = self._run(lambda one, tell, stop: one.reconcile(tell, stop), report)
         assert isinstance(repairs, Repairs)
+        self._held = repairs.cancelled
+        self._trouble = None if not repairs.cancelled else self._trouble
         return repairs
 
     def retry(self, by: Person) -> int:
@@ -185,10 +215,15 @@ class ArgillaService:
         else:
             self._look_soon()
 
-    def cancel(self, by: Person) -> None:
-        """Stop the sync under way; what it did is kept."""
+    def cancel(self, by: Person) -> bool:
+        """Stop what is under way; what it did is kept, and it goes on when somebody asks for it. False if there was
+        nothing to stop.
+        """
         by.must("curate")
+        if not self._one.locked():
+            return False
         self._cancel.set()
+        return True
 
     def start(self) -> None:
         """In the studio: keep both sides alike, in the background, for as long as a connection is kept."""
@@ -206,16 +241,17 @@ class ArgillaService:
     def _follow(self) -> None:
         while not self._stop.is_set():
             begun = time.monotonic()
+            self._held = self._held and not self._whole.is_set()
             self._whole.clear()
             pause = EVERY_SECONDS
             with self._in_words():
                 connection = self._connection()
                 if connection is None:
                     self._hook, self._hooked = None, None
-                elif self._once() and not self._listen(connection):
+                elif not self._held and self._once() and not self._listen(connection):
                     pause = HOOK_PAUSE_SECONDS
             took = time.monotonic() - begun
-            self._rest(max(pause, min(SHARE * took, LONGEST_SECONDS)))
+            self._rest(math.inf if self._held else max(pause, min(SHARE * took, LONGEST_SECONDS)))
         with self._in_words():
             self._forget_hooks()
 
@@ -223,7 +259,7 @@ class ArgillaService:
         """Until the next look; meanwhile fetch what Argilla calls about."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._stop.is_set() and not self._whole.is_set():
-            if self._wake.wait(left):
+            if self._wake.wait(min(left, LONGEST_SECONDS)):
                 self._wake.clear()
                 if self._told and not self._whole.is_set():
                     self._stop.wait(DEBOUNCE_SECONDS)
@@ -237,7 +273,7 @@ class ArgillaService:
         with self._telling:
             told, self._told = self._told, set()
         with self._in_words():
-            summary = self._run(lambda one: one.fetch(told))
+            summary = self._run(lambda one, report, cancelled: one.fetch(told))
             self._last = in_words(summary) or self._last
 
     def _listen(self, connection: Connection) -> bool:
@@ -296,21 +332,23 @@ class ArgillaService:
     def _once(self) -> bool:
         """A look at everything; whether it went well."""
 
-        def report(progress: Progress) -> None:
-            self._progress = progress
-
-        self._cancel.clear()
         with self._telling:
             self._told.clear()  # all of it is read now
         with self._in_words():
-            try:
-                summary = self._run(lambda one: one.sync(report, self._cancel.is_set))
-                self._trouble = None
-                self._last = in_words(summary) or self._last
-                return True
-            finally:
-                self._progress = None
+            self._keep_accounts()
+            summary = self._run(lambda one, report, cancelled: one.sync(report, cancelled))
+            self._trouble = None
+            self._held = summary.cancelled
+            self._last = in_words(summary) or self._last
+            return True
         return False
+
+    def _keep_accounts(self) -> None:
+        """In our own server, those who judge have an account, and those who do not (any more) are shut out."""
+        connection, people = self._connection(), self._store.people.all()
+        if connection is not None and not connection.url and people != self._people:
+            self._server.add_people(people)
+            self._people = people
 
     @contextlib.contextmanager
     def _in_words(self) -> Iterator[None]:
@@ -323,16 +361,26 @@ class ArgillaService:
             log.warning("%s", error)
             self._trouble = error
 
-    def _run(self, work: Callable[[ArgillaSync], Summary]) -> Summary:
+    def _run(self, work: Work, report: Report = lambda progress: None) -> Summary:
+        """One at a time. Its progress is on the page, whoever asked for it."""
         if not self._one.acquire(blocking=False):
             raise Conflict("A sync is under way already.", do="Wait for it, or cancel it.")
+
+        def tell(progress: Progress) -> None:
+            self._progress = progress
+            report(progress)
+
         try:
+            self._cancel.clear()
             client = self._client()
             try:
-                return work(ArgillaSync(self._store, client))
+                return work(
+                    ArgillaSync(self._store, client), tell, lambda: self._cancel.is_set() or self._stop.is_set()
+                )
             finally:
                 client.close()
         finally:
+            self._progress = None
             self._one.release()
 
     # Looking
@@ -355,30 +403,32 @@ class ArgillaService:
         if own and self._server.status().state != "ready":
             return self._view(own, url, "Argilla is not running", "Start it again: `tonesmith argilla up`.", "bad")
         known = " ".join(part for part in (_sentence(self._last), self._how_told) if part)
+        if self._held:
+            return self._view(own, url, "Stopped", f"{known} “Look for news now” goes on from there.".strip(), "quiet")
         return self._view(own, url, "Both desks are alike", known, "good")
 
-    def _view(
-        self, own: bool, url: str, label: str, detail: str, tone: Literal["good", "busy", "bad", "quiet"]
-    ) -> ArgillaView:
-        datasets: tuple[DatasetProgress, ...] = ()
-        failures: tuple[tuple[str, str], ...] = ()
+    def _view(self, own: bool, url: str, label: str, detail: str, tone: Tone) -> ArgillaView:
+        """With the counts; where Argilla can't be asked, those that were known last."""
         if tone != "bad":
-            client = self._client()
             try:
-                sync = ArgillaSync(self._store, client)
-                datasets, failures = tuple(sync.progress()), tuple(sync.failures())
-                if tone == "good" and not datasets:
-                    label, tone = "Nothing has gone over yet", "quiet"
+                client = self._client(seconds=LOOK_SECONDS, tries=1)
+                try:
+                    sync = ArgillaSync(self._store, client)
+                    self._known = tuple(sync.progress()), tuple(sync.failures())
+                finally:
+                    client.close()
+                if tone == "good":
+                    label, tone = _how_alike(self._known[0])
             except UserError as error:
                 label, detail, tone = error.found.rstrip("."), error.do, "bad"
-            finally:
-                client.close()
+        datasets, failures = self._known
         return ArgillaView(
             connected=True, own=own, url=url, label=label, detail=detail, tone=tone, datasets=datasets,
-            failures=failures, progress=self._progress, last=self._last, told=self._how_told,
+            failures=failures, begun=tuple(self._store.argilla.begun()), progress=self._progress, last=self._last,
+            told=self._how_told,
         )  # fmt: skip
 
-    def _client(self) -> Argilla:
+    def _client(self, **how: Any) -> Argilla:
         connection = self._connection()
         if connection is None:
             raise UserError(
@@ -386,8 +436,8 @@ class ArgillaService:
                 do="Start one here, `tonesmith argilla up`, or name one: `tonesmith argilla attach`.",
             )
         if connection.url:
-            return Argilla(connection.url, connection.api_key, WORKSPACE)
-        return Argilla(self._server.url, self._server.keys.api_key, WORKSPACE)
+            return Argilla(connection.url, connection.api_key, WORKSPACE, **how)
+        return Argilla(self._server.url, self._server.keys.api_key, WORKSPACE, **how)
 
     def _connection(self) -> Connection | None:
         try:
@@ -404,7 +454,18 @@ class ArgillaService:
                 self._forget_hooks()
         write_whole(self._file, connection.model_dump_json(), mode=0o600)  # the key is nobody else's business
         self._hook_tries = 0
+        self._people, self._known = None, ((), ())
         self._look_soon()
+
+
+def _how_alike(datasets: Sequence[DatasetProgress]) -> tuple[str, Tone]:
+    """Where all of them stand together."""
+    failed, waiting = (sum(getattr(one, name) for one in datasets) for name in ("failed", "waiting"))
+    if not datasets:
+        return "Nothing has gone over yet", "quiet"
+    if failed:
+        return f"{failed:,} could not go over", "warn"
+    return (f"{waiting:,} to be sent", "quiet") if waiting else ("Both desks are alike", "good")
 
 
 def in_words(summary: Summary) -> str:
@@ -414,6 +475,7 @@ def in_words(summary: Summary) -> str:
         "taken out": summary.removed,
         "answers fetched": summary.pulled,
         "left to colleagues": summary.passed,
+        "begun there": summary.begun,
         "of our answers shown there": summary.shown,
         "not brought over": summary.failed,
     }
@@ -421,6 +483,7 @@ def in_words(summary: Summary) -> str:
         counts |= {
             "found deleted there": summary.missing,
             "found altered there": summary.altered,
+            "guidelines and questions found in other words": summary.reworded,
             "there that are not ours": summary.foreign,
             "answers no longer there, kept here": summary.gone,
             "datasets found deleted": len(summary.datasets),
@@ -428,8 +491,16 @@ def in_words(summary: Summary) -> str:
     parts = [f"{number:,} {what}" for what, number in counts.items() if number]
     if summary.without_account:
         parts.append(f"answers not shown there for want of an account: {', '.join(sorted(summary.without_account))}")
-    said = ", ".join(parts)
-    return said + (" (cancelled)" if summary.cancelled else "")
+    return ", ".join([*parts, *(["stopped before its end"] if summary.cancelled else [])])
+
+
+def left_in_words(summary: Summary | None) -> str:
+    """What leaving found, in sentences."""
+    without = "This project works without Argilla now."
+    if summary is None:
+        return f"{without} Nobody could look there once more; all that had come from it is kept here."
+    said = f" The last look: {in_words(summary)}." if in_words(summary) else ""
+    return f"{without}{said} All that was said there is kept here."
 
 
 def _sentence(words: str) -> str:

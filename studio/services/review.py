@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pydantic import AwareDatetime, Field
 
 from annotation.acts import Act, ActBody
-from annotation.charter import suggest, system_prompt
+from annotation.argilla_form import ReplyForDesk, act_of
+from annotation.charter import system_prompt
 from annotation.errors import Conflict, UserError
 from annotation.people import Person
 from annotation.queue import MAIN, QueueSettings
 from annotation.store import Store
 from annotation.store.dealing import Hold
-from annotation.store.helpers import Candidate, Suggestion
+from annotation.store.helpers import Candidate, Suggestion, found_by_patterns
 from annotation.store.items import Item
 from annotation.store.reviews import NOTE_LIMIT, ReviewAct, Verdict
 from annotation.types import (
@@ -76,10 +77,10 @@ class ReviewItem(Frozen):
     """Up to the reply, which comes last."""
     after: tuple[Turn, ...] = ()
     """What was said after it."""
-    mine: dict[Question, Judgement] = Field(default_factory=dict)
-    """What this person answered before, where they look at their own answer again."""
+    mine: dict[Question, Judgement | Verdict] = Field(default_factory=dict)
+    """What this person answered before, where they look at their own answer again, or began to answer in Argilla."""
     text_now: str
-    """This person's newest correction, or else the reply itself."""
+    """This person's newest correction, or the one they began in Argilla, or else the reply itself."""
     suggestions: tuple[Suggestion, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     said: tuple[Said, ...] = ()
@@ -184,32 +185,32 @@ class ReviewService:
         live = _standing(item.history)
         mine = [act for act in live if act.person == self._who.name and again]
         corrections = [act.correction.after for act in mine if act.correction]
+        begun = self._begun(item) if again and not mine else None
         return ReviewItem(
             act_id=hold.id,
             conversation=item.conversation,
             after=item.after,
-            mine={one.question: one for act in mine for one in act.judgements},
-            text_now=corrections[-1] if corrections else reply,
+            mine={one.question: one for one in (begun.verdicts if begun else _said_by(mine))},
+            text_now=corrections[-1] if corrections else (begun.correction if begun else None) or reply,
             suggestions=(*self._found(reply, item.charter_version), *item.suggestions) if settings.suggestions else (),
             candidates=tuple(item.candidates),
             said=tuple(_said(act) for act in live if act.kind in ("comment", "flag", "requeue")),
             expires_at=hold.expires_at,
         )
 
+    def _begun(self, item: Item) -> ReviewAct | None:
+        """What this person began to say about it in Argilla and has not sent, to go on with it here."""
+        conversation, charter = item.conversation, self._store.charters.current()
+        said = self._store.argilla.draft_of(conversation.turns[-1].id, self._who.name)
+        if said is None or charter is None:
+            return None
+        reply = ReplyForDesk(conversation=conversation, rank=0, candidates=tuple(item.candidates))
+        return act_of(said, reply, charter, self._who.name)
+
     def _found(self, reply: str, charter_version: int | None) -> list[Suggestion]:
         """What the charter's patterns find in the reply."""
         charter = self._store.charters.get(charter_version) if charter_version else None
-        return [
-            Suggestion(
-                question=one.question,
-                value="fail",
-                clause_ids=(one.rule_id,),
-                spans=one.spans,
-                why=one.why,
-                author="check:patterns",
-            )
-            for one in (suggest(charter, reply) if charter else [])
-        ]
+        return found_by_patterns(charter, reply) if charter else []
 
     def history(self, reply_id: str) -> list[Said]:
         """Who did what about a reply. A reviewer sees what they did themselves, and what was said to everybody: what
@@ -347,6 +348,10 @@ def _check_cited(verdicts: Sequence[Verdict], charter: Charter) -> None:
                 f"One of {', '.join(known)}." if known else "No rule: there is none.",
                 "Look at the rules once more, then save again.",
             )
+
+
+def _said_by(acts: Sequence[Act]) -> list[Judgement]:
+    return [one for act in acts for one in act.judgements]
 
 
 def _standing(history: Sequence[Act]) -> list[Act]:

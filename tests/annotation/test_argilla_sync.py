@@ -9,10 +9,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import uuid4
 
 import httpx
@@ -22,6 +23,7 @@ import pytest
 from annotation import argilla_client, argilla_sync
 from annotation.agreement import Rating, Table, raw_agreement
 from annotation.argilla_client import Argilla
+from annotation.argilla_form import METADATA, record_of
 from annotation.argilla_server import PARTS, WORKSPACE, ArgillaServer, Part
 from annotation.argilla_sync import ArgillaSync, Progress
 from annotation.errors import UserError
@@ -29,9 +31,11 @@ from annotation.people import Person
 from annotation.queue import QueueSettings
 from annotation.store import Store, open_store
 from annotation.store.argilla import Mirror
+from annotation.store.batches import Change
 from annotation.store.helpers import Suggestion
 from annotation.store.reviews import Verdict
-from annotation.types import Message, Span, Trait
+from annotation.store.search import Filter
+from annotation.types import Message, Span, Trait, Value
 from studio.services.argilla import in_words
 from studio.services.settle import SettleService
 from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, judge, ok
@@ -105,8 +109,18 @@ def test_a_charter_becomes_a_dataset(store: Store, syncing: ArgillaSync, there: 
         "correction",
         "why",
     ]
-    options = [option["value"] for option in questions["policy_rules"]["settings"]["options"]]
-    assert options == ["no-refund", "no-date", "_other"]
+    rules = {"voice_rules": ["warm"], "policy_rules": ["no-refund", "no-date"], "bias_rules": ["age"]}
+    for name, ids in rules.items():
+        settings = questions[name]["settings"]
+        assert settings["type"] == "multi_label_selection"
+        assert [option["value"] for option in settings["options"]] == [*ids, "_other"]
+    assert [one["value"] for one in questions["voice"]["settings"]["options"]][:4] == list(get_args(Value))
+    fields = {
+        one["name"]: one["settings"]["type"] for one in ok(owner.get(f"/datasets/{dataset['id']}/fields"))["items"]
+    }
+    assert fields == {"chat": "chat", "reply": "text"}
+    about = ok(owner.get(f"/me/datasets/{dataset['id']}/metadata-properties"))["items"]
+    assert {one["name"]: one["settings"]["type"] for one in about} == METADATA
     assert (questions["where"]["settings"]["type"], questions["where"]["settings"]["field"]) == ("span", "reply")
 
 
@@ -114,6 +128,8 @@ def test_a_reply_becomes_a_record(store: Store, syncing: ArgillaSync, there: The
     reply_id = replies(store)[0]
     say = {"question": "policy", "value": "fail", "clause_ids": ("no-date",), "spans": (Span(start=0, end=6),)}
     store.helpers.suggest(reply_id, "check:dates", [Suggestion(**say, score=0.7, author="check:dates")])
+    unsure = Suggestion(question="policy", value="fail", clause_ids=("no-refund",), score=0.2, author="model:judge")
+    store.helpers.suggest(reply_id, "model:judge", [unsure])
     syncing.sync()
     record = there.records()[reply_id]
     assert record["fields"] == {
@@ -126,21 +142,70 @@ def test_a_reply_becomes_a_record(store: Store, syncing: ArgillaSync, there: The
         "language": "en",
         "source": "log",
         "priority": 0,
+        "checks": ["check:dates", "model:judge"],
+        "policy_score": 0.7,
     }
-    suggested = sorted((one["value"] for one in record["suggestions"]), key=str)
-    assert suggested == [
-        ["no-date"],
-        [{"label": "policy", "start": 0, "end": 6}],
-        "Parcel 0 is on its way, maybe.",
-        "fail",
-    ] or set(map(str, suggested)) == {
-        "['no-date']",
-        str([{"label": "policy", "start": 0, "end": 6}]),
-        "Parcel 0 is on its way, maybe.",
-        "fail",
+    assert suggested(store, there, reply_id) == {
+        "policy": ("fail", "check:dates", 0.7),
+        "policy_rules": (["no-date"], "check:dates", None),
+        "where": ([{"label": "policy", "start": 0, "end": 6}], "check:dates", None),
+        "correction": ("Parcel 0 is on its way, maybe.", "warm-1", None),
     }
-    (label,) = [one for one in record["suggestions"] if one["value"] == "fail"]
-    assert (label["agent"], label["score"]) == ("check:dates", 0.7)
+
+
+def suggested(store: Store, there: There, reply_id: str) -> dict[str, tuple[Any, str | None, float | None]]:
+    """Question → what is suggested there, by whom, and how sure they are."""
+    names = {one: name for name, one in mirror(store, there).questions.items()}
+    given = there.records()[reply_id]["suggestions"]
+    return {names[one["question_id"]]: (one["value"], one["agent"], one["score"]) for one in given}
+
+
+def test_what_our_desk_suggests_is_suggested_there_and_what_it_hides_is_not(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    current = store.charters.current()
+    assert current is not None
+    clauses = [one.model_copy(update={"pattern": word}) for one, word in zip(current.policy, ("0", "way"), strict=True)]
+    store.charters.add(current.model_copy(update={"policy": tuple(clauses)}), "ana")
+    first, second, *_ = replies(store)
+    old = Suggestion(question="voice", value="fail", clause_ids=("given-up",), author="model:judge")
+    store.helpers.suggest(second, "model:judge", [old])
+    assert syncing.sync().failed == 0
+    found = suggested(store, there, first)
+    assert found["policy"] == ("fail", "check:patterns", None)
+    assert found["policy_rules"] == (["no-refund", "no-date"], "check:patterns", None)
+    assert [(one["start"], one["end"]) for one in found["where"][0]] == [(7, 8), (19, 22)]
+    assert "voice_rules" not in suggested(store, there, second)  # the charter has no such rule any more
+    assert there.records()[second]["metadata"]["checks"] == ["check:patterns", "model:judge"]
+    store.tasks.change_settings(QueueSettings(suggestions=False), "ana")
+    assert syncing.progress()[-1].waiting == 4
+    assert syncing.sync().pushed == 4
+    assert {name for reply_id in replies(store) for name in suggested(store, there, reply_id)} == {"correction"}
+    assert not [one for one in there.records().values() if "checks" in one["metadata"]]
+    assert syncing.reconcile().nothing
+    store.tasks.change_settings(QueueSettings(), "ana")
+    syncing.sync()
+    assert suggested(store, there, first) == found
+
+
+def test_each_queue_has_a_dataset_of_its_own(store: Store, syncing: ArgillaSync, there: There) -> None:
+    place = 2
+    answered, moves = replies(store)[1], replies(store)[place]
+    syncing.sync()
+    there.answer("ana", answered, **ALL_GOOD)
+    store.batches.make(Filter(text=f'"parcel {place}"'), Change(queue="legal"), "ana")
+    store.tasks.change_settings(QueueSettings(name="legal", overlap=2), "ana")
+    summary = syncing.sync()
+    assert (summary.pushed, summary.removed, summary.pulled) == (1, 1, 1)
+    main, legal = store.argilla.mirrors(there._workspace())
+    assert (main.queue, legal.queue) == ("main", "legal")
+    assert (legal.name, there.dataset()["distribution"]["min_submitted"]) == (main.name.replace("-v1", "-legal-v1"), 2)
+    assert set(there.records()) == {moves}
+    assert {one.name: one.there for one in syncing.progress()} == {main.name: 3, legal.name: 1}
+    there.answer("ben", moves, **ALL_GOOD)
+    assert syncing.sync().pulled == 1
+    assert kinds(store, moves) == ["review"]
+    assert syncing.reconcile().nothing
 
 
 def test_a_second_sync_changes_nothing_and_a_new_suggestion_goes_there(
@@ -339,9 +404,12 @@ def test_discarded_is_left_to_a_colleague_and_a_draft_is_nothing_yet(
     there.answer("ana", second, "draft", voice="fail")
     there.answer("ana", third, **ALL_GOOD)
     summary = syncing.sync()
-    assert (summary.passed, summary.pulled) == (1, 1)
+    assert (summary.passed, summary.pulled, summary.begun) == (1, 1, 1)
     assert kinds(store, first) == ["pass"]
     assert kinds(store, second) == []
+    assert syncing.progress()[0].begun == 1
+    (begun,) = store.argilla.responses(mirror(store, there), [second]).values()
+    assert (begun.person, begun.status, begun.said) == ("ana", "draft", {"voice": {"value": "fail"}})
     hold = store.tasks.claim(Person(name="ana"), QueueSettings(), exclude=())
     assert hold is not None
     assert hold.reply_id != first
@@ -349,6 +417,25 @@ def test_discarded_is_left_to_a_colleague_and_a_draft_is_nothing_yet(
     syncing.sync()
     assert kinds(store, third) == ["review", "undo", "pass"]
     assert store.tasks.state_of(third)["state"] == "open"
+
+
+def test_an_answer_that_becomes_a_draft_again_counts_no_longer_and_is_not_sent_over_it(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    reply_id = replies(store)[0]
+    syncing.sync()
+    there.answer("ana", reply_id, **ALL_GOOD)
+    syncing.sync()
+    there.answer("ana", reply_id, "draft", **ALL_GOOD | {"voice": "fail"})
+    assert syncing.sync().begun == 1
+    assert kinds(store, reply_id) == ["review", "undo"]
+    assert store.tasks.state_of(reply_id)["state"] == "open"
+    assert syncing.reconcile().nothing
+    ((there_now,),) = (there.records()[reply_id]["responses"],)
+    assert (there_now["status"], there_now["values"]["voice"]) == ("draft", {"value": "fail"})
+    there.answer("ana", reply_id, **ALL_GOOD | {"voice": "fail"})
+    assert syncing.sync().pulled == 1
+    assert store.tasks.state_of(reply_id)["outcome"] == "failed"
 
 
 def test_an_answer_that_says_nothing_is_a_failure_with_its_reason_and_can_be_tried_again(
@@ -512,16 +599,27 @@ def test_a_reconcile_puts_right_what_was_done_by_hand(
     prop = ok(owner.get(f"/me/datasets/{dataset}/metadata-properties"))["items"][0]
     ok(owner.delete(f"/metadata-properties/{prop['id']}"))
     ok(owner.patch(f"/datasets/{dataset}", json={"distribution": {"strategy": "overlap", "min_submitted": 5}}))
+    guidelines = there.dataset()["guidelines"]
+    ok(owner.patch(f"/datasets/{dataset}", json={"guidelines": "Say yes to everything."}))
+    question = next(one for one in ok(owner.get(f"/datasets/{dataset}/questions"))["items"] if one["name"] == "voice")
+    settings = question["settings"]
+    turned = [one | {"text": {"Yes": "No", "No": "Yes"}.get(one["text"], one["text"])} for one in settings["options"]]
+    words = {"type": settings["type"], "options": turned}
+    ok(owner.patch(f"/questions/{question['id']}", json={"title": "Is it rude?", "settings": words}))
     for record in ok(owner.get(f"/datasets/{dataset}/records"))["items"]:
         if record["external_id"] in (None, "mine"):
             body = {"status": "submitted", "values": {name: {"value": value} for name, value in ALL_GOOD.items()}}
             ok(there._client_of("ana").post(f"/records/{record['id']}/responses", json=body))
     repairs = syncing.reconcile()
     assert (repairs.missing, repairs.altered, repairs.foreign, repairs.pushed) == (1, 1, 2, 2)
+    assert repairs.reworded == 2
+    assert there.dataset()["guidelines"] == guidelines
+    again = next(one for one in ok(owner.get(f"/datasets/{dataset}/questions"))["items"] if one["name"] == "voice")
+    assert (again["title"], again["settings"]["options"]) == (question["title"], settings["options"])
     after = {reply: (one["fields"], one["metadata"]) for reply, one in there.records().items() if reply in before}
     assert after == before
     assert there.dataset()["distribution"]["min_submitted"] == 1
-    assert len(ok(owner.get(f"/me/datasets/{dataset}/metadata-properties"))["items"]) == 5
+    assert len(ok(owner.get(f"/me/datasets/{dataset}/metadata-properties"))["items"]) == len(METADATA)
     assert syncing.reconcile().nothing
 
 
@@ -645,10 +743,8 @@ def test_what_argilla_refuses_does_not_hold_up_the_rest(
 
 
 def _with_a_bad_one(bad: str) -> Callable[..., Json]:
-    def made(reply: Any, questions: Any) -> Json:
-        from annotation.argilla_form import record_of
-
-        record = record_of(reply, questions)
+    def made(*given: Any) -> Json:
+        record = record_of(*given)
         return record | {"fields": {"nonsense": "x"}} if record["external_id"] == bad else record
 
     return made
@@ -660,11 +756,9 @@ def test_errors_are_said_in_words(
     monkeypatch.setattr(argilla_client, "PAUSE_SECONDS", 0.01)
 
     def fails(url: str, key: str, says: str) -> None:
-        client = Argilla(url, key, WORKSPACE)
-        with pytest.raises(UserError, match=says) as said:
+        with pytest.raises(UserError, match=says) as said, closing(Argilla(url, key, WORKSPACE)) as client:
             ArgillaSync(store, client).sync()
         assert said.value.do  # what to do next
-        client.close()
 
     fails("http://127.0.0.1:9", argilla.keys.api_key, "does not answer")
     fails(argilla.url, "wrong", "does not know this key")
@@ -676,6 +770,9 @@ def test_errors_are_said_in_words(
     other = ThreadingHTTPServer(("127.0.0.1", 0), _SomethingElse)
     threading.Thread(target=other.serve_forever).start()
     fails(f"http://127.0.0.1:{other.server_port}", "key", "is not Argilla")
+    fails(f"http://127.0.0.1:{other.server_port}/nothing", "key", "is not Argilla")
+    fails("http://[::1", "key", "is no address")
+    fails(argilla.url, "schlüssel", "no key of Argilla's has")
     other.shutdown()
     other.server_close()
     assert kinds(store, replies(store)[0]) == []
@@ -685,7 +782,7 @@ class _SomethingElse(BaseHTTPRequestHandler):
     """A web server that is no Argilla."""
 
     def do_GET(self) -> None:
-        self.send_response(200)
+        self.send_response(404 if self.path.startswith("/nothing") else 200)
         self.end_headers()
         self.wfile.write(b"<h1>It works!</h1>")
 
@@ -778,7 +875,6 @@ def test_cut_off_before_our_side_knows_what_was_done(
 CHILD = """
 import sys
 from annotation import argilla_client, argilla_sync
-from annotation.agreement import Rating, Table, raw_agreement
 from annotation.argilla_client import Argilla
 from annotation.argilla_sync import ArgillaSync
 from annotation.store import open_store

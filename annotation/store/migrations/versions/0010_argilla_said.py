@@ -1,0 +1,11 @@
+"""What a response in Argilla said, as it had it."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+
+
+def upgrade() -> None:
+    op.add_column("argilla_responses", sa.Column("said", sa.JSON(), nullable=True))

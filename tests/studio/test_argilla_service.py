@@ -1,0 +1,164 @@
+"""What the page and the commands say and do about Argilla, against the real server: stop, leave, how things stand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from annotation import argilla_client, argilla_sync
+from annotation.argilla_server import ArgillaServer
+from annotation.argilla_sync import ArgillaSync
+from annotation.errors import UserError
+from annotation.people import Person
+from annotation.store import Store, open_store
+from annotation.types import Message
+from serving.scripted import ScriptedModel
+from studio.services import argilla as argilla_service
+from studio.services.argilla import ArgillaService, Connection, in_words, left_in_words
+from studio.services.review import ReviewService
+from studio.settings import Settings
+from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill
+from tests.fixtures.studio import wait_until
+
+pytestmark = pytest.mark.slow
+ADMIN = Person(name="root", role="admin")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    opened.charters.add(charter(), "ana")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def there(store: Store, owner: httpx.Client, client_of: ClientOf) -> There:
+    return There(store, owner, client_of)
+
+
+@pytest.fixture
+def service(store: Store, tmp_path: Path, argilla: ArgillaServer) -> Iterator[ArgillaService]:
+    """As in a studio that nobody can call."""
+    made = ArgillaService(store, Settings(home=tmp_path))
+    made.attach(ADMIN, argilla.url, argilla.keys.api_key)
+    yield made
+    made.close()
+
+
+def at_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, does: Callable[[], Any]) -> None:
+    """At the `number`th call of this step of a sync, something else happens first."""
+    step, calls = getattr(ArgillaSync, name), iter(range(1, 1000))
+
+    def made(*given: Any) -> Any:
+        if next(calls) == number:
+            does()
+        return step(*given)
+
+    monkeypatch.setattr(ArgillaSync, name, made)
+
+
+def test_leaving_brings_everything_along_and_sends_nothing(
+    store: Store, service: ArgillaService, there: There, argilla: ArgillaServer
+) -> None:
+    answered, discarded, begun = fill(store, 3)
+    service.sync(ADMIN)
+    fill(store, 1, "later")
+    there.answer("ana", answered, **ALL_GOOD | {"voice": "fail"}, voice_rules=["warm", "_other"], correction="Today!")
+    there.answer("ana", discarded, "discarded", voice="fail")
+    there.answer("ana", begun, "draft", voice="unsure", correction="Half a sen")
+    records = there.records()
+    summary = service.leave(ADMIN)
+    assert summary is not None
+    assert (summary.pulled, summary.passed, summary.begun, summary.pushed) == (1, 1, 1, 0)
+    assert "1 answers fetched, 1 left to colleagues, 1 begun there" in left_in_words(summary)
+    assert [act.kind for one in (answered, discarded) for act in store.reviews.history(one)] == ["review", "pass"]
+    (mirror,) = store.argilla.mirrors(there._workspace())
+    kept = {one.id: one.said for one in store.argilla.all_responses(mirror).values()}
+    assert kept == {one["id"]: one["values"] for record in records.values() for one in record["responses"]}
+    assert len(kept) == 3
+    assert set(there.records()) == set(records)
+    assert not service.view().connected
+    ben, ana = (ReviewService(store, Person(name=name), ScriptedModel, lambda name: MODEL) for name in ("ben", "ana"))
+    blank = ben.open(begun)
+    assert (blank.text_now, blank.mine) == ("Parcel 2 is on its way, maybe.", {})
+    ben.release(blank.act_id)
+    mine = ana.open(begun)  # she goes on here
+    assert (mine.text_now, {name: one.value for name, one in mine.mine.items()}) == ("Half a sen", {"voice": "unsure"})
+    service.attach(ADMIN, argilla.url, argilla.keys.api_key)  # and back
+    assert in_words(service.sync(ADMIN)) == "1 sent"
+    assert [act.kind for act in store.reviews.history(answered)] == ["review"]
+
+
+def test_an_argilla_that_is_gone_can_be_left_all_the_same(
+    store: Store, service: ArgillaService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(argilla_client, "PAUSE_SECONDS", 0.01)
+    service._file.write_text(Connection(url="http://127.0.0.1:9", api_key="k").model_dump_json())
+    assert (service.view().tone, service.view().connected) == ("bad", True)
+    with pytest.raises(UserError, match="does not answer") as said:
+        service.leave(ADMIN)
+    assert "--anyway" in said.value.do
+    assert service.view().connected
+    assert service.leave(ADMIN, anyway=True) is None
+    assert not service.view().connected
+
+
+def test_what_is_stopped_stays_so_until_somebody_asks_and_goes_on_from_there(
+    store: Store, service: ArgillaService, there: There, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(argilla_sync, "AT_ONCE", 5)
+    monkeypatch.setattr(argilla_service, "EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(argilla_service, "SHARE", 0)
+    replies = fill(store, 20)
+    assert not service.cancel(ADMIN)  # nothing is under way
+    at_call(monkeypatch, "_push_some", 2, lambda: service.cancel(ADMIN))
+    service.start()
+    wait_until(lambda: service.view().label == "Stopped", 30, "the stop")
+    assert "stopped before its end" in service.view().detail.lower()
+    assert service.view().datasets[0].there == 10
+    time.sleep(0.5)  # ten looks would have been due
+    assert service.view().datasets[0].there == 10
+    service.sync_soon(ADMIN)
+    wait_until(lambda: service.view().label == "Both desks are alike", 30, "the rest")
+    assert set(there.records()) == set(replies)
+
+
+def test_a_comparison_can_be_stopped_too(
+    store: Store, service: ArgillaService, there: There, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(argilla_client, "PAGE", 5)
+    fill(store, 15)
+    service.sync(ADMIN)
+    seen: list[str] = []
+    at_call(monkeypatch, "_compare_some", 2, lambda: seen.append(service.view().label))
+    at_call(monkeypatch, "_compare_some", 2, lambda: service.cancel(ADMIN))
+    repairs = service.reconcile(ADMIN)
+    assert repairs.cancelled
+    assert in_words(repairs) == "stopped before its end"
+    assert seen == ["Comparing 5 of 15"]
+    assert service.reconcile(ADMIN).nothing
+
+
+def test_how_things_stand_is_said_as_it_is(store: Store, service: ArgillaService, there: There) -> None:
+    assert service.view().label == "Nothing has gone over yet"
+    fill(store, 2)
+    service.sync(ADMIN)
+    assert service.view().label == "Both desks are alike"
+    fill(store, 1, "later")
+    assert service.view().label == "1 to be sent"
+    asked = [(Message(role="user", text="x" * 20_001), None), (Message(role="assistant", text="y"), MODEL)]
+    store.conversations.import_one("wide", "0", "w", None, asked)
+    service.sync(ADMIN)
+    assert (service.view().label, service.view().tone) == ("1 could not go over", "warn")
+    assert "20,001 characters" in service.view().failures[0][1]
+    assert service.retry(ADMIN) == 1
+    reviewer = Person(name="rob")
+    for refused in (service.cancel, service.retry, service.sync, service.reconcile, service.leave, service.sync_soon):
+        with pytest.raises(UserError):
+            refused(reviewer)
