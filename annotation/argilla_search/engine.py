@@ -28,7 +28,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from . import schema
 from .connections import read_from_memory
-from .filters import Filters, Walk, scopes_of
+from .filters import Filters, Walk, columns_of, scopes_of
 from .similarity import Vectors
 from .tables import RECORDS, RESPONSES, SCOPES, VALUES, WORDS
 from .words import Found, find
@@ -36,7 +36,8 @@ from .words import Found, find
 NAME = "sql"
 MOST_TERMS = 2**14
 """As Argilla's own engines cut a list of terms."""
-RANKED = 2_000
+RANKED, RANKED_WITHIN = 5_000, 2_000
+"""Of more answers to words than this, so many are compared to find the best: without and with filters."""
 UNCOUNTED = null().label("total")
 PRIME = 4_294_967_291
 """The largest below 2 ** 32, and above the number of any record; products of the two stay below 2 ** 63."""
@@ -155,7 +156,8 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
             if total is None:
                 total = offset + len(found)
                 if len(found) == limit or (offset and not found):  # there may be more, or the page is past the end
-                    total = await db.scalar(asked.count()) or 0
+                    reached = getattr(found[0], "reached", None) if found else None
+                    total = await db.scalar(asked.count(offset + limit, reached)) or 0
         items = [SearchResponseItem(record_id=row.record_id, score=row.score) for row in found]
         return SearchResponses(items=items, total=total)
 
@@ -198,7 +200,8 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
     ) -> Asked:
         """Raises ValueError for a field that is not there or a date that is none."""
         dialect = async_engine.dialect.name
-        filters = Filters(await scopes_of(db, dataset.id, chosen, sort), by_hash=dialect == "postgresql")
+        scopes = await scopes_of(db, dataset.id, chosen, sort)
+        filters = Filters(scopes, await columns_of(db, scopes, sort), by_hash=dialect == "postgresql")
         conditions = [] if chosen is None else [filters.condition(chosen)]
         found = None
         if query is not None:
@@ -207,7 +210,7 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
             found = find(words.q, dataset.id, field, dialect) if searched else None
             if found is None:
                 conditions.append(false())
-        walk = await filters.walk(db, sort[0]) if sort else None
+        walk = filters.walk(sort[0]) if sort else None
         return Asked(dataset.id, conditions, found, filters.orders(sort), filters.orders(sort[1:]), walk)
 
     @staticmethod
@@ -270,25 +273,34 @@ class Asked:
         return (null() if self.words else literal(1.0)).label("score")
 
     def _best(self, offset: int, limit: int) -> Any:
-        """Of very many, the first RANKED are compared: what nearly all records say tells nothing about any of them."""
+        """Of very many, some are compared: what nearly all records say tells nothing about any of them."""
         assert self.words is not None
         inside = exists().where(RECORDS.c.number == self.words.record, *self.conditions).correlate(WORDS)
-        most = max(RANKED, offset + limit)
+        most = self._compared(offset + limit)
         hits = self.words.hits(*([inside] if self.conditions else []), most=most)
         total = select(case((func.count() < most, func.count()))).select_from(hits).scalar_subquery().label("total")
-        ids = select(RECORDS.c.record_id, hits.c.score, total).join(hits, RECORDS.c.number == hits.c.record)
+        reached = select(func.max(hits.c.record)).scalar_subquery().label("reached")
+        ids = select(RECORDS.c.record_id, hits.c.score, total, reached).join(hits, RECORDS.c.number == hits.c.record)
         return ids.order_by(hits.c.score.desc(), hits.c.record).offset(offset).limit(limit)
 
-    def count(self) -> Any:
-        """A SELECT of how many there are."""
+    def _compared(self, end: int) -> int:
+        """How many answers to words are compared for a page that ends there."""
+        return max(RANKED_WITHIN if self.conditions else RANKED, end)
+
+    def count(self, end: int, reached: int | None) -> Any:
+        """A SELECT of how many there are. `reached` is the last record that was compared for the page that ends at
+        `end`, if any was.
+        """
         if self.words and not self.conditions:  # the words' own row says which dataset it is of
             return select(func.count()).select_from(WORDS).where(*self.words.conditions)
         if self.words:
-            return self._count_both(self.words)
+            return self._count_both(self.words, self._compared(end), None if self.words.narrower else reached)
         return select(func.count()).select_from(RECORDS).where(*self._all())
 
-    def _count_both(self, words: Found) -> Any:
-        """With words and conditions. Of a word that most records say, those that lack it are fewer to look at."""
+    def _count_both(self, words: Found, compared: int, reached: int | None) -> Any:
+        """With words and conditions. Of a word that most records say, those that lack it are fewer to look at. Whether
+        most do is seen by how far one had to go for those that were compared, which come in the records' order.
+        """
         of_dataset = RECORDS.c.dataset_id == self.dataset
         rest = select(RECORDS.c.number).where(of_dataset, *self.conditions)
         within = words.record.in_(select(rest.cte("every").prefix_with("MATERIALIZED").c.number))
@@ -298,8 +310,12 @@ class Asked:
         inside = exists().where(RECORDS.c.number == words.record, *self.conditions).correlate(WORDS)
         lacking = select(func.count()).select_from(WORDS).where(words.lacking, inside)
         every = select(func.count()).select_from(RECORDS).where(of_dataset)
-        matching = select(func.count()).select_from(WORDS).where(*words.conditions)
-        common = matching.scalar_subquery() * 2 > every.scalar_subquery()
+        if reached is None:
+            matching = select(func.count()).select_from(WORDS).where(*words.conditions)
+            common = matching.scalar_subquery() * 2 > every.scalar_subquery()
+        else:
+            passed = every.where(*self.conditions, RECORDS.c.number <= reached)
+            common = literal(2 * compared) > passed.scalar_subquery()
         fewer = every.where(*self.conditions).scalar_subquery() - lacking.scalar_subquery()
         return select(case((common, fewer), else_=saying.scalar_subquery()))
 

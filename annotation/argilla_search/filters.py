@@ -42,6 +42,15 @@ async def scopes_of(db: AsyncSession, dataset: UUID, chosen: Filter | None, sort
     return {(row.kind, row.name): row.number for row in rows if (row.kind, row.name) in names}
 
 
+async def columns_of(db: AsyncSession, scopes: Mapping[Name, int], sort: Sequence[Order]) -> dict[Name, str]:
+    """For each scope to sort by: whether its values are numbers or texts. Each is one look at the index."""
+    found = {}
+    for name in {name for order in sort if (name := _name(order.scope)) and name in scopes}:
+        highest = select(func.max(VALUES.c.number)).where(VALUES.c.scope == scopes[name])
+        found[name] = "text" if await db.scalar(highest) is None else "number"
+    return found
+
+
 def _scopes(chosen: Filter | None) -> list[FilterScope]:
     if isinstance(chosen, AndFilter):
         return [scope for one in chosen.filters for scope in _scopes(one)]
@@ -100,9 +109,9 @@ class Walk:
 class Filters:
     """For one question; every method's result belongs into a SELECT on RECORDS."""
 
-    def __init__(self, scopes: Mapping[Name, int], *, by_hash: bool) -> None:
-        """`by_hash` where the index is on the texts' MD5."""
-        self._scopes, self._by_hash = scopes, by_hash
+    def __init__(self, scopes: Mapping[Name, int], columns: Mapping[Name, str], *, by_hash: bool) -> None:
+        """`columns` of what is sorted by; `by_hash` where the index is on the texts' MD5."""
+        self._scopes, self._columns, self._by_hash = scopes, columns, by_hash
 
     def condition(self, chosen: Filter) -> ColumnElement[bool]:
         """What a record has to fulfil."""
@@ -119,39 +128,35 @@ class Filters:
     def orders(self, orders: Sequence[Order]) -> list[UnaryExpression[Any]]:
         """ORDER BY, what a record lacks last in either direction; several responses count with their mean."""
         return [
-            (key.desc() if order.order == "desc" else key.asc()).nulls_last()
+            (self._key(order).desc() if order.order == "desc" else self._key(order).asc()).nulls_last()
             for order in orders
-            for key in self._keys(order)
         ]
 
-    def _keys(self, order: Order) -> list[ColumnElement[Any]]:
+    def _key(self, order: Order) -> ColumnElement[Any]:
         scope = order.scope
         if isinstance(scope, RecordFilterScope):
-            return [_column(scope)]
+            return _column(scope)
         extreme = func.max if order.order == "desc" else func.min
         if isinstance(scope, ResponseFilterScope) and scope.question is None:
             # A user has one response: with an extreme of it SQLite would go through all of the user's.
             status = RESPONSES.c.status if scope.user else extreme(RESPONSES.c.status)
             found = select(status).where(*_of_record(scope))
-            return [found.correlate(RECORDS).scalar_subquery()]
+            return found.correlate(RECORDS).scalar_subquery()
         where = (*self._values(scope, _unindexed(VALUES.c.scope)), VALUES.c.record == RECORDS.c.number)
-        number = func.avg if isinstance(scope, ResponseFilterScope) else extreme
-        return [
-            select(aggregate).where(*where).correlate(RECORDS).scalar_subquery()
-            for aggregate in (number(VALUES.c.number), extreme(VALUES.c.text))
-        ]
+        column = self._columns.get(_name(scope) or ("", ""), "text")
+        mean = column == "number" and isinstance(scope, ResponseFilterScope)
+        value = (func.avg if mean else extreme)(VALUES.c[column])
+        return select(value).where(*where).correlate(RECORDS).scalar_subquery()
 
-    async def walk(self, db: AsyncSession, order: Order) -> Walk | None:
+    def walk(self, order: Order) -> Walk | None:
         """A way along an index, None where there is none: a column of the record, or a mean of people's answers."""
         scope = order.scope
-        number = self._scopes.get(_name(scope) or ("", ""))
+        name = _name(scope)
         everybody = isinstance(scope, ResponseFilterScope) and scope.user is None
-        if number is None or everybody:
+        if name is None or name not in self._columns or everybody:
             return None
-        highest = select(func.max(VALUES.c.number)).where(VALUES.c.scope == number)  # one look at the index
-        column = "text" if await db.scalar(highest) is None else "number"
         user = scope.user.id if isinstance(scope, ResponseFilterScope) and scope.user else None
-        return Walk.along(number, column, user, descending=order.order == "desc")
+        return Walk.along(self._scopes[name], self._columns[name], user, descending=order.order == "desc")
 
     def _values(self, scope: FilterScope, its_scope: ColumnElement[int] = VALUES.c.scope) -> list[ColumnElement[bool]]:
         name = _name(scope)

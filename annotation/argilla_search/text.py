@@ -42,6 +42,8 @@ class Parser(Generic[T]):
         self._writer = writer
         self._tokens = list(_TOKEN.finditer(query))
         self._at = 0
+        self.alternatives: list[T] = []
+        """After `read`: all that a `|` stands beside, less what may not be there."""
 
     def read(self) -> T | None:
         """The whole of it, None where nothing can be asked for, which nothing answers."""
@@ -67,9 +69,10 @@ class Parser(Generic[T]):
             self._at += 1
             parts.append(self._all())
         known = [part for part in parts if part is not None]
-        if not known:
-            return None
-        return known[0] if len(known) == 1 else self._writer.either(known)
+        if len(known) < 2:
+            return known[0] if known else None
+        self.alternatives += known
+        return self._writer.either(known)
 
     def _all(self) -> T | None:
         parts = []
@@ -99,7 +102,9 @@ class Parser(Generic[T]):
     def _not(self) -> list[T | None]:
         if self._at >= len(self._tokens) or self._sign() in ("|", ")"):
             return []
+        before = len(self.alternatives)
         part = self._join(self._one())
+        del self.alternatives[before:]
         return [] if part is None else [self._writer.without(part)]
 
 

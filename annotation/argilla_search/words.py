@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import func, literal_column, select
+from sqlalchemy import and_, func, literal_column, select, union
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.selectable import CTE
 
@@ -15,6 +16,8 @@ from .text import Fts5, Parser, TsQuery, place_of
 
 TABLE: ColumnElement[str] = literal_column("argilla_search_words")
 """FTS5's way to name all columns of a row."""
+MOST_ALTERNATIVES = 8
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class Found:
     score: ColumnElement[float]
     lacking: ColumnElement[bool] | None = None
     """A condition for the rows that do not answer, where the index finds those as fast."""
+    narrower: tuple[ColumnElement[bool], ...] = ()
+    """Conditions for rows that answer more of what a `|` leaves open, or the rarer part of it: with all alternatives,
+    then with each of them.
+    """
 
     @property
     def record(self) -> ColumnElement[int]:
@@ -32,9 +39,23 @@ class Found:
         return WORDS.c.rowid.op("/", return_type=WORDS.c.rowid.type)(literal_column(str(SLOTS)))
 
     def hits(self, *more: ColumnElement[bool], most: int) -> CTE:
-        """A row for each record: its number and score. Found first: a planner may else ask again for each record."""
-        rows = select(self.record.label("record"), self.score.label("score")).where(*self.conditions, *more)
-        return rows.limit(most).cte("hits").prefix_with("MATERIALIZED")
+        """A row for each record: its number and score. Found first: a planner may else ask again for each record.
+
+        All records if they are fewer than `most`. Else the first `most`, which for `a|b` would mean those with the
+        commoner word only; so the first ones of each narrower condition are there too.
+        """
+        rows = select(self.record.label("record"), self.score.label("score")).where(*self.conditions)
+        if self.narrower:
+            rows = rows.where((WORDS.c.rowid + 0).in_(select(self._candidates(more, most).c.rowid)))
+        else:
+            rows = rows.where(*more).limit(most)
+        return rows.cte("hits").prefix_with("MATERIALIZED")
+
+    def _candidates(self, more: Sequence[ColumnElement[bool]], most: int) -> CTE:
+        every, *each = self.narrower
+        wanted = [(self.conditions, most), ((every,), most), *(((one,), most // len(each)) for one in each)]
+        parts = [select(WORDS.c.rowid).where(*where, *more).limit(limit).subquery() for where, limit in wanted]
+        return union(*(select(part.c.rowid) for part in parts)).cte("candidates").prefix_with("MATERIALIZED")
 
     def records(self) -> Any:
         """A SELECT of the numbers of the records."""
@@ -44,15 +65,37 @@ class Found:
 def find(query: str, dataset: UUID, field: str | None, dialect: str) -> Found | None:
     """In all fields or in one; None where the query asks for nothing."""
     place = place_of(dataset.hex, field)
-    if dialect == "postgresql":
-        asked = Parser(query, TsQuery()).read()
-        if asked is None:
-            return None
-        return Found((WORDS.c.place == place, WORDS.c.words.op("@@")(asked)), func.ts_rank(WORDS.c.words, asked))
+    return _in_postgresql(query, place) if dialect == "postgresql" else _in_sqlite(query, place)
+
+
+def _in_postgresql(query: str, place: str) -> Found | None:
+    parser = Parser(query, TsQuery())
+    asked = parser.read()
+    if asked is None:
+        return None
+    here, matches = WORDS.c.place == place, WORDS.c.words.op("@@", is_comparison=True)
+    narrower = tuple(and_(here, matches(asked), *(matches(one) for one in some)) for some in _narrower(parser))
+    return Found((here, matches(asked)), func.ts_rank(WORDS.c.words, asked), narrower=narrower)
+
+
+def _in_sqlite(query: str, place: str) -> Found | None:
     language = Fts5(place)
-    match = Parser(query, language).read()
+    parser = Parser(query, language)
+    match = parser.read()
     if match is None:
         return None
-    matches = TABLE.bool_op("MATCH")
-    condition, lacking = matches(f"{language.everything} AND {match}"), matches(language.without(match))
-    return Found((condition,), -func.bm25(TABLE, 0.0, 1.0), lacking)
+    matches, inside = TABLE.bool_op("MATCH"), f"{language.everything} AND {match}"
+    return Found(
+        (matches(inside),),
+        -func.bm25(TABLE, 0.0, 1.0),
+        matches(language.without(match)),
+        tuple(matches(" AND ".join((inside, *some))) for some in _narrower(parser)),
+    )
+
+
+def _narrower(parser: Parser[T]) -> list[list[T]]:
+    """What to ask for beside the query: all its alternatives, and each; nothing where there are none or very many."""
+    alternatives = parser.alternatives
+    if not 0 < len(alternatives) <= MOST_ALTERNATIVES:
+        return []
+    return [alternatives, *([one] for one in alternatives)]
