@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Event, Lock, Thread
@@ -32,6 +31,8 @@ not more than `LONGEST_SECONDS`."""
 DEBOUNCE_SECONDS = 0.3
 """After a call of Argilla's, for those that come with it."""
 HOOK_TRIES, HOOK_PAUSE_SECONDS = 5, 2.0
+HALTED = "argilla"
+"""The name of the following among what people stop."""
 LOOK_SECONDS = 5.0
 """How long the page waits for what it shows; a sync has more patience."""
 Tone = Literal["good", "busy", "warn", "bad", "quiet"]
@@ -81,8 +82,6 @@ class ArgillaService:
         self._server = ArgillaServer(settings.home, settings.cache)
         self._one, self._telling = Lock(), Lock()
         self._stop, self._cancel, self._wake, self._whole = Event(), Event(), Event(), Event()
-        self._held = False
-        """Somebody cancelled: no looks until somebody asks for one."""
         self._people: list[Person] | None = None
         """Who has an account in our own server, as far as this studio has seen to it."""
         self._hook: Hook | None = None
@@ -110,6 +109,7 @@ class ArgillaService:
         self._server = ArgillaServer(self._settings.home, self._settings.cache, port)
         self._server.ensure(report)
         made = self._server.add_people(self._store.people.all())
+        self._go_on(by)
         self._move_to(Connection(url=""))
         return made
 
@@ -121,6 +121,7 @@ class ArgillaService:
             version = client.check()
         finally:
             client.close()
+        self._go_on(by)
         self._move_to(Connection(url=url.strip().rstrip("/"), api_key=api_key.strip()))
         return version
 
@@ -178,8 +179,9 @@ class ArgillaService:
         by.must("curate")
         repairs = self._run(lambda one, tell, stop: one.reconcile(tell, stop), report)
         assert isinstance(repairs, Repairs)
-        self._held = repairs.cancelled
-        self._trouble = None if not repairs.cancelled else self._trouble
+        if not repairs.cancelled:
+            self._trouble = None
+            self._go_on(by)
         return repairs
 
     def retry(self, by: Person) -> int:
@@ -190,12 +192,14 @@ class ArgillaService:
             number = ArgillaSync(self._store, client).retry()
         finally:
             client.close()
+        self._go_on(by)
         self._look_soon()
         return number
 
     def sync_soon(self, by: Person) -> None:
-        """Let the studio's own thread look now."""
+        """Let the studio's own thread look now, and go on looking if that was stopped."""
         by.must("curate")
+        self._go_on(by)
         self._look_soon()
 
     def hear(self, headers: Mapping[str, str], body: bytes) -> None:
@@ -222,8 +226,18 @@ class ArgillaService:
         by.must("curate")
         if not self._one.locked():
             return False
+        self._store.halts.say(HALTED, True, by.name)
         self._cancel.set()
         return True
+
+    @property
+    def _held(self) -> bool:
+        """Somebody stopped it: no looks until somebody asks for one, also after a restart."""
+        return self._store.halts.halted(HALTED)
+
+    def _go_on(self, by: Person) -> None:
+        if self._held:
+            self._store.halts.say(HALTED, False, by.name)
 
     def start(self) -> None:
         """In the studio: keep both sides alike, in the background, for as long as a connection is kept."""
@@ -241,7 +255,6 @@ class ArgillaService:
     def _follow(self) -> None:
         while not self._stop.is_set():
             begun = time.monotonic()
-            self._held = self._held and not self._whole.is_set()
             self._whole.clear()
             pause = EVERY_SECONDS
             with self._in_words():
@@ -251,7 +264,7 @@ class ArgillaService:
                 elif not self._held and self._once() and not self._listen(connection):
                     pause = HOOK_PAUSE_SECONDS
             took = time.monotonic() - begun
-            self._rest(math.inf if self._held else max(pause, min(SHARE * took, LONGEST_SECONDS)))
+            self._rest(max(pause, min(SHARE * took, LONGEST_SECONDS)))
         with self._in_words():
             self._forget_hooks()
 
@@ -259,7 +272,7 @@ class ArgillaService:
         """Until the next look; meanwhile fetch what Argilla calls about."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._stop.is_set() and not self._whole.is_set():
-            if self._wake.wait(min(left, LONGEST_SECONDS)):
+            if self._wake.wait(left):
                 self._wake.clear()
                 if self._told and not self._whole.is_set():
                     self._stop.wait(DEBOUNCE_SECONDS)
@@ -338,7 +351,6 @@ class ArgillaService:
             self._keep_accounts()
             summary = self._run(lambda one, report, cancelled: one.sync(report, cancelled))
             self._trouble = None
-            self._held = summary.cancelled
             self._last = in_words(summary) or self._last
             return True
         return False

@@ -122,10 +122,14 @@ def test_what_is_stopped_stays_so_until_somebody_asks_and_goes_on_from_there(
     wait_until(lambda: service.view().label == "Stopped", 30, "the stop")
     assert "stopped before its end" in service.view().detail.lower()
     assert service.view().datasets[0].there == 10
+    service.close()
+    again = ArgillaService(store, service._settings)  # a restart
+    again.start()
     time.sleep(0.5)  # ten looks would have been due
-    assert service.view().datasets[0].there == 10
-    service.sync_soon(ADMIN)
-    wait_until(lambda: service.view().label == "Both desks are alike", 30, "the rest")
+    assert (again.view().label, again.view().datasets[0].there) == ("Stopped", 10)
+    again.sync_soon(ADMIN)
+    wait_until(lambda: again.view().label == "Both desks are alike", 30, "the rest")
+    again.close()
     assert set(there.records()) == set(replies)
 
 
