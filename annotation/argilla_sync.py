@@ -8,118 +8,39 @@ sync goes on, and a reconcile, which compares everything, finds nothing to do.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from annotation.acts import COUNTED, Act, ActBody, replay
 from annotation.argilla_client import Argilla, Json, Refused
+from annotation.argilla_datasets import ArgillaDatasets
 from annotation.argilla_form import (
-    OPTIONAL,
-    Form,
     Opinion,
     ReplyForDesk,
     act_of,
-    dataset_name,
     form_of,
     record_of,
     same_values,
     sha_of,
-    unlike,
     values_of,
-    wording,
 )
+from annotation.argilla_report import Asked, DatasetProgress, Progress, Repairs, Report, Summary
 from annotation.errors import NotFound, UserError
 from annotation.store import Store
 from annotation.store.argilla import HIDDEN, Changed, Mirror, MirrorRecord, MirrorResponse
 from annotation.store.helpers import found_by_patterns
-from annotation.types import Charter, Frozen
+from annotation.types import Charter
 
 AT_ONCE = 250
 """Records a call; Argilla takes 500."""
 SAVED_AT_ONCE = 50
 """Acts a transaction: few enough that nobody who saves at our desk waits for long."""
-NAMES_TRIED = 9
-MARK = "tonesmith"
-"""Our name in a dataset's own metadata."""
-
-
-class Progress(Frozen):
-    """How far a sync is."""
-
-    what: str
-    done: int
-    total: int
-    """0 where nobody knows."""
-
-
-@dataclass
-class Summary:
-    """What a sync did."""
-
-    pushed: int = 0
-    """Replies put into Argilla or changed there."""
-    removed: int = 0
-    """Records taken out, since nobody need look at them there any more."""
-    pulled: int = 0
-    """Responses kept here as judgements."""
-    passed: int = 0
-    """Responses that were discarded there: left to a colleague here."""
-    begun: int = 0
-    """Drafts there that are new or changed. They are kept here as they are, and are nobody's answer yet."""
-    shown: int = 0
-    """Answers of our desk shown there."""
-    failed: int = 0
-    """What could not be brought over this time; `failures` has the reasons."""
-    without_account: set[str] = field(default_factory=set)
-    """Who judged here and is not known there, so that Argilla does not show their answers."""
-    cancelled: bool = False
-
-
-@dataclass
-class Repairs(Summary):
-    """What a full comparison found to differ, and put right."""
-
-    missing: int = 0
-    """Records that were deleted there by hand."""
-    altered: int = 0
-    """Records that said something else there."""
-    reworded: int = 0
-    """Guidelines and questions that were put in other words there by hand."""
-    foreign: int = 0
-    """Records there that are none of ours; they are left alone."""
-    gone: int = 0
-    """Responses that are no longer there; what they said is kept here."""
-    datasets: list[str] = field(default_factory=list)
-    """Datasets that were deleted there, by name; what is still open was put into a new one."""
-
-    @property
-    def nothing(self) -> bool:
-        """Whether both sides were alike."""
-        moved = self.pushed or self.removed or self.pulled or self.passed or self.begun or self.shown or self.failed
-        return not (moved or self.missing or self.altered or self.reworded or self.gone or self.datasets)
-
-
-class DatasetProgress(Frozen):
-    """Where one dataset stands."""
-
-    name: str
-    charter_version: int
-    there: int
-    waiting: int
-    pulled: int
-    begun: int
-    failed: int
 
 
 class _Cancelled(Exception):
     """Somebody asked to stop; what was done is kept."""
-
-
-Report = Callable[[Progress], None]
-Asked = Callable[[], bool]
 
 
 class ArgillaSync:
@@ -129,6 +50,7 @@ class ArgillaSync:
         self._store = store
         self._state = store.argilla
         self._argilla = argilla
+        self._datasets = ArgillaDatasets(store, argilla, lambda: self._tell("making the dataset", 0, 0))
         self._summary: Summary = Summary()
         self._users: dict[str, str] = {}
         self._report: Report = lambda progress: None
@@ -143,7 +65,7 @@ class ArgillaSync:
         self._begin(Summary(), report, cancelled)
         try:
             workspace = self._connect()
-            live = [self._live(workspace, queue) for queue in self._state.queues(workspace)]
+            live = self._live(workspace)
             needed = {one.id for one in live}
             for mirror in self._state.mirrors(workspace):
                 self._pull(mirror, needed=mirror.id in needed)
@@ -192,7 +114,9 @@ class ArgillaSync:
             workspace = self._connect()
             for mirror in self._state.mirrors(workspace):
                 self._compare(mirror, repairs)
-            self._push_all(workspace, [self._live(workspace, queue) for queue in self._state.queues(workspace)])
+            self._push_all(
+                workspace, [self._datasets.live(workspace, queue) for queue in self._state.queues(workspace)]
+            )
         except _Cancelled:
             repairs.cancelled = True
         return repairs
@@ -220,7 +144,7 @@ class ArgillaSync:
         mirrors = self._state.mirrors(self._argilla.workspace_id())
         return sum(self._state.forget_failures(mirror.id) for mirror in mirrors)
 
-    # The dataset
+    # Beginning
 
     def _begin(self, summary: Summary, report: Report, cancelled: Asked) -> None:
         self._summary, self._report, self._cancelled = summary, report, cancelled
@@ -232,112 +156,9 @@ class ArgillaSync:
         self._users = self._argilla.users(workspace)
         return workspace
 
-    def _live(self, workspace: str, queue: str) -> Mirror:
-        """A queue's dataset under the present charter, made if there is none. Raises UserError if it was deleted."""
-        charter = self._store.charters.current()
-        if charter is None:
-            raise UserError("There is no charter yet.", "The rules to judge by.", "Write one on the Charter page.")
-        overlap = self._store.tasks.settings(queue).overlap
-        drafts = self._state.has_drafts(queue)
-        for mirror in self._state.mirrors(workspace):
-            # Argilla adds no question to a dataset that is open: with the first drafts there is another one.
-            asks_enough = "ranking" in mirror.questions or not drafts
-            if (mirror.queue, mirror.charter_version) == (queue, charter.version) and asks_enough:
-                self._check_dataset(mirror, overlap)
-                return mirror
-        self._tell("making the dataset", 0, 0)
-        form = form_of(charter, overlap, drafts)
-        there = self._found_or_made(charter, form, workspace, queue)
-        questions = {one["name"]: one["id"] for one in self._argilla.parts(there["id"], "questions")}
-        mirror = Mirror(
-            id=there["id"],
-            workspace=workspace,
-            queue=queue,
-            charter_version=charter.version,
-            name=there["name"],
-            questions=questions,
-        )
-        self._state.add_mirror(mirror)
-        return mirror
-
-    def _check_dataset(self, mirror: Mirror, overlap: int) -> None:
-        there = self._there(mirror)
-        if there["distribution"]["min_submitted"] != overlap:
-            self._argilla.change_dataset(mirror.id, distribution=_overlap(overlap))
-
-    def _there(self, mirror: Mirror) -> Json:
-        """The dataset as Argilla has it. Raises UserError if it was deleted."""
-        try:
-            return self._argilla.dataset(mirror.id)
-        except NotFound as error:
-            raise UserError(
-                f"The dataset '{mirror.name}' was deleted in Argilla. What was judged there before is kept here.",
-                "The dataset, or a new one.",
-                "Make it anew with what is still open: `tonesmith argilla reconcile`.",
-            ) from error
-
-    def _found_or_made(self, charter: Charter, form: Form, workspace: str, queue: str) -> Json:
-        """A draft that a sync was cut off from is finished; a name that is somebody else's is left to them."""
-        ours: Json = {"store": self._state.identity(), "queue": queue, "charter_version": charter.version}
-        if any(one["name"] == "ranking" for one in form.questions):
-            ours["drafts"] = True
-        name = dataset_name(charter, queue)
-        for number in range(1, NAMES_TRIED + 1):
-            tried = name if number == 1 else f"{name}-{number}"
-            there = self._argilla.dataset_called(tried, workspace)
-            if there is None:
-                there = self._made(tried, form, workspace, ours)
-            if (there.get("metadata") or {}).get(MARK) == ours:
-                return self._finished(there, form)
-        raise UserError(
-            f"Argilla has datasets called '{name}' that are not ours.", do="Rename them, or use another workspace."
-        )
-
-    def _made(self, name: str, form: Form, workspace: str, ours: Json) -> Json:
-        about = {
-            "name": name,
-            "workspace_id": workspace,
-            "guidelines": form.guidelines,
-            "distribution": _overlap(form.min_submitted),
-            "metadata": {MARK: ours},
-        }
-        try:
-            return self._argilla.create_dataset(about)
-        except Refused:
-            there = self._argilla.dataset_called(name, workspace)  # somebody made it in this very moment
-            if there is None:
-                raise
-            return there
-
-    def _finished(self, there: Json, form: Form) -> Json:
-        """Add what a draft lacks and open it. Raises UserError if it is open and asks something else."""
-        dataset = there["id"]
-        if there["status"] == "draft":
-            for kind, wanted in (("fields", form.fields), ("questions", form.questions)):
-                names = {one["name"] for one in self._argilla.parts(dataset, kind)}
-                for part in wanted:
-                    if part["name"] not in names:
-                        self._argilla.add_part(dataset, kind, part)
-            self._complete_metadata(dataset, form)
-            self._argilla.publish(dataset)
-            return there
-        questions = self._argilla.parts(dataset, "questions")
-        absent = {*OPTIONAL} - {one["name"] for one in questions}
-        form = form.model_copy(update={"questions": tuple(one for one in form.questions if one["name"] not in absent)})
-        fields = self._argilla.parts(dataset, "fields")
-        if found := [one for one in unlike(form, questions, fields) if "draft_" not in one]:
-            raise UserError(
-                f"The dataset '{there['name']}' in Argilla was edited by hand: {', '.join(found)}.",
-                "The questions of the charter.",
-                "Rename it in Argilla, so that a new one can be made beside it.",
-            )
-        return there
-
-    def _complete_metadata(self, dataset: str, form: Form) -> None:
-        names = {one["name"] for one in self._argilla.parts(dataset, "metadata-properties")}
-        for part in form.metadata:
-            if part["name"] not in names:
-                self._argilla.add_part(dataset, "metadata-properties", part)
+    def _live(self, workspace: str) -> list[Mirror]:
+        """Each queue's dataset."""
+        return [self._datasets.live(workspace, queue) for queue in self._state.queues(workspace)]
 
     # Push
 
@@ -495,7 +316,7 @@ class ArgillaSync:
     def _pull(self, mirror: Mirror, *, needed: bool) -> None:
         """Keep every answer that is new there. Where nobody answered anything since, that is one question."""
         try:
-            activity = str(self._there(mirror)["last_activity_at"])
+            activity = str(self._datasets.there(mirror)["last_activity_at"])
         except UserError:
             if needed:
                 raise
@@ -611,7 +432,7 @@ class ArgillaSync:
     def _compare(self, mirror: Mirror, repairs: Repairs) -> None:
         """Find out what is really there, so that push, show and pull put right what differs."""
         try:
-            there = self._there(mirror)
+            there = self._datasets.there(mirror)
         except UserError:
             self._state.change_mirror(mirror.id, state="lost")
             self._state.forget_records(mirror.id)
@@ -620,8 +441,8 @@ class ArgillaSync:
         charter = self._store.charters.get(mirror.charter_version)
         overlap = self._store.tasks.settings(mirror.queue).overlap
         form = form_of(charter, overlap, "ranking" in mirror.questions)
-        self._complete_metadata(mirror.id, form)
-        repairs.reworded += self._reword(there, form)
+        self._datasets.complete_metadata(mirror.id, form)
+        repairs.reworded += self._datasets.reword(there, form)
         kept, responses = self._state.records(mirror), self._state.all_responses(mirror)
         found: set[str] = set()
         for records, total in self._argilla.records(mirror.id, "responses,suggestions"):
@@ -635,20 +456,6 @@ class ArgillaSync:
         self._state.keep_responses([one.model_copy(update={"status": "gone"}) for one in gone])
         repairs.gone += len(gone)
         self._state.change_mirror(mirror.id, acts_seq=0)
-
-    def _reword(self, there: Json, form: Form) -> int:
-        """Ask again in the charter's words what was reworded by hand; returns how much that was."""
-        reworded = 0
-        if there["guidelines"] != form.guidelines:
-            self._argilla.change_dataset(there["id"], guidelines=form.guidelines)
-            reworded += 1
-        there_asked = {one["name"]: one for one in self._argilla.parts(there["id"], "questions")}
-        for wanted in form.questions:
-            question = there_asked.get(wanted["name"])
-            if question and (words := wording(wanted)) != wording(question):
-                self._argilla.change_question(question["id"], words)
-                reworded += 1
-        return reworded
 
     def _compare_some(
         self,
@@ -748,10 +555,6 @@ def _moment(text: str) -> datetime:
     """Argilla's times are in UTC and do not say so."""
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-
-
-def _overlap(people: int) -> Json:
-    return {"strategy": "overlap", "min_submitted": people}
 
 
 def _response(

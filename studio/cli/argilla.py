@@ -12,8 +12,8 @@ from studio.cli.context import AsJson, Home, out, print_json, services
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from annotation.argilla_sync import Progress as Step
-    from annotation.argilla_sync import Summary
+    from annotation.argilla_report import Progress as Step
+    from annotation.argilla_report import Summary
     from studio.services import Services
 
 argilla_app = typer.Typer(help="Argilla as a second desk.", no_args_is_help=True)

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from annotation import argilla_hooks
 from annotation.argilla_client import Argilla
 from annotation.argilla_hooks import Hook, HookRefused, record_of_call
+from annotation.argilla_report import Asked, DatasetProgress, Progress, Repairs, Report, Summary
 from annotation.argilla_server import WORKSPACE, ArgillaServer
-from annotation.argilla_sync import ArgillaSync, Asked, DatasetProgress, Progress, Repairs, Report, Summary
+from annotation.argilla_sync import ArgillaSync
 from annotation.errors import Conflict, UserError
 from annotation.files import write_whole
 from annotation.people import Person

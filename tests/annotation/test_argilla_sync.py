@@ -23,9 +23,11 @@ import pytest
 from annotation import argilla_client, argilla_sync
 from annotation.agreement import Rating, Table, raw_agreement
 from annotation.argilla_client import Argilla
-from annotation.argilla_form import METADATA, record_of
+from annotation.argilla_datasets import MARK
+from annotation.argilla_form import METADATA, dataset_name, record_of
+from annotation.argilla_report import Progress
 from annotation.argilla_server import PARTS, WORKSPACE, ArgillaServer, Part
-from annotation.argilla_sync import ArgillaSync, Progress
+from annotation.argilla_sync import ArgillaSync
 from annotation.errors import UserError
 from annotation.people import Person
 from annotation.queue import QueueSettings
@@ -664,7 +666,7 @@ def test_a_dataset_of_this_name_that_is_not_ours_is_left_alone(
 ) -> None:
     current = store.charters.current()
     assert current is not None
-    name = argilla_sync.dataset_name(current, "main")
+    name = dataset_name(current, "main")
     theirs = ok(owner.post("/datasets", json={"name": name, "workspace_id": there._workspace()}))
     syncing.sync()
     assert there.dataset()["name"] == f"{name}-2"
@@ -690,9 +692,9 @@ def test_a_dataset_that_asks_something_else_is_said_and_nothing_is_sent(
     current = store.charters.current()
     assert current is not None
     ours = {"store": store.argilla.identity(), "queue": "main", "charter_version": 1}
-    name = argilla_sync.dataset_name(current, "main")
+    name = dataset_name(current, "main")
     workspace = there._workspace()
-    about = {"name": name, "workspace_id": workspace, "metadata": {argilla_sync.MARK: ours}}
+    about = {"name": name, "workspace_id": workspace, "metadata": {MARK: ours}}
     dataset = ok(owner.post("/datasets", json=about))["id"]
     parts = (("fields", "reply"), ("questions", "voice"))
     for kind, part in parts:

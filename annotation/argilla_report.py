@@ -1,0 +1,80 @@
+"""What a sync with Argilla says: how far it is, what it did, what it repaired, and where each dataset stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from annotation.types import Frozen
+
+
+class Progress(Frozen):
+    """How far a sync is."""
+
+    what: str
+    done: int
+    total: int
+    """0 where nobody knows."""
+
+
+@dataclass
+class Summary:
+    """What a sync did."""
+
+    pushed: int = 0
+    """Replies put into Argilla or changed there."""
+    removed: int = 0
+    """Records taken out, since nobody need look at them there any more."""
+    pulled: int = 0
+    """Responses kept here as judgements."""
+    passed: int = 0
+    """Responses that were discarded there: left to a colleague here."""
+    begun: int = 0
+    """Drafts there that are new or changed. They are kept here as they are, and are nobody's answer yet."""
+    shown: int = 0
+    """Answers of our desk shown there."""
+    failed: int = 0
+    """What could not be brought over this time; `failures` has the reasons."""
+    without_account: set[str] = field(default_factory=set)
+    """Who judged here and is not known there, so that Argilla does not show their answers."""
+    cancelled: bool = False
+
+
+@dataclass
+class Repairs(Summary):
+    """What a full comparison found to differ, and put right."""
+
+    missing: int = 0
+    """Records that were deleted there by hand."""
+    altered: int = 0
+    """Records that said something else there."""
+    reworded: int = 0
+    """Guidelines and questions that were put in other words there by hand."""
+    foreign: int = 0
+    """Records there that are none of ours; they are left alone."""
+    gone: int = 0
+    """Responses that are no longer there; what they said is kept here."""
+    datasets: list[str] = field(default_factory=list)
+    """Datasets that were deleted there, by name; what is still open was put into a new one."""
+
+    @property
+    def nothing(self) -> bool:
+        """Whether both sides were alike."""
+        moved = self.pushed or self.removed or self.pulled or self.passed or self.begun or self.shown or self.failed
+        return not (moved or self.missing or self.altered or self.reworded or self.gone or self.datasets)
+
+
+class DatasetProgress(Frozen):
+    """Where one dataset stands."""
+
+    name: str
+    charter_version: int
+    there: int
+    waiting: int
+    pulled: int
+    begun: int
+    failed: int
+
+
+Report = Callable[[Progress], None]
+Asked = Callable[[], bool]
