@@ -20,7 +20,7 @@ OLDEST = (2, 6)
 """First version with all that is used here: chat fields, and an overlap that can be changed."""
 PAGE, REMOVED_AT_ONCE, WINDOW = 500, 100, 10_000
 """`WINDOW`: Elasticsearch refuses to page a search any further than this."""
-TRIES, PAUSE_SECONDS = 3, 0.5
+TRIES, PAUSE_SECONDS, CONNECT_SECONDS = 3, 0.5, 10.0
 ANSWERED: Json = {
     "type": "terms",
     "scope": {"entity": "response", "property": "status"},
@@ -49,7 +49,8 @@ class Argilla:
         # Compressing costs the server more than it saves on a short way.
         headers = {"X-Argilla-Api-Key": api_key, "Accept-Encoding": "identity"}
         try:
-            self._http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=seconds)
+            timeout = httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
+            self._http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=timeout)
         except httpx.InvalidURL as error:
             raise UserError(
                 f"'{url}' is no address: {error}.", "One as in a browser.", "Give it as https://argilla.example.org."

@@ -21,6 +21,7 @@ from annotation.argilla_server import PARTS, ArgillaServer, Part
 from annotation.errors import UserError
 from annotation.people import Person
 from tests.fixtures.argilla import ok
+from tests.fixtures.studio import free_port
 
 pytestmark = pytest.mark.slow
 CACHE = user_cache_path("tonesmith")
@@ -123,6 +124,15 @@ def test_a_clock_that_is_set_makes_no_stranger_of_a_part(
     monkeypatch.setattr(psutil.Process, "create_time", lambda self: shifted(self) + 90)
     assert argilla.ensure() == ()
     assert pids(argilla) == before
+
+
+def test_it_moves_to_another_port_and_nothing_else_stops(argilla: ArgillaServer) -> None:
+    before, port = pids(argilla), free_port()
+    assert ArgillaServer(argilla.home.parent, CACHE, port=port).ensure() == ("server",)
+    assert argilla.url == f"http://127.0.0.1:{port}"
+    assert argilla.ensure() == ()  # it keeps to it
+    after = pids(argilla)
+    assert (after["store"], after["worker"]) == (before["store"], before["worker"])
 
 
 def test_stopping_leaves_no_process_and_a_new_start_finds_everything(
