@@ -37,7 +37,9 @@ NAME = "sql"
 MOST_TERMS = 2**14
 """As Argilla's own engines cut a list of terms."""
 RANKED, RANKED_WITHIN = 5_000, 2_000
-"""Of more answers to words than this, so many are compared to find the best: without and with filters."""
+"""Of more answers to words than this, so many are compared to find the best. `RANKED_WITHIN` is for questions that
+cost more: with filters, or with a `|`, where as many more come with each alternative.
+"""
 UNCOUNTED = null().label("total")
 PRIME = 4_294_967_291
 """The largest below 2 ** 32, and above the number of any record; products of the two stay below 2 ** 63."""
@@ -279,13 +281,14 @@ class Asked:
         most = self._compared(offset + limit)
         hits = self.words.hits(*([inside] if self.conditions else []), most=most)
         total = select(case((func.count() < most, func.count()))).select_from(hits).scalar_subquery().label("total")
-        reached = select(func.max(hits.c.record)).scalar_subquery().label("reached")
+        reached = select(func.min(hits.c.record)).scalar_subquery().label("reached")
         ids = select(RECORDS.c.record_id, hits.c.score, total, reached).join(hits, RECORDS.c.number == hits.c.record)
         return ids.order_by(hits.c.score.desc(), hits.c.record).offset(offset).limit(limit)
 
     def _compared(self, end: int) -> int:
         """How many answers to words are compared for a page that ends there."""
-        return max(RANKED_WITHIN if self.conditions else RANKED, end)
+        narrow = bool(self.conditions) or (self.words is not None and bool(self.words.narrower))
+        return max(RANKED_WITHIN if narrow else RANKED, end)
 
     def count(self, end: int, reached: int | None) -> Any:
         """A SELECT of how many there are. `reached` is the last record that was compared for the page that ends at
@@ -299,24 +302,17 @@ class Asked:
 
     def _count_both(self, words: Found, compared: int, reached: int | None) -> Any:
         """With words and conditions. Of a word that most records say, those that lack it are fewer to look at. Whether
-        most do is seen by how far one had to go for those that were compared, which come in the records' order.
+        most do is seen by how far back one had to go for those that were compared.
         """
-        of_dataset = RECORDS.c.dataset_id == self.dataset
-        rest = select(RECORDS.c.number).where(of_dataset, *self.conditions)
-        within = words.record.in_(select(rest.cte("every").prefix_with("MATERIALIZED").c.number))
-        saying = select(func.count()).select_from(WORDS).where(*words.conditions, within)
-        if words.lacking is None:
-            return saying
         inside = exists().where(RECORDS.c.number == words.record, *self.conditions).correlate(WORDS)
+        saying = select(func.count()).select_from(WORDS).where(*words.conditions, inside)
+        if words.lacking is None or reached is None:
+            return saying
+        every = select(func.count()).select_from(RECORDS).where(RECORDS.c.dataset_id == self.dataset, *self.conditions)
+        passed = every.where(RECORDS.c.number >= reached)
+        common = literal(2 * compared) > passed.scalar_subquery()
         lacking = select(func.count()).select_from(WORDS).where(words.lacking, inside)
-        every = select(func.count()).select_from(RECORDS).where(of_dataset)
-        if reached is None:
-            matching = select(func.count()).select_from(WORDS).where(*words.conditions)
-            common = matching.scalar_subquery() * 2 > every.scalar_subquery()
-        else:
-            passed = every.where(*self.conditions, RECORDS.c.number <= reached)
-            common = literal(2 * compared) > passed.scalar_subquery()
-        fewer = every.where(*self.conditions).scalar_subquery() - lacking.scalar_subquery()
+        fewer = every.scalar_subquery() - lacking.scalar_subquery()
         return select(case((common, fewer), else_=saying.scalar_subquery()))
 
     def numbers(self) -> Any:

@@ -28,6 +28,8 @@ class Found:
     score: ColumnElement[float]
     lacking: ColumnElement[bool] | None = None
     """A condition for the rows that do not answer, where the index finds those as fast."""
+    newest: tuple[ColumnElement[int], ...] = ()
+    """The order of the newest first, where the index goes either way: those are what people still have to answer."""
     narrower: tuple[ColumnElement[bool], ...] = ()
     """Conditions for rows that answer more of what a `|` leaves open, or the rarer part of it: with all alternatives,
     then with each of them.
@@ -41,20 +43,21 @@ class Found:
     def hits(self, *more: ColumnElement[bool], most: int) -> CTE:
         """A row for each record: its number and score. Found first: a planner may else ask again for each record.
 
-        All records if they are fewer than `most`. Else the first `most`, which for `a|b` would mean those with the
-        commoner word only; so the first ones of each narrower condition are there too.
+        All records if they are fewer than `most`. Else `most` of them, which for `a|b` would mean those with the
+        commoner word only; so some of each narrower condition are there too.
         """
         rows = select(self.record.label("record"), self.score.label("score")).where(*self.conditions)
         if self.narrower:
             rows = rows.where((WORDS.c.rowid + 0).in_(select(self._candidates(more, most).c.rowid)))
         else:
-            rows = rows.where(*more).limit(most)
+            rows = rows.where(*more).order_by(*self.newest).limit(most)
         return rows.cte("hits").prefix_with("MATERIALIZED")
 
     def _candidates(self, more: Sequence[ColumnElement[bool]], most: int) -> CTE:
         every, *each = self.narrower
         wanted = [(self.conditions, most), ((every,), most), *(((one,), most // len(each)) for one in each)]
-        parts = [select(WORDS.c.rowid).where(*where, *more).limit(limit).subquery() for where, limit in wanted]
+        some = [select(WORDS.c.rowid).where(*where, *more).order_by(*self.newest).limit(n) for where, n in wanted]
+        parts = [one.subquery() for one in some]
         return union(*(select(part.c.rowid) for part in parts)).cte("candidates").prefix_with("MATERIALIZED")
 
     def records(self) -> Any:
@@ -89,6 +92,7 @@ def _in_sqlite(query: str, place: str) -> Found | None:
         (matches(inside),),
         -func.bm25(TABLE, 0.0, 1.0),
         matches(language.without(match)),
+        (WORDS.c.rowid.desc(),),
         tuple(matches(" AND ".join((inside, *some))) for some in _narrower(parser)),
     )
 
