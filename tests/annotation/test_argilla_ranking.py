@@ -22,26 +22,42 @@ RECORDS, COMPARED, PAGE = 3_000, 300, 10
 VOCABULARY = 500
 
 
+def rows() -> list[tuple[int, str, str]]:
+    """Of the engine's full-text table, with words as frequent as in real language: 'w0' is in most texts."""
+    chance = random.Random(3)
+    texts = [
+        " ".join(f"w{int(VOCABULARY ** chance.random()) - 1}" for _ in range(chance.randrange(10, 60)))
+        for _ in range(RECORDS)
+    ]
+    return [(number * SLOTS, place_of(DATASET.hex, None), text) for number, text in enumerate(texts, start=1)]
+
+
 @pytest.fixture(scope="module")
 def index() -> Iterator[sa.Connection]:
-    """The engine's own full-text table, with words as frequent as in real language: 'w0' is in most texts."""
-    chance = random.Random(3)
     engine = sa.create_engine("sqlite://")
     with engine.connect() as db:
         db.exec_driver_sql(sqlite_schema.TABLES["argilla_search_words"])
-        texts = [
-            " ".join(f"w{int(VOCABULARY ** chance.random()) - 1}" for _ in range(chance.randrange(10, 60)))
-            for _ in range(RECORDS)
-        ]
-        rows = [(number * SLOTS, place_of(DATASET.hex, None), text) for number, text in enumerate(texts, start=1)]
-        db.exec_driver_sql("INSERT INTO argilla_search_words (rowid, place, body) VALUES (?, ?, ?)", rows)
+        db.exec_driver_sql("INSERT INTO argilla_search_words (rowid, place, body) VALUES (?, ?, ?)", rows())
         yield db
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def on_postgresql(postgres_url: str) -> Iterator[sa.Connection]:
+    engine = sa.create_engine(sa.make_url(postgres_url).set(drivername="postgresql+psycopg"))
+    with engine.connect() as db:
+        WORDS.create(db)
+        words = sa.func.to_tsvector("simple", sa.bindparam("text"))
+        given = [{"rowid": one, "place": place, "text": text} for one, place, text in rows()]
+        db.execute(WORDS.insert().values(words=words), given)
+        yield db
+        db.rollback()
     engine.dispose()
 
 
 def ranked(db: sa.Connection, query: str, most: int, *more: Any) -> tuple[dict[int, float], list[int]]:
     """Record → score of all that were compared, and the best page of them."""
-    found = find(query, DATASET, None, "sqlite")
+    found = find(query, DATASET, None, db.dialect.name)
     assert found is not None
     scores = {row.record: row.score for row in db.execute(sa.select(found.hits(*more, most=most)))}
     return scores, sorted(scores, key=lambda one: (-scores[one], one))[:PAGE]
@@ -83,3 +99,12 @@ def test_fewer_than_asked_for_are_all_there_are(index: sa.Connection, query: str
         assert compared.keys() <= everything.keys()
         assert (len(compared) < COMPARED) == (len(everything) < COMPARED)
         assert len(page) == min(PAGE, len(everything))
+
+
+@pytest.mark.parametrize("query", ["w300", "w0 w200", "w0 | w300", "w0 (w20 | w300)", "w20 -w1"])
+def test_postgresql_finds_the_best_page_too(on_postgresql: sa.Connection, query: str) -> None:
+    for more in ((), (WORDS.c.rowid / SLOTS % 3 == 0,)):
+        everything, best = ranked(on_postgresql, query, RECORDS, *more)
+        compared, page = ranked(on_postgresql, query, COMPARED, *more)
+        assert (len(compared) < COMPARED) == (len(everything) < COMPARED)
+        assert sum(compared[one] for one in page) >= 0.95 * sum(everything[one] for one in best)

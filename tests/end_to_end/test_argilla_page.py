@@ -74,24 +74,13 @@ def answer(page: Page, *words: str) -> None:
         form(page).get_by_text(word, exact=True).nth(place).click()
 
 
-@contextlib.contextmanager
-def as_owner(studio: Studio) -> Iterator[httpx.Client]:
+def completed(studio: Studio) -> int:
+    """Records that need nobody any more, as Argilla counts them."""
     keys = json.loads((studio.home / "argilla" / "keys.json").read_text())
     url = studio.json("argilla", "status")["url"]
     with httpx.Client(base_url=f"{url}/api/v1", headers={"X-Argilla-Api-Key": keys["api_key"]}) as argilla:
-        yield argilla
-
-
-def completed(studio: Studio) -> int:
-    """Records that need nobody any more, as Argilla counts them."""
-    with as_owner(studio) as argilla:
         (dataset,) = argilla.get("/me/datasets").json()["items"]
         return int(argilla.get(f"/datasets/{dataset['id']}/progress").json()["completed"])
-
-
-def accounts(studio: Studio) -> set[str]:
-    with as_owner(studio) as argilla:
-        return {one["username"] for one in argilla.get("/users").json()["items"]}
 
 
 def next_record(page: Page, before: str) -> None:
@@ -125,18 +114,10 @@ def test_a_label_a_correction_and_a_discard_on_argillas_page_arrive_here(page: P
     assert (before.strip(), after) == (second.strip(), CORRECTED)
 
 
-def test_our_page_says_what_went_over_and_a_judgement_here_closes_it_there(
-    page: Page, studio: Studio, tmp_path: Path
-) -> None:
+def test_our_page_says_what_went_over_and_a_judgement_here_closes_it_there(page: Page, studio: Studio) -> None:
     studio.open(page, "/argilla")
-    shown, said_there = page.locator("#ts-argilla"), page.locator("#ts-argilla-said")
-    expect(shown).to_contain_text("juniper-concierge-v1", timeout=60_000)
-    expect(shown).to_contain_text("Argilla calls when somebody answers.")
-    log = tmp_path / "long.jsonl"
-    turns = [{"role": "user", "content": "x" * 20_001}, {"role": "assistant", "content": "So much?"}]
-    log.write_text(json.dumps({"messages": turns}) + "\n")
-    studio.run("import", str(log))
-    studio.run("people", "add", "carl")
+    expect(page.locator("#ts-argilla")).to_contain_text("juniper-concierge-v1", timeout=60_000)
+    expect(page.locator("#ts-argilla")).to_contain_text("Argilla calls when somebody answers.")
     before = completed(studio)
     studio.open(page, "/review")
     page.wait_for_selector("#desk-reply")
@@ -146,15 +127,6 @@ def test_our_page_says_what_went_over_and_a_judgement_here_closes_it_there(
     studio.open(page, "/argilla")
     page.click("#ts-argilla-sync")
     wait_until(lambda: completed(studio) > before, 60, "the record to be completed in Argilla")
-    assert "carl" in accounts(studio)
-    expect(shown).to_contain_text("1 could not go over")
-    expect(shown).to_contain_text("A message has 20,001 characters")
-    page.click("#ts-argilla-compare")
-    expect(said_there).to_contain_text("Both desks were alike.", timeout=60_000)
-    page.click("#ts-argilla-retry")
-    expect(said_there).to_contain_text("Tried again: 1.")
-    page.get_by_text("First passwords in Argilla").click()
-    expect(page.get_by_role("row", name="carl")).to_be_visible()
 
 
 def test_words_marked_on_argillas_page_after_an_emoji_are_the_same_words_here(
