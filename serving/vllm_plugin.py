@@ -11,12 +11,17 @@ can go.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from serving import attestation, vllm_top_p
 from training.weights import digest
+
+PAUSE_SECONDS = 2e-4
+"""Between two looks whether a step is done, which takes a hundred times as long."""
 
 
 def register() -> None:
@@ -26,6 +31,7 @@ def register() -> None:
     _note_what_is_read(seeds_last=current_platform.is_cpu())
     if not current_platform.is_cpu():
         return
+    from vllm.distributed.device_communicators import shm_broadcast
     from vllm.lora.ops.torch_ops import lora_ops
     from vllm.lora.punica_wrapper import punica_cpu
     from vllm.v1.sample.ops import topk_topp_sampler
@@ -38,6 +44,8 @@ def register() -> None:
     if wrapper.add_lora_linear is not add_lora_linear:
         wrapper.update_metadata = _noting_rows(wrapper.update_metadata)
         wrapper.add_lora_linear = add_lora_linear
+        # While a step runs, vLLM's scheduler asks without a pause whether it is done, on a core that the model needs.
+        shm_broadcast.sched_yield = partial(time.sleep, PAUSE_SECONDS)
         topk_topp_sampler.apply_top_k_top_p = vllm_top_p.likeliest(topk_topp_sampler.apply_top_k_top_p)
 
 

@@ -39,6 +39,18 @@ class Conversations(Part):
             db.execute(conversations.insert().values(_conversation_row(conversation_id, source, None, title, language)))
         return conversation_id
 
+    def begin(self, source: str, text: str) -> Turn:
+        """Begin a conversation with what a user says, which names it; returns that turn."""
+        conversation_id = new_id()
+        turn = Turn(
+            id=new_id(), conversation_id=conversation_id, parent_id=None, role="user", text=text, made_at=utc_now()
+        )
+        row = _conversation_row(conversation_id, source, None, shorten(text), None)
+        with self._writer.begin() as db:
+            db.execute(conversations.insert().values(row | {"head_id": turn.id}))
+            _add_turns(db, [turn], None)
+        return turn
+
     def add_turn(
         self,
         conversation_id: str,
@@ -234,10 +246,10 @@ def _add_turns(db: sa.Connection, made: Sequence[Turn], language: str | None) ->
     ]
     kept = db.execute(turns.insert().returning(turns.c.id, turns.c.seq), rows)
     places = {row.id: row.seq for row in kept}
-    settings = settings_of(db, MAIN)
-    queued = [new_task(settings, turn.id, places[turn.id], language) for turn in made if _can_be_judged(turn)]
-    if queued:
-        db.execute(tasks.insert(), queued)
+    judged = [turn for turn in made if _can_be_judged(turn)]
+    if judged:
+        settings = settings_of(db, MAIN)
+        db.execute(tasks.insert(), [new_task(settings, turn.id, places[turn.id], language) for turn in judged])
         lead_back(db, min(places[turn.id] for turn in made))  # somebody may be among what was put last
 
 

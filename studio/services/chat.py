@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -65,16 +66,19 @@ class ChatService:
         Raises UserError for an empty or overlong message.
         """
         self._who.must("judge")
-        text = _checked(text)
-        if conversation_id is None:
-            conversation_id = self._store.conversations.start("chat")
-        path = self._store.conversations.get(conversation_id).turns
-        parent = path[-1].id if path else None
-        if path and path[-1].role == "user":  # its reply never came: ask anew beside it
-            parent = path[-1].parent_id
-        self._store.conversations.add_turn(conversation_id, parent, "user", text)
-        async for live in self.answer(conversation_id, model, sampling):
+        said = await asyncio.to_thread(self._say, conversation_id, _checked(text))
+        async for live in self._answer(said, model, sampling):
             yield live
+
+    def _say(self, conversation_id: str | None, text: str) -> tuple[Turn, ...]:
+        """Keep a message; returns the conversation up to it."""
+        if conversation_id is None:
+            return (self._store.conversations.begin("chat", text),)
+        path = self._store.conversations.get(conversation_id).turns
+        if path and path[-1].role == "user":  # its reply never came: ask anew beside it
+            path = path[:-1]
+        parent = path[-1].id if path else None
+        return (*path, self._store.conversations.add_turn(conversation_id, parent, "user", text))
 
     async def retry(
         self, conversation_id: str, reply_index: int, model: str, sampling: Sampling
@@ -103,11 +107,19 @@ class ChatService:
     async def answer(self, conversation_id: str, model: str, sampling: Sampling) -> AsyncIterator[LiveReply]:
         """Stream a reply to the conversation as it stands and keep it, whole, stopped or broken."""
         self._who.must("judge")
-        turns = self._store.conversations.get(conversation_id).turns
-        messages = [turn.as_message() for turn in turns]
+        conversation = await asyncio.to_thread(self._store.conversations.get, conversation_id)
+        async for live in self._answer(conversation.turns, model, sampling):
+            yield live
+
+    async def _answer(self, turns: Sequence[Turn], model: str, sampling: Sampling) -> AsyncIterator[LiveReply]:
+        messages, conversation_id = [turn.as_message() for turn in turns], turns[-1].conversation_id
         model = self._resolve(model)  # to the name of what answers, which is what is kept beside the reply
         provenance = self._identify(model)
         text, finish, problem, started = "", None, None, time.monotonic()
+
+        def keep(otherwise: Finish) -> Turn | None:
+            return self._keep(turns, text, provenance, sampling, finish or otherwise, started)
+
         try:
             async for chunk in self._model().stream(messages, model=model, sampling=sampling):
                 text += chunk.text
@@ -117,8 +129,10 @@ class ChatService:
                     yield LiveReply(conversation_id=conversation_id, text=text)
         except UserError as error:
             finish, problem = "error", str(error)
-        finally:  # also when the person presses 'stop', which closes this generator
-            turn = self._keep(turns, text, provenance, sampling, finish or "stopped", started)
+        except BaseException:  # the person pressed 'stop', which closes this generator: there may be no loop any more
+            keep("stopped")
+            raise
+        turn = await asyncio.to_thread(keep, "stopped")
         yield LiveReply(conversation_id=conversation_id, text=text, turn=turn, problem=problem)
 
     def _keep(
