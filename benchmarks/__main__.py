@@ -11,7 +11,23 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import argilla_search, argilla_sync, crowd, desk_page, judgement, start, swaps, to_first_token, trainer
+from benchmarks import (
+    adapter_load,
+    argilla_search,
+    argilla_sync,
+    batch,
+    chats,
+    crowd,
+    desk_page,
+    judgement,
+    pair,
+    served,
+    start,
+    streaming,
+    swaps,
+    to_first_token,
+    trainer,
+)
 from benchmarks.row import Row
 from training.hardware import detect
 
@@ -25,6 +41,11 @@ MEASURES: dict[str, Callable[[Path], list[Row]]] = {
     "trainer": trainer.measure,
     "first-token": to_first_token.measure,
     "swaps": swaps.measure,
+    "streaming": streaming.measure,
+    "pair": pair.measure,
+    "adapter-load": adapter_load.measure,
+    "chats": chats.measure,
+    "batch": batch.measure,
 }
 
 
@@ -36,10 +57,15 @@ def main(chosen: list[str]) -> None:
         "What", "Measured", "Held against", "Ratio", "", title=f"{platform.machine()}, {hardware.cpu_cores} cores"
     )
     with tempfile.TemporaryDirectory(prefix="tonesmith-bench-") as folder:
-        for name in chosen or list(MEASURES):
-            out.print(f"Measuring: {name} …", style="dim")
-            for row in MEASURES[name](Path(folder)):
-                table.add_row(row.what, row.measured, row.against, f"{row.ratio:.2f}", "ok" if row.good else "SHORT")
+        try:
+            for name in chosen or list(MEASURES):
+                out.print(f"Measuring: {name} …", style="dim")
+                for row in MEASURES[name](Path(folder)):
+                    table.add_row(
+                        row.what, row.measured, row.against, f"{row.ratio:.2f}", "ok" if row.good else "SHORT"
+                    )
+        finally:
+            served.stop(Path(folder))
     out.print(table)
 
 
