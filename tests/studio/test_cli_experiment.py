@@ -133,7 +133,7 @@ def test_a_judge_that_is_killed_goes_on_and_judges_nothing_twice(call: Call, pro
         with closing(sqlite3.connect(project / "home" / "tonesmith.db")) as db:
             return db.execute('SELECT pair_id, "order" FROM judge_verdicts ORDER BY seq').fetchall()
 
-    wait_until(kept, 60, "a first verdict")
+    wait_until(kept, 180, "a first verdict")
     killed.kill()
     killed.wait()
     before = kept()
