@@ -145,7 +145,8 @@ class _Chamber:
         found = self._charter.stale() if self._may_curate else Stale()
         if not found.answers:
             return ["", gr.Button(visible=False)]
-        said = f"{_so_many(found.answers, found.replies)} no longer hold: the rules have changed since."
+        holds = "holds" if found.answers == 1 else "hold"
+        said = f"{_so_many(found.answers, found.replies)} no longer {holds}: the rules have changed since."
         notice = f'<div class="ts-notice" role="status"><b>{escape(said)}</b></div>'
         return [notice + stale_html(found), gr.Button(visible=True)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -14,22 +15,9 @@ from annotation.types import Axis, Charter, Clause, Question, Trait, Value
 from studio.parts import shell
 from studio.parts.diff import diff_html
 from studio.parts.guard import by_person
-from studio.parts.words import badge, bubbles, empty, table
+from studio.parts.words import NAMES, TONES, WORDS, badge, bubbles, empty, table
 from studio.services import Services
 from studio.services.settle import Dispute
-
-NAMES: dict[Question, str] = {"voice": "Brand voice", "policy": "Policy", "bias": "Bias"}
-WORDS: dict[Question, dict[Value, str]] = {
-    "voice": {"pass": "On brand", "fail": "Off brand", "unsure": "Not sure", "not_applicable": "Does not apply"},
-    "policy": {
-        "pass": "Within policy",
-        "fail": "Breaks policy",
-        "unsure": "Not sure",
-        "not_applicable": "Does not apply",
-    },
-    "bias": {"pass": "Fair", "fail": "Biased", "unsure": "Not sure", "not_applicable": "Does not apply"},
-}
-TONES = {"pass": "good", "fail": "bad", "unsure": "warn", "not_applicable": "quiet"}
 
 
 def build(services: Services) -> None:
@@ -60,10 +48,13 @@ def build(services: Services) -> None:
                 max_lines=12,
             )
             note = gr.Textbox(label="Why (optional)", max_length=5000)
-            settle = gr.Button("Settle and next", variant="primary", elem_id="ts-settle")
+            with gr.Row():
+                later = gr.Button("Not now", scale=0, min_width=120, elem_id="ts-later")
+                settle = gr.Button("Settle and next", variant="primary", min_width=160, elem_id="ts-settle")
     screen = [nothing, item, shown, conversation, answers, *radios, rules, correction, note]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
     settle.click(act(_Bench.settle), [shown, rules, correction, note, *radios], screen, **quiet)
+    later.click(act(_Bench.later), shown, screen, **quiet)
     page = gr.context.Context.root_block
     if page is not None:
         page.load(act(_Bench.arrive), None, screen, **quiet)
@@ -81,12 +72,24 @@ class _Bench:
         if not self._may:
             why = "Reviewers don't see each other's answers, so that each judges for themselves."
             return self._blank(empty("Settling is for curators", why, "/review", "Go to Review"))
+        return self._next([])
+
+    def _next(self, before: Sequence[str]) -> list[Any]:
+        """The first difference that is not among `before`, those that were looked at; from the start after the last."""
         waiting = self._settle.waiting()
         if not waiting:
             why = "A reply comes here when enough people have judged it and they don't agree."
             return self._blank(empty("Nobody differs", why, "/review", "Go to Review"))
-        dispute = self._settle.open(waiting[0][0])
-        return self._screen(dispute, waiting[0][1])
+        reply_id, agreement = next((one for one in waiting if one[0] not in before), waiting[0])
+        return self._screen(self._settle.open(reply_id), agreement)
+
+    def _up_to(self, reply_id: str) -> list[str]:
+        ids = [one for one, _ in self._settle.waiting()]
+        return ids[: ids.index(reply_id) + 1] if reply_id in ids else []
+
+    def later(self, shown: str) -> list[Any]:
+        """Leave this one as it is and go on."""
+        return self._next(self._up_to(shown.split()[0]))
 
     def settle(self, shown: str, rules: list[str], correction: str, note: str, *values: Value | None) -> list[Any]:
         reply_id, opened = shown.split()
@@ -96,9 +99,10 @@ class _Bench:
             for question, value in zip(QUESTIONS, values, strict=True)
             if value
         )
+        before = self._up_to(reply_id)
         self._settle.settle(reply_id, verdicts, correction, round(time.time() - float(opened), 1))
         gr.Info("Settled.", duration=3)
-        return self.arrive()
+        return self._next(before)
 
     def _blank(self, text: str) -> list[Any]:
         return [gr.HTML(text, visible=True), gr.Row(visible=False), *[gr.skip()] * (7 + len(QUESTIONS) - 1)]

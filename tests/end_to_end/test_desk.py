@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Response, expect
 
 from tests.end_to_end.test_pages import GRADIOS_OWN
-from tests.fixtures.studio import Studio
+from tests.fixtures.studio import Studio, wait_until
 
 pytestmark = pytest.mark.slow
 QUESTIONS = ("voice", "policy", "bias")
@@ -43,6 +43,12 @@ def said(studio: Studio, query: str) -> list[Any]:
     """Straight out of the store's file."""
     with sqlite3.connect(studio.home / "tonesmith.db") as db:
         return db.execute(query).fetchall()
+
+
+def correct(page: Page, text: str) -> None:
+    """Open the box in the reply's bubble, by its key, and write."""
+    page.keyboard.press("e")
+    page.fill("#desk-corrected", text)
 
 
 def wait_saved(page: Page) -> None:
@@ -77,10 +83,11 @@ def test_the_first_ten_items_by_keyboard_alone(page: Page, studio: Studio) -> No
     key.press("Shift+ArrowRight")
     key.press("Enter")
     expect(page.locator("#desk-reply mark.desk-on-voice").first).to_be_visible()
+    key.press("n")
+    key.type("cold")
+    key.press("Escape")
     key.press("4")
     key.press("7")
-    page.locator("#desk-voice-note").focus()
-    key.type("cold")
     key.press("Control+Enter")
     wait_saved(page)
     # 3: breaks policy; 4: biased; 5: unsure and does not apply
@@ -157,6 +164,78 @@ def test_the_next_reply_is_there_at_once_and_an_empty_save_is_refused(page: Page
     expect(page.locator("#desk-reply")).not_to_have_text(before, timeout=1000)
 
 
+def test_a_change_of_mind_loses_nothing_and_each_answer_takes_a_note(page: Page, studio: Studio) -> None:
+    desk(page, studio)
+    key = page.keyboard
+    key.press("5")
+    key.press("f")
+    key.press("2")
+    key.press("Escape")
+    key.press("m")
+    key.press("Enter")
+    key.press("n")
+    key.type("by mistake")
+    key.press("Escape")
+    marked = page.locator("#desk-reply mark.desk-on-policy")
+    key.press("4")
+    expect(marked).to_have_count(0)
+    expect(page.locator("#desk-policy-note")).to_have_value("by mistake")
+    key.press("6")
+    expect(marked).to_have_count(1)
+    key.press("5")
+    expect(page.locator("#desk-policy-rules input:checked")).to_have_count(1)
+    key.press("6")
+    key.press("1")
+    key.press("n")
+    key.type("just right")
+    key.press("Control+Enter")
+    wait_saved(page)
+    rows = said(studio, "SELECT question, value, clause_ids, spans, note FROM judgements ORDER BY seq DESC LIMIT 2")
+    found = {row[0]: (row[1], json.loads(row[2]), len(json.loads(row[3])), row[4]) for row in rows}
+    assert found == {"voice": ("pass", [], 0, "just right"), "policy": ("unsure", [], 1, "by mistake")}
+
+
+def test_a_correction_stands_in_the_bubble_and_an_empty_one_is_refused(page: Page, studio: Studio) -> None:
+    desk(page, studio)
+    box = page.locator(".desk-bubble #desk-corrected")
+    expect(box).to_be_hidden()
+    was = reply(page)
+    page.click("#desk-edit")
+    expect(box).to_have_value(was)
+    page.keyboard.press("Escape")
+    expect(box).to_be_hidden()
+    correct(page, " ")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("Nothing is left of the reply.")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(box).to_be_visible()  # what was written stays in sight
+    page.click("#desk-as-it-was")
+    expect(box).to_be_hidden()
+    assert reply(page) == was
+    # A suggestion is taken by its key, and what was changed is in the history.
+    expect(page.locator(".desk-hints li").first).to_be_visible()
+    page.keyboard.press("t")
+    expect(page.locator("#desk-voice-rules input:checked")).to_have_count(1)
+    correct(page, f"{was} Warmly")
+    page.keyboard.press("Control+Enter")
+    wait_saved(page)
+    page.keyboard.press("b")
+    expect(page.locator("#desk-reply")).to_have_text(was)
+    expect(box).to_have_value(f"{was} Warmly")
+    page.keyboard.press("h")
+    expect(page.locator("dialog .desk-history ins")).to_have_text(re.compile("Warmly"))
+
+
+def test_every_key_is_on_the_list(page: Page, studio: Studio) -> None:
+    desk(page, studio)
+    shown = "HELP.map(([keys]) => keys)", "Object.keys(keysOf({ item: { act_id: 'a' } }))"
+    script = f"import('/ours/desk/keys.js').then(({{ HELP, keysOf }}) => [{', '.join(shown)}])"
+    listed, known = page.evaluate(script)
+    listed = {key.lower() for keys in listed for key in keys.split(" ")}
+    assert {"?", "a", "e", "n", "t", "9"} <= set(known)
+    assert set(known) <= {*listed, "?"}
+
+
 SLOW_SAVES = """() => {
   const before = window.fetch;
   window.fetch = async (path, options) => {
@@ -185,7 +264,7 @@ def test_what_was_typed_outlives_a_kill_and_a_reload(page: Page, studio: Studio)
     desk(page, studio)
     shown = reply(page)
     page.keyboard.press("2")
-    page.fill("#desk-corrected", "Typed before the kill.")
+    correct(page, "Typed before the kill.")
     studio.kill()
     studio.start()
     page.wait_for_timeout(3000)
@@ -202,7 +281,7 @@ def test_what_was_typed_outlives_a_kill_and_a_reload(page: Page, studio: Studio)
 def test_a_save_while_the_studio_is_down_is_sent_when_it_is_back(page: Page, studio: Studio) -> None:
     desk(page, studio)
     page.wait_for_timeout(800)
-    page.fill("#desk-corrected", "Saved while it was down.")
+    correct(page, "Saved while it was down.")
     studio.kill()
     page.click("#desk-save")
     expect(page.get_by_text("The studio does not answer.").first).to_be_visible()
@@ -233,7 +312,7 @@ def test_two_tabs_on_the_same_reply_lose_nothing(page: Page, studio: Studio) -> 
 def test_a_hold_that_ran_out_keeps_the_text_and_offers_it(page: Page, browser: Browser, studio: Studio) -> None:
     desk(page, studio)
     shown = reply(page)
-    page.fill("#desk-corrected", "Too late, but kept.")
+    correct(page, "Too late, but kept.")
     with sqlite3.connect(studio.home / "tonesmith.db") as db:
         db.execute("UPDATE leases SET expires_at = '2020-01-01 00:00:00.000000' WHERE state = 'held'")
         ((reply_id,),) = db.execute("SELECT reply_id FROM leases WHERE state = 'held' ORDER BY seq LIMIT 1").fetchall()
@@ -253,6 +332,86 @@ def test_a_hold_that_ran_out_keeps_the_text_and_offers_it(page: Page, browser: B
     )
     assert route == "late"
     context.close()
+
+
+def test_a_save_that_was_kept_while_the_studio_was_down_is_offered_when_the_hold_is_lost(
+    page: Page, studio: Studio
+) -> None:
+    desk(page, studio)
+    page.wait_for_timeout(800)
+    correct(page, "Kept, and then too late.")
+    page.route("**/desk/save", lambda route: route.abort())
+    page.click("#desk-save")
+    expect(page.get_by_text("The studio does not answer.").first).to_be_visible()
+    ((unsent,),) = [page.evaluate("JSON.parse(sessionStorage.getItem('desk-unsent'))")]
+    with sqlite3.connect(studio.home / "tonesmith.db") as db:
+        db.execute("UPDATE leases SET state = 'expired' WHERE id = ?", (unsent["act_id"],))
+        db.execute("UPDATE tasks SET state = 'full' WHERE reply_id = ?", (unsent["reply_id"],))
+    page.unroute("**/desk/save")
+    expect(page.get_by_text("ran out while it was open")).to_be_visible()
+    page.reload()  # and it is offered still
+    page.click("#desk-extra")
+    wait_saved(page)
+    query = "SELECT route FROM acts JOIN corrections ON act_id = acts.id WHERE after = 'Kept, and then too late.'"
+    assert said(studio, query) == [("late",)]
+
+
+def test_the_reply_and_the_keys_to_save_are_in_sight(page: Page, studio: Studio, tmp_path: Path) -> None:
+    """After a long conversation too, beside a long list of rules, and on a phone; any turn of it can be judged."""
+    turns = [
+        {"role": role, "content": f"{role} {number}: " + "and so on " * 20}
+        for number in range(9)
+        for role in ("user", "assistant")
+    ]
+    log = tmp_path / "long.jsonl"
+    log.write_text(json.dumps({"messages": turns}))
+    studio.run("import", str(log))
+    ids = dict(said(studio, "SELECT substr(text, 1, 11), id FROM turns WHERE text LIKE 'assistant _:%'"))
+    for size in ((390, 844), (1440, 900)):
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        desk(page, studio, f"/review?reply={ids['assistant 8']}")
+        expect(page.locator("#desk-reply")).to_be_in_viewport(ratio=1)
+        expect(page.locator("#desk-save")).to_be_in_viewport(ratio=1)
+    for key in ("2", "5", "8"):
+        page.keyboard.press(key)
+    page.locator("#desk-bias-note").scroll_into_view_if_needed()
+    expect(page.locator("#desk-reply")).to_be_in_viewport(ratio=1)
+    page.locator(".ts-turn", has_text="assistant 3:").get_by_text("Judge this one").click()
+    expect(page.locator("#desk-reply")).to_contain_text("assistant 3:")
+    expect(page.get_by_text("What was said after it (10)")).to_be_visible()
+    correct(page, "In the middle.")
+    page.keyboard.press("Control+Enter")
+    wait_saved(page)
+    assert said(studio, "SELECT reply_id FROM corrections WHERE after = 'In the middle.'") == [(ids["assistant 3"],)]
+
+
+A_MINUTE_ON = "Date.now = ((now) => () => now() + 60_000)(Date.now)"
+
+
+def test_a_reply_is_held_while_somebody_works_on_it_and_one_that_was_lost_is_passed_by(
+    page: Page, studio: Studio
+) -> None:
+    dealt: list[Response] = []
+    page.on("response", lambda answer: dealt.append(answer) if "/desk/next" in answer.url else None)
+    desk(page, studio)
+    while len(dealt) < 2:  # this one, and the one after it
+        page.wait_for_timeout(50)
+    shown, ahead = (answer.json()["item"] for answer in dealt[:2])
+    with sqlite3.connect(studio.home / "tonesmith.db") as db:
+        db.execute("UPDATE leases SET expires_at = '2020-01-01 00:00:00.000000' WHERE id = ?", (shown["act_id"],))
+        db.execute("UPDATE leases SET state = 'expired' WHERE id = ?", (ahead["act_id"],))
+        db.execute("UPDATE tasks SET state = 'full' WHERE reply_id = ?", (ahead["reply_id"],))
+    page.evaluate(A_MINUTE_ON)
+    page.keyboard.press("a")
+    until = f"SELECT expires_at > '2021' FROM leases WHERE id = '{shown['act_id']}'"
+    wait_until(lambda: said(studio, until) == [(1,)], 10, "the hold to be renewed")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function(
+        "(known) => !known.includes(document.getElementById('desk-reply').textContent)",
+        arg=[shown["text_now"], ahead["text_now"]],
+    )
+    kept = f"SELECT count(*) FROM acts WHERE kind = 'review' AND id = '{shown['act_id']}'"
+    wait_until(lambda: said(studio, kept) == [(1,)], 10, "the save")
 
 
 NASTY = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> مرحبا بالعالم 👩‍👩‍👧 ok"
@@ -276,7 +435,7 @@ def test_nasty_long_and_right_to_left_replies_are_shown_as_text(page: Page, stud
     for _ in range(40):
         page.keyboard.press("Shift+ArrowRight")
     page.keyboard.press("Enter")
-    page.fill("#desk-corrected", NASTY.replace("ok", "fine <b>"))
+    correct(page, NASTY.replace("ok", "fine <b>"))
     expect(page.locator("#desk-difference ins").first).to_be_visible()
     page.keyboard.press("Control+Enter")
     wait_saved(page)
@@ -327,7 +486,7 @@ def test_the_desk_at_work_can_be_read_by_everybody(
     desk(page, studio)
     for key in ("2", "5", "8"):
         page.keyboard.press(key)
-    page.fill("#desk-corrected", "Something else.")
+    correct(page, "Something else.")
     expect(page.locator("#desk-difference ins").first).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     found = [

@@ -327,6 +327,12 @@ def test_two_who_differ_are_settled(windows: dict[str, Page], studio: Studio) ->
     expect(page.get_by_text("The difference on policy is still open.")).to_be_visible()
     page.locator("#ts-settle-policy").get_by_text("Breaks policy").click()
     shown = page.locator("#ts-settle-item").inner_text()
+    for _ in range(2):  # to the other one, and round again to this
+        before = page.locator("#ts-settle-item").inner_text()
+        page.click("#ts-later")
+        expect(page.locator("#ts-settle-item")).not_to_have_text(before)
+    assert page.locator("#ts-settle-item").inner_text() == shown
+    page.locator("#ts-settle-policy").get_by_text("Breaks policy").click()
     page.click("#ts-settle")
     expect(page.locator("#ts-settle-item")).not_to_have_text(shown)
     wait_until(lambda: call(cat, studio, "counts")["disputed"] == 1, 20, "one difference less")
@@ -412,6 +418,9 @@ def test_the_charter_is_changed_as_a_text(windows: dict[str, Page], studio: Stud
     expect(said).to_contain_text("8 answers about 3 replies would no longer hold.")
     expect(said).to_contain_text(f"Policy, '{rule['id']}': text was")
     expect(said.locator("ins").first).to_be_visible()
+    expect(said.locator("table caption")).to_have_text("All of them")
+    expect(said.locator("tbody tr")).to_have_count(8)
+    expect(said.locator("tbody tr", has_text=rule["id"]).first).to_contain_text("Breaks policy")
     before = call(cat, studio, "counts")["waiting"]
     page.click("#ts-keep")
     expect(page.locator("#ts-rules")).to_contain_text("version 2")

@@ -12,6 +12,16 @@ const SEVERITIES = [['minor', 'Minor'], ['major', 'Major'], ['critical', 'Critic
 const KINDS = [['stereotype', 'Stereotype'], ['assumption', 'Assumes something'], ['unequal_help', 'Helps less'], ['disrespect', 'Talks down'], ['exclusion', 'Leaves somebody out']];
 const HEAVIER = { minor: 0, major: 1, critical: 2 };
 
+// Where a fault is, or may be, can be shown in the reply.
+export const shows = (value) => value === 'fail' || value === 'unsure';
+
+// What an answer says as it stands. Rules and marks stay on the form when somebody tries another answer, and come back with the first.
+export const asSaid = (answer) => ({
+  ...answer,
+  ...(answer.value === 'fail' ? {} : { clause_ids: [], severity: null, kind: null }),
+  ...(shows(answer.value) ? {} : { spans: [] }),
+});
+
 export const empty = () => Object.fromEntries(QUESTIONS.map((name) => [name, { value: null, clause_ids: [], severity: null, kind: null, spans: [], note: '' }]));
 
 export class Form {
@@ -21,15 +31,15 @@ export class Form {
   }
 
   show(charter, answers, suggestions) {
-    Object.assign(this, { charter, answers, suggestions, current: 'voice' });
+    Object.assign(this, { charter, answers, suggestions, current: 'voice', noting: null });
+    // Rules that a newer charter no longer has can't be cited, nor seen.
+    for (const question of QUESTIONS) answers[question].clause_ids = answers[question].clause_ids.filter((id) => charter[ASKED[question].rules].some((rule) => rule.id === id));
     this.draw();
   }
 
   set(question, value) {
-    const answer = this.answers[question];
-    answer.value = value;
+    this.answers[question].value = value;
     this.current = question;
-    if (value !== 'fail') Object.assign(answer, { clause_ids: [], severity: null, kind: null, spans: [] });
     this.redraw(question);
     this.changed();
   }
@@ -56,7 +66,7 @@ export class Form {
   }
 
   mark(question, span) {
-    if (this.answers[question].value !== 'fail') this.set(question, 'fail');
+    if (!shows(this.answers[question].value)) this.set(question, 'fail');
     const answer = this.answers[question];
     answer.spans = [...answer.spans.filter((one) => one.end <= span.start || one.start >= span.end), span];
     this.current = question;
@@ -72,7 +82,22 @@ export class Form {
   }
 
   marks() {
-    return QUESTIONS.flatMap((question) => this.answers[question].spans.map((span) => ({ ...span, question })));
+    return QUESTIONS.flatMap((question) => asSaid(this.answers[question]).spans.map((span) => ({ ...span, question })));
+  }
+
+  // The first suggestion that the answers do not hold yet.
+  takeNext() {
+    const taken = ({ question, value, clause_ids: ids }) => this.answers[question].value === value && ids.every((id) => this.answers[question].clause_ids.includes(id));
+    const next = this.suggestions.find((one) => !taken(one));
+    if (next) this.take(next);
+  }
+
+  // A note on the answer given last.
+  focusNote(question = this.current) {
+    if (!this.answers[question].value) return;
+    this.noting = question;
+    this.redraw(question);
+    document.getElementById(`desk-${question}-note`).focus();
   }
 
   focusRules() {
@@ -102,8 +127,8 @@ export class Form {
       el('kbd', { textContent: index < 3 ? String(first + index) : 'X', 'aria-hidden': 'true' })));
     return el('fieldset', { id: `desk-${question}`, className: 'desk-question' },
       el('legend', { textContent: name }), el('div', { className: 'desk-choices' }, choices),
-      this.hints(question), answer.value === 'fail' ? this.faults(question) : null,
-      answer.value && answer.value !== 'pass' ? this.note(question) : null);
+      this.hints(question), answer.value === 'fail' ? this.faults(question) : null, answer.value === 'unsure' ? this.spans(question) : null,
+      answer.value ? this.note(question) : null);
   }
 
   hints(question) {
@@ -160,6 +185,7 @@ export class Form {
 
   note(question) {
     const answer = this.answers[question];
+    if (answer.value === 'pass' && !answer.note && this.noting !== question) return el('button', { type: 'button', className: 'desk-link desk-add-note', textContent: 'Add a note', 'aria-label': `Add a note on ${ASKED[question].name.toLowerCase()}`, onclick: () => this.focusNote(question) });
     return el('input', { id: `desk-${question}-note`, className: 'desk-note', value: answer.note, placeholder: 'Note (optional)', 'aria-label': `Note on ${ASKED[question].name.toLowerCase()}`, maxLength: 5000, oninput: (event) => { answer.note = event.target.value; this.changed(); } });
   }
 }

@@ -8,7 +8,9 @@ export const HELP = [
   ['A', 'All fine: on brand, within policy, fair'],
   ['F', 'To the rules at fault; arrows move, Space or a digit ticks, Esc leaves'],
   ['M', 'Mark words of the reply; arrows move, Shift stretches, Enter marks'],
-  ['E', 'Edit the reply; Esc leaves the box'],
+  ['N', 'A note on the answer given last'],
+  ['T', 'Take the next suggestion'],
+  ['E', 'Put the reply right; Esc leaves the box'],
   ['D', 'Let the models draft other replies'],
   ['Ctrl Enter', 'Save and go on (⌘ Enter on a Mac)'],
   ['S', 'Skip, with a reason'],
@@ -18,6 +20,7 @@ export const HELP = [
   ['C', 'Comment'],
   ['H', 'What happened to this reply'],
   ['/', 'Find replies'],
+  ['Tab', 'To everything else, such as severity, reasons and ranks; Space or Enter presses it'],
   ['?', 'This list'],
 ];
 
@@ -29,6 +32,8 @@ export function keysOf(desk) {
     a: () => desk.form.allFine(),
     f: () => desk.form.focusRules(),
     m: () => desk.startMarking(),
+    n: () => desk.form.focusNote(),
+    t: () => desk.form.takeNext(),
     e: () => desk.edit(),
     d: () => desk.draft(),
     s: () => desk.askSkip(),

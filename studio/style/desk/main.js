@@ -3,13 +3,16 @@
 
 import { Problem, get, lines, post } from './calls.js';
 import { dialog, el, typing } from './dom.js';
-import { Form, QUESTIONS, empty } from './form.js';
+import { Form, QUESTIONS, asSaid, empty, shows } from './form.js';
 import { fromServer, pieces, selected, toServer, words } from './marks.js';
 import { HELP, keysOf } from './keys.js';
 
 const SPEAKERS = { user: 'Customer', assistant: 'Model', system: 'Instructions' };
-const RENEW_MS = 4 * 60_000;
+const RENEW_MS = 20_000; // no more often than this; a queue may hold a reply for a minute only
+const TAGS = { same: 'span', added: 'ins', removed: 'del' };
 const store = window.sessionStorage;
+
+const difference = (pieces) => el('div', { className: 'ts-diff', dir: 'auto' }, pieces.map(([kind, text]) => el(TAGS[kind], { textContent: text })));
 
 class Desk {
   constructor(box) {
@@ -36,7 +39,7 @@ class Desk {
     await this.attempt(async () => (wanted ? this.openOther(wanted) : this.show(await this.fetchNext())));
     this.box.setAttribute('aria-busy', 'false');
     this.count();
-    setInterval(() => { if (this.item?.act_id && document.visibilityState === 'visible') post('renew', { act_id: this.item.act_id }).catch(() => {}); }, RENEW_MS);
+    for (const sign of ['keydown', 'input', 'pointerdown', 'wheel']) document.addEventListener(sign, () => this.atWork(), { capture: true, passive: true });
     setInterval(() => this.sendKept(), 3000);
   }
 
@@ -45,7 +48,24 @@ class Desk {
   async fetchNext() {
     const here = [this.item, ...this.ahead].filter(Boolean).map((item) => item.reply_id);
     const open = [...here, ...this.leaving].map((id) => `&exclude=${id}`).join('');
-    return (await get(`next?queue=${encodeURIComponent(this.queue)}${open}`)).item;
+    const { item } = await get(`next?queue=${encodeURIComponent(this.queue)}${open}`);
+    if (item) item.renewed = Date.now();
+    return item;
+  }
+
+  // A reply is held for whoever works on it, not for a page that was left open.
+  atWork() {
+    const item = this.item;
+    if (!item?.act_id || this.leaving.has(item.reply_id) || Date.now() - (item.renewed ?? 0) < RENEW_MS) return;
+    item.renewed = Date.now();
+    post('renew', { act_id: item.act_id }).then(({ held }) => { if (!held) this.passBy(item); }).catch(() => {});
+  }
+
+  // Its hold ran out while it waited behind another one: nobody needs to judge what they can't save.
+  async passBy(item) {
+    if (this.item !== item || store.getItem(`desk-${item.reply_id}`)) return;
+    await this.attempt(() => this.advance());
+    this.say('That one was taken meanwhile');
   }
 
   async lookAhead() {
@@ -55,9 +75,11 @@ class Desk {
   }
 
   async advance() {
+    const from = this.item;
     if (!this.ahead.length && this.fetching) await this.fetching;
     const next = this.ahead.shift() ?? await this.fetchNext();
-    this.show(next);
+    if (this.item === from) this.show(next);
+    else if (next) this.ahead.unshift(next); // something else came on screen meanwhile
   }
 
   async count() {
@@ -84,15 +106,18 @@ class Desk {
     this.notice = el('div', { id: 'desk-notice' });
     this.conversation = el('div', { id: 'desk-conversation', className: 'ts-conversation' });
     this.marker = el('div', { id: 'desk-marker', className: 'desk-marker', hidden: true });
-    this.editor = el('textarea', { id: 'desk-corrected', rows: 4, spellcheck: true, dir: 'auto', oninput: () => { this.grow(); this.changed(); this.compare(); } });
+    this.editor = el('textarea', { id: 'desk-corrected', rows: 2, spellcheck: true, dir: 'auto', oninput: () => { this.grow(); this.changed(); this.compare(); } });
     this.difference = el('div', { id: 'desk-difference', 'aria-live': 'polite' });
     this.reasons = el('div', { id: 'desk-reasons', className: 'desk-chips', role: 'group', 'aria-label': 'Why did you change it?' });
     this.drafts = el('div', { id: 'desk-drafts' });
     this.questions = el('div', { id: 'desk-questions' });
     this.form = new Form(this.questions, { changed: () => { this.changed(); this.drawReply(); }, text: () => this.reply().text });
-    const line = el('div', { className: 'desk-status' }, this.status, this.flagged, this.bringBack, el('span', { className: 'desk-gap' }), this.saved, el('button', { type: 'button', className: 'desk-link', id: 'desk-keys', onclick: () => this.help() }, el('kbd', { textContent: '?' }), ' keys'));
-    const left = el('div', { className: 'desk-left' }, this.conversation, this.marker,
-      el('label', { className: 'desk-label', htmlFor: 'desk-corrected', textContent: 'As it should have been' }), this.editor, this.difference, this.reasons, this.drafts);
+    const line = el('div', { className: 'desk-status' }, this.status, this.flagged, this.bringBack, el('span', { className: 'desk-gap' }), this.saved, el('span', { textContent: `Signed in as ${this.setting.who}` }), el('button', { type: 'button', className: 'desk-link', id: 'desk-keys', onclick: () => this.help() }, el('kbd', { textContent: '?' }), ' keys'));
+    this.opener = el('button', { type: 'button', id: 'desk-edit', className: 'desk-quiet-button', onclick: () => this.edit() }, 'Put it right', el('kbd', { textContent: 'E', 'aria-hidden': 'true' }));
+    this.paper = el('div', { className: 'desk-paper', hidden: true }, el('label', { className: 'desk-label', htmlFor: 'desk-corrected', textContent: 'As it should have been' }), this.editor, this.difference, this.reasons,
+      el('div', { className: 'desk-row' }, el('button', { type: 'button', id: 'desk-as-it-was', className: 'desk-small', textContent: 'Leave it as it was', onclick: () => this.leaveAsItWas() })));
+    this.correction = el('div', { className: 'desk-correction' }, this.opener, this.paper); // stands in the reply's own bubble
+    const left = el('div', { className: 'desk-left' }, this.conversation, this.marker, this.drafts);
     const button = (id, text, press, key) => el('button', { type: 'button', id, onclick: press }, text, key ? el('kbd', { textContent: key, 'aria-hidden': 'true' }) : '');
     this.actions = el('div', { className: 'desk-actions', role: 'toolbar', 'aria-label': 'This reply' },
       button('desk-back', 'Back', () => this.back(), 'B'), button('desk-undo', 'Undo', () => this.undo(), 'U'), button('desk-skip', 'Skip', () => this.askSkip(), 'S'),
@@ -117,6 +142,7 @@ class Desk {
     this.done.hidden = true;
     this.box.classList.toggle('desk-read-only', !item.act_id);
     this.opened = Date.now();
+    this.writing = false;
     const text = this.reply().text;
     const answers = empty();
     for (const [question, one] of Object.entries(item.mine)) {
@@ -142,6 +168,8 @@ class Desk {
     this.grow();
     document.getElementById('desk-reply')?.focus({ preventScroll: true });
     window.scrollTo({ top: 0 });
+    document.querySelector('.desk-bubble').scrollIntoView({ block: 'nearest' }); // after a long conversation it is far down
+    this.atWork();
     if (this.setting.may_judge) this.lookAhead();
   }
 
@@ -161,7 +189,7 @@ class Desk {
     const bubble = (turn, focus) => el('div', { className: `ts-turn ts-${turn.role}${focus ? ' ts-focus' : ''}` },
       el('div', { className: 'ts-who' }, SPEAKERS[turn.role], turn.by ? el('span', { className: 'ts-badge', textContent: turn.by }) : null,
         !focus && turn.role === 'assistant' ? el('button', { type: 'button', className: 'desk-small', textContent: 'Judge this one', onclick: () => this.openOther(turn.id) }) : null),
-      focus ? el('div', { id: 'desk-reply', className: 'ts-said', dir: 'auto', tabIndex: -1, role: 'document', 'aria-label': 'Reply to judge' }) : el('div', { className: 'ts-said', dir: 'auto', textContent: turn.text }));
+      focus ? el('div', { className: 'ts-said desk-bubble' }, el('div', { id: 'desk-reply', dir: 'auto', tabIndex: -1, role: 'document', 'aria-label': 'Reply to judge' }), this.correction) : el('div', { className: 'ts-said', dir: 'auto', textContent: turn.text }));
     const rest = after.length ? el('details', { className: 'desk-after' }, el('summary', { textContent: `What was said after it (${after.length})` }), el('div', { className: 'ts-conversation' }, after.map((turn) => bubble(turn, false)))) : null;
     const said = this.item.said.map((one) => el('div', { className: 'ts-notice' }, el('b', { textContent: one.who }), ` ${one.text}`));
     this.conversation.replaceChildren(...turns.map((turn, index) => bubble(turn, index === turns.length - 1)), ...(rest ? [rest] : []), ...said);
@@ -174,9 +202,17 @@ class Desk {
     box?.replaceChildren(...pieces(this.reply().text, marks).map(({ text, over }) => (over.length ? el('mark', { className: over.map((mark) => `desk-on-${mark.question}`).join(' '), textContent: text }) : text)));
   }
 
+  rewritten() { return this.editor.value.trim() !== this.reply().text.trim(); }
+
+  // The box to write in is there once somebody wants to write, or has written.
+  fold() {
+    const open = this.writing || this.rewritten();
+    this.paper.hidden = !open;
+    this.opener.hidden = open;
+  }
+
   drawReasons() {
-    const changed = this.editor.value.trim() !== this.reply().text.trim();
-    this.reasons.hidden = !changed;
+    this.reasons.hidden = !this.rewritten();
     this.reasons.replaceChildren(el('span', { className: 'desk-quiet', textContent: 'Why?' }), ...Object.entries(this.setting.reasons).map(([tag, label]) => el('button', {
       type: 'button', className: 'desk-chip', 'aria-pressed': String(this.tags.has(tag)), textContent: label,
       onclick: (event) => { if (this.tags.has(tag)) this.tags.delete(tag); else this.tags.add(tag); event.target.setAttribute('aria-pressed', String(this.tags.has(tag))); this.changed(); },
@@ -192,14 +228,14 @@ class Desk {
     clearTimeout(this.comparing);
     const before = this.reply().text;
     const after = this.editor.value;
-    const changed = before.trim() !== after.trim();
+    const changed = this.rewritten();
+    this.fold();
     if (this.reasons.hidden === changed) this.drawReasons();
     if (!changed) { this.difference.replaceChildren(); return; }
     this.comparing = setTimeout(async () => {
       const found = await post('diff', { before, after }).catch(() => null);
       if (!found || this.editor.value !== after) return;
-      const tags = { same: 'span', added: 'ins', removed: 'del' };
-      this.difference.replaceChildren(el('div', { className: 'ts-who', textContent: 'What changes' }), el('div', { className: 'ts-diff', dir: 'auto' }, found.map(([kind, text]) => el(tags[kind], { textContent: text }))));
+      this.difference.replaceChildren(el('div', { className: 'ts-who', textContent: 'What changes' }), difference(found));
     }, 120);
   }
 
@@ -231,8 +267,9 @@ class Desk {
 
   use(text) {
     this.editor.value = text;
-    this.grow();
+    this.writing = true;
     this.compare();
+    this.grow();
     this.changed();
     this.editor.focus();
   }
@@ -290,9 +327,9 @@ class Desk {
       this.drawMarking();
     } else if (event.key === 'Enter') {
       const span = this.drawMarking();
-      const failed = this.form.answers[this.form.current].value === 'fail' ? this.form.current : null;
+      const open = shows(this.form.answers[this.form.current].value) ? this.form.current : null;
       this.endMarking();
-      if (failed) this.form.mark(failed, span);
+      if (open) this.form.mark(open, span);
       else { this.offerMark(span); this.marker.querySelector('button').focus(); }
     } else if (event.key === 'Escape') this.endMarking();
     else return;
@@ -312,8 +349,8 @@ class Desk {
   filled(item, entered, extra = false) {
     const text = item.turns[item.turns.length - 1].text;
     const verdicts = QUESTIONS.filter((question) => entered.answers[question].value).map((question) => {
-      const answer = entered.answers[question];
-      return { question, value: answer.value, clause_ids: answer.clause_ids, severity: answer.severity, kind: answer.kind, note: answer.note.trim(), spans: answer.spans.map((span) => toServer(text, span)) };
+      const answer = asSaid(entered.answers[question]);
+      return { question, ...answer, note: answer.note.trim(), spans: answer.spans.map((span) => toServer(text, span)) };
     });
     return { act_id: item.act_id, reply_id: item.reply_id, verdicts, corrected: entered.corrected, reasons: entered.reasons, ranking: entered.ranking.length > 1 ? entered.ranking : [], seconds: Math.round((Date.now() - entered.opened) / 100) / 10, charter_version: this.setting.charter.version, extra };
   }
@@ -325,6 +362,10 @@ class Desk {
     const text = this.reply().text.trim();
     if (!QUESTIONS.some((question) => entered.answers[question].value) && entered.corrected.trim() === text && entered.ranking.length < 2) {
       this.complain(new Problem({ found: 'Nothing is marked and the reply is unchanged.', do: 'Answer a question, edit the reply, or skip it.' }));
+      return;
+    }
+    if (!entered.corrected.trim() && text) {
+      this.complain(new Problem({ found: 'Nothing is left of the reply.', do: 'Write it as it should have been, or leave it as it was.' }));
       return;
     }
     const form = this.filled(item, entered, extra === true);
@@ -347,7 +388,7 @@ class Desk {
 
   // Bring the reply back with everything that was entered, and say what can be done.
   async notSaved(item, form, problem) {
-    if (problem.kind === 'Offline') {
+    if (problem.kind === 'Offline') { // sent as soon as the studio is back
       const kept = JSON.parse(store.getItem('desk-unsent') || '[]');
       store.setItem('desk-unsent', JSON.stringify([...kept, form]));
       this.complain(problem);
@@ -357,31 +398,47 @@ class Desk {
     if (problem.kind === 'SavedElsewhere') item.act_id = (await get(`item/${item.reply_id}`)).item.act_id;
     if (problem.kind === 'RulesChanged') this.setting = await get('start');
     this.show(item);
-    const extra = problem.kind === 'HoldLost' ? [el('button', { type: 'button', className: 'desk-small', id: 'desk-extra', textContent: 'Keep as an extra opinion', onclick: () => this.save(true) }),
-      el('button', { type: 'button', className: 'desk-small', textContent: 'Copy the text', onclick: () => navigator.clipboard.writeText(this.editor.value) }),
-      el('button', { type: 'button', className: 'desk-small', textContent: 'Let it go', onclick: () => { store.removeItem(`desk-${item.reply_id}`); this.advance(); } })] : [];
-    this.complain(problem, ...extra);
+    const letGo = () => this.attempt(async () => { store.removeItem(`desk-${item.reply_id}`); await this.advance(); });
+    this.complain(problem, ...(problem.kind === 'HoldLost' ? this.offers(() => this.editor.value, () => this.save(true), letGo) : []));
+  }
+
+  // What can become of a text whose reply somebody else has by now.
+  offers(text, keep, letGo) {
+    const button = (words, press, id) => el('button', { type: 'button', className: 'desk-small', id, textContent: words, onclick: press });
+    return [button('Keep as an extra opinion', keep, 'desk-extra'), button('Copy the text', () => navigator.clipboard.writeText(text())), button('Let it go', letGo)];
   }
 
   async sendKept() {
-    const kept = JSON.parse(store.getItem('desk-unsent') || '[]');
-    if (!kept.length || this.sending) return;
+    const [form] = JSON.parse(store.getItem('desk-unsent') || '[]');
+    if (!form || this.sending) return;
     this.sending = true;
     try {
-      await post('save', kept[0]);
-      store.setItem('desk-unsent', JSON.stringify(kept.slice(1)));
-      store.removeItem(`desk-${kept[0].reply_id}`);
-      if (this.item?.act_id === kept[0].act_id) await this.advance(); // the page was loaded again meanwhile
-      this.notice.replaceChildren();
-      this.say('Saved');
+      await post('save', form);
+      this.sent(form);
+      if (this.item?.act_id === form.act_id) await this.advance(); // the page was loaded again meanwhile
     } catch (problem) {
-      if (problem.kind !== 'Offline') {
-        store.setItem('desk-unsent', JSON.stringify(kept.slice(1)));
-        this.complain(problem, el('a', { href: `/review?reply=${kept[0].reply_id}`, textContent: 'Open it again' }));
+      if (!(problem instanceof Problem)) throw problem;
+      if (problem.kind === 'HoldLost') { this.offerKept(form, problem); return; } // asked once: `sending` stays
+      if (!['Offline', 'SignedOut'].includes(problem.kind)) {
+        this.drop(form);
+        this.complain(problem, el('a', { href: `/review?reply=${form.reply_id}`, textContent: 'Open it again' }));
       }
-    } finally {
-      this.sending = false;
     }
+    this.sending = false;
+  }
+
+  offerKept(form, problem) {
+    const settled = (work, words) => () => this.attempt(async () => { await work(); this.sent(form, words); this.sending = false; });
+    this.complain(problem, ...this.offers(() => form.corrected, settled(() => post('save', { ...form, extra: true })), settled(() => {}, '')));
+  }
+
+  drop(form) { store.setItem('desk-unsent', JSON.stringify(JSON.parse(store.getItem('desk-unsent')).filter((one) => one.act_id !== form.act_id))); }
+
+  sent(form, words = 'Saved') {
+    this.drop(form);
+    store.removeItem(`desk-${form.reply_id}`);
+    this.notice.replaceChildren();
+    this.say(words);
   }
 
   // ---- Everything else one can do
@@ -485,7 +542,7 @@ class Desk {
     if (!this.item) return;
     await this.attempt(async () => {
       const said = await get(`history/${this.item.reply_id}`);
-      const rows = said.map((one) => el('li', {}, el('b', { textContent: one.who }), ` ${one.text} `, el('time', { className: 'desk-quiet', dateTime: one.when, textContent: new Date(one.when).toLocaleString() })));
+      const rows = said.map((one) => el('li', {}, el('b', { textContent: one.who }), ` ${one.text} `, one.changes.length ? difference(one.changes) : null, el('time', { className: 'desk-quiet', dateTime: one.when, textContent: new Date(one.when).toLocaleString() })));
       const open = dialog('What happened to this reply', rows.length ? el('ol', { className: 'desk-history' }, rows) : el('p', { textContent: 'Nobody has done anything about it that you can see. What others answered stays hidden until it is settled.' }), el('button', { type: 'button', autofocus: true, textContent: 'Close', onclick: () => open.close() }));
     });
   }
@@ -496,7 +553,22 @@ class Desk {
     open.id = 'desk-help';
   }
 
+  leaveAsItWas() {
+    this.editor.value = this.reply().text;
+    this.leaveEditor();
+    this.changed();
+  }
+
+  leaveEditor() {
+    this.writing = false;
+    this.compare();
+    document.getElementById('desk-reply').focus();
+  }
+
   edit() {
+    this.writing = true;
+    this.fold();
+    this.grow();
     this.editor.focus();
     this.editor.setSelectionRange(this.editor.value.length, this.editor.value.length);
   }
@@ -505,6 +577,7 @@ class Desk {
     if (!document.body.contains(this.box) || document.querySelector('dialog[open]')) return;
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) { event.preventDefault(); this.save(); return; }
     if (this.marking) { this.markingKey(event); return; }
+    if (event.key === 'Escape' && event.target === this.editor) { this.leaveEditor(); return; }
     if (event.key === 'Escape' && typing(event.target)) { document.getElementById('desk-reply')?.focus(); return; }
     if (typing(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.closest?.('.desk-rules') && /^([1-9]|Arrow|Enter|Escape)/.test(event.key)) return; // the list's own keys
