@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +35,25 @@ CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 
 
 class AdapterServer:
-    """The engine's adapters. The engine forgets them when it ends; `memory` does not.
+    """The adapters of one engine, or of several that all hold the same. They forget them when they end; `memory` does
+    not.
 
-    `kept()` names the adapters that stay whatever happens, each with what it is ('what customers get').
+    `kept()` names the adapters that stay whatever happens, each with what it is ('what customers get'). Raises
+    UserError where there is no engine.
     """
 
     def __init__(
         self,
-        client: Client,
+        engines: Client | Sequence[Client],
         adapters: Path,
         memory: Memory,
         base: Base,
         max_adapters: int,
         kept: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        self._client = client
+        self._engines = (engines,) if isinstance(engines, Client) else tuple(engines)
+        if not self._engines:
+            raise UserError("No engine is ready.", do="Wait until one is: its state is at the top of the page.")
         self._root = adapters
         self._memory = memory
         self._base = base
@@ -57,8 +61,9 @@ class AdapterServer:
         self._kept = kept
 
     def loaded(self) -> list[str]:
-        """Names the engine answers to, the base left out. Raises UserError if it does not answer."""
-        return [name for name in self._client.models() if name != BASE]
+        """Names that every engine answers to, the base left out. Raises UserError if one does not answer."""
+        first, *others = (_held(engine) for engine in self._engines)
+        return [name for name in first if all(name in other for other in others)]
 
     def load(self, name: str) -> Adapter:
         """Check an adapter and load it; loading it again changes nothing.
@@ -119,54 +124,92 @@ class AdapterServer:
         """Load `name`, see what it does, and whether it is served as it was trained; both are remembered.
 
         Returns how far it moves fixed texts from the base, in nats a token: 0 is an adapter that does nothing, which
-        may be so and is worth saying. None if the engine does not say how likely a text is. Raises UserError as `load`
-        does, and if loading it changed the base by more than `tolerance` nats a token.
+        may be so and is worth saying. Of several engines the worst counts. None if an engine does not say how likely a
+        text is. Raises UserError as `load` does, and if loading it changed a base by more than `tolerance` nats a
+        token.
         """
         with self._memory.lock:
             adapter = registry.get(self._root, name)
+            new = name not in self.loaded()
             try:
-                texts = probe.texts(self._client, adapter)
-                base = before = probe.scores(self._client, BASE, texts)
+                texts = probe.texts(self._engines[0], adapter)
+                bases = befores = [probe.scores(engine, BASE, texts) for engine in self._engines]
             except UserError:
                 self.load(name)
                 return None
-            new = name not in self.loaded()
             self.load(name)
             if new:
-                base = probe.scores(self._client, BASE, texts)
-                probe.must_be_unchanged(name, before, base, tolerance)
-            return self._see(adapter, texts, base, tolerance)
+                bases = [probe.scores(engine, BASE, texts) for engine in self._engines]
+                for before, base in zip(befores, bases, strict=True):
+                    probe.must_be_unchanged(name, before, base, tolerance)
+            return self._see(adapter, texts, bases, tolerance)
 
     def measure_again(self, name: str, tolerance: float = probe.UNCHANGED) -> float:
         """`measure` for an adapter that is loaded already: this counts as no use of it."""
         with self._memory.lock:
             adapter = registry.get(self._root, name)
-            texts = probe.texts(self._client, adapter)
-            return self._see(adapter, texts, probe.scores(self._client, BASE, texts), tolerance)
+            texts = probe.texts(self._engines[0], adapter)
+            bases = [probe.scores(engine, BASE, texts) for engine in self._engines]
+            return self._see(adapter, texts, bases, tolerance)
 
-    def _see(self, adapter: Adapter, texts: probe.Texts, base: probe.Scores, tolerance: float) -> float:
-        tuned = probe.scores(self._client, adapter.name, texts)
-        parity = probe.parity(self._client, adapter.scored, base, tuned, tolerance)
-        effect = probe.apart(tuned, base)
+    def _see(self, adapter: Adapter, texts: probe.Texts, bases: Sequence[probe.Scores], tolerance: float) -> float:
+        effects, parities = [], []
+        for engine, base in zip(self._engines, bases, strict=True):
+            tuned = probe.scores(engine, adapter.name, texts)
+            effects.append(probe.apart(tuned, base))
+            parities.append(probe.parity(engine, adapter.scored, base, tuned, tolerance))
+        effect, parity = min(effects), _worst(parities)
         self._memory.change(lambda held: _measured(held, adapter.name, effect, parity))
         return effect
 
+    def drift(self, leave: Collection[str] = ()) -> Drift | None:
+        """What the engine (one only) holds too little or too much of, against what it should; None while somebody is
+        changing that. What is named in `leave` is left as it is.
+        """
+        (engine,) = self._engines
+        if not self._memory.lock.free():
+            return None
+        held = _held(engine)
+        wanted = dict.fromkeys((*self._kept(), *self._memory.read().wanted))
+        return Drift(
+            lacks=tuple(name for name in wanted if name not in held and name not in leave),
+            foreign=tuple(name for name in held if name not in wanted and name not in leave),
+        )
+
+    def repair(self, drift: Drift) -> dict[str, str]:
+        """Put back what is lacking and take out what is foreign; returns the problem of each that stays so."""
+        problems = {}
+        with self._memory.lock:
+            for name in drift.foreign:
+                self._take_out(name)
+            for name in drift.lacks:
+                try:
+                    self._put_in(name)
+                except UserError as error:
+                    problems[name] = str(error)
+        return problems
+
     def _put_in(self, name: str) -> Adapter:
+        """Load it where it is lacking. If one engine refuses, it is not wanted, and `repair` takes it out elsewhere."""
         adapter = registry.get(self._root, name)
-        loaded = self.loaded()
-        if name in loaded:
-            return adapter
-        check(adapter, self._base)
-        for oldest in self._in_the_way(loaded):
-            self._take_out(oldest)
-        # Never with load_inplace: vLLM would read the file from disk anew at every step.
-        self._client.post(LOAD, {"lora_name": name, "lora_path": str(adapter.path.resolve())})
-        self._confirm(name)
+        lacking = [engine for engine in self._engines if name not in _held(engine)]
+        if lacking:
+            check(adapter, self._base)
+        for engine in lacking:
+            for oldest in self._in_the_way(_held(engine)):
+                self._take_out(oldest)
+            # Never with load_inplace: vLLM would read the file from disk anew at every step.
+            engine.post(LOAD, {"lora_name": name, "lora_path": str(adapter.path.resolve())})
+            if name not in _held(engine):
+                raise UserError(
+                    f"The engine took {name}, but does not list it.", do="Try again, or restart the engine."
+                )
         return adapter
 
     def _take_out(self, name: str) -> None:
-        if name in self.loaded():
-            self._client.post("/v1/unload_lora_adapter", {"lora_name": name})
+        for engine in self._engines:
+            if name in _held(engine):
+                engine.post("/v1/unload_lora_adapter", {"lora_name": name})
         self._memory.change(
             lambda held: held.model_copy(update={"wanted": tuple(kept for kept in held.wanted if kept != name)})
         )
@@ -191,10 +234,6 @@ class AdapterServer:
             )
         return may_go[:too_many]
 
-    def _confirm(self, name: str) -> None:
-        if name not in self.loaded():
-            raise UserError(f"The engine took {name}, but does not list it.", do="Try again, or restart the engine.")
-
     def _remember(self, name: str) -> None:
         self._memory.change(
             lambda held: held.model_copy(
@@ -207,6 +246,24 @@ class AdapterServer:
 
     def _offered(self, name: str) -> None:
         self._memory.change(lambda held: held.model_copy(update={"offered": _with(held.offered, name)}))
+
+
+class Drift(Frozen):
+    """How what an engine holds differs from what it should hold."""
+
+    lacks: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.lacks or self.foreign)
+
+    def told(self, problems: Mapping[str, str]) -> str:
+        """What was found and done, in words: 'lacked X; put back'."""
+        back = [name for name in self.lacks if name not in problems]
+        told = [f"lacked {', '.join(back)}; put back"] if back else []
+        told += [f"lacked {name}: {problems[name]}" for name in self.lacks if name in problems]
+        told += [f"held {', '.join(self.foreign)}, which it should not; taken out"] if self.foreign else []
+        return "; ".join(told)
 
 
 class Base(Frozen):
@@ -335,6 +392,19 @@ def tensor_shapes(path: Path) -> dict[str, list[int]]:
     if 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0) != size:
         raise ValueError(f"{path.name} is cut short")
     return {name: list(entry["shape"]) for name, entry in tensors.items()}
+
+
+def _held(engine: Client) -> list[str]:
+    """Names of the adapters that one engine answers to. Raises UserError."""
+    return [name for name in engine.models() if name != BASE]
+
+
+def _worst(parities: Sequence[Parity | None]) -> Parity | None:
+    """Of several engines; None where one could not be told."""
+    known = [one for one in parities if one is not None]
+    if len(known) < len(parities):
+        return None
+    return max(known, key=lambda one: (not one.same_prompt, not one.holds, one.apart))
 
 
 def _measured(held: Held, name: str, effect: float, parity: Parity | None) -> Held:

@@ -169,6 +169,14 @@ class Client:
         except (httpx.HTTPError, httpx.InvalidURL):
             return None
 
+    def answers(self, path: str, seconds: float = 2.0) -> bool:
+        """Whether a GET of `path` is answered with 200."""
+        try:
+            with self._http(seconds) as http:
+                return http.get(path).status_code == 200
+        except (httpx.HTTPError, httpx.InvalidURL):
+            return False
+
     def silent_seconds(self) -> float:
         """How long the engine behind the door has not answered it (`serving.beating`); 0 where the server has no such
         page.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import json
@@ -10,34 +9,28 @@ import logging
 import os
 import re
 import shutil
-import socket
-import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Lock, Thread
-from typing import Literal
-
-import psutil
-from pydantic import ValidationError
+from threading import Event
+from typing import Literal, Protocol
 
 from annotation.errors import UserError
 from annotation.files import write_whole
-from annotation.processes import began
 from annotation.types import Frozen
 from serving import attestation
 from serving.attestation import Attesting
 from serving.beating import Beating
 from serving.client import Client
+from serving.daemon import Daemon, Record, is_free
 from serving.leaving import Leaving
+from serving.sleeping import SLEEP, WAKE, Sleeping, sleeps_in_place
 from training.hardware import Hardware, dtype_for
-from training.processes import stop_tree
 
 log = logging.getLogger("tonesmith")
-State = Literal["off", "starting", "ready", "crashed", "unreachable"]
+State = Literal["off", "starting", "ready", "crashed", "unreachable", "asleep"]
 BASE = "base"
 """The name the base model answers to."""
 PLUGIN = "tonesmith_cpu_lora"
@@ -63,7 +56,6 @@ KNOWN_ENDS = (
     (r"No space left on device", "The disk is full."),
 )
 """What in a log tells why an engine ended, and how to say it."""
-LOG_TAIL_BYTES, LOG_LIMIT_BYTES = 40_000, 10_000_000
 MILESTONES = (
     ("Loading weights took", "warming up", 0.87),
     ("Starting to load model", "loading the model", 0.84),
@@ -89,6 +81,10 @@ class EngineConfig(Frozen):
     """Memory for the key-value cache on a CPU."""
     gpu_memory_share: float = 0.5
     """Share of a GPU's memory the engine takes, 0 to 1; the rest is the trainer's."""
+    threads: int = 0
+    """Of a CPU; 0 takes all of its cores."""
+    devices: str = ""
+    """The GPUs it sees, as in CUDA_VISIBLE_DEVICES; '' leaves that as it is."""
     extra: tuple[str, ...] = ()
     """More arguments for vLLM, as on its command line."""
 
@@ -111,23 +107,12 @@ class EngineStatus(Frozen):
     url: str = ""
     pid: int | None = None
     message: str = ""
+    usual_seconds: float = USUAL_START_SECONDS
+    """How long a start takes here, as far as is known."""
     attached: bool = False
     """Whether it is somebody else's engine, which we neither start nor stop."""
     adapters: bool = True
     """Whether adapters can be loaded into it."""
-
-
-class Record(Frozen):
-    """`engine.json`: which process is ours, so that a restarted studio finds it again."""
-
-    pid: int
-    created: float
-    port: int
-    fingerprint: str
-    started: float
-    """Seconds since the epoch."""
-    log_start: int
-    """Where this start begins in the log, in bytes."""
 
 
 def unwatched_at_once(hardware: Hardware | None) -> int:
@@ -144,7 +129,7 @@ def unwatched_at_once(hardware: Hardware | None) -> int:
 def argv(config: EngineConfig, hardware: Hardware, port: int) -> list[str]:
     """The command line. On a CPU without bfloat16, float32 is four times faster; a GPU chooses for itself."""
     machine = (
-        ["--gpu-memory-utilization", str(config.gpu_memory_share)]
+        ["--gpu-memory-utilization", str(config.gpu_memory_share), "--enable-sleep-mode"]
         if hardware.gpus
         else ["--dtype", dtype_for(hardware)]
     )
@@ -164,7 +149,7 @@ def argv(config: EngineConfig, hardware: Hardware, port: int) -> list[str]:
         *("--generation-config", "vllm"),
         *(
             part
-            for own in (Leaving, Attesting, Beating)
+            for own in (Leaving, Attesting, Beating, Sleeping)
             for part in ("--middleware", f"{own.__module__}.{own.__name__}")
         ),
         "--disable-uvicorn-access-log",  # a line for each look at its health would fill the disk
@@ -191,8 +176,8 @@ def environment(config: EngineConfig, hardware: Hardware, libraries: tuple[Path,
         "VLLM_SERVER_DEV_MODE": "0",
     }
     if hardware.gpus:
-        return always
-    cores = hardware.cpu_cores
+        return always | ({"CUDA_VISIBLE_DEVICES": config.devices} if config.devices else {})
+    cores = config.threads or hardware.cpu_cores
     return always | {
         "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # 'auto' keeps a core back, half the machine on two
@@ -223,117 +208,112 @@ class Engine:
 
     def __init__(self, config: EngineConfig, home: Path, hardware: Hardware) -> None:
         self.config = config
-        self.log = home / "engine.log"
+        self._daemon = Daemon(home, "engine")
+        self._asleep = home / "asleep"
         self._home = home
         self._hardware = hardware
-        self._lock = Lock()
-        self._port = 0
 
     @property
     def url(self) -> str:
         """Address of the running engine, '' if there is none."""
-        record = self._record()
-        return f"http://127.0.0.1:{record.port}" if record else ""
+        record = self._daemon.record()
+        return record.url if record else ""
+
+    @property
+    def log(self) -> Path:
+        """Where it writes what it does."""
+        return self._daemon.log
 
     def start(self) -> None:
-        """Start vLLM, unless ours is running with the same settings: then that one goes on.
+        """Start vLLM, unless ours is running with the same settings, or sleeps: then that goes on.
 
         Raises UserError if vLLM is not installed, the model is not there, or the port is taken.
         """
-        with self._alone():
-            if not self.adopt():
-                self._stop()
+        with self._daemon.alone():
+            if self._asleep.exists():
+                self._rest()  # whoever put it to sleep may have been killed before it slept
+            elif not self.adopt():
+                self._daemon.stop()
                 self._start()
 
     def restart(self, pid: int | None) -> None:
-        """Start vLLM anew in place of process `pid`; nothing happens if it was replaced or switched off meanwhile.
+        """Start vLLM anew in place of process `pid`; nothing happens if it was replaced, switched off or put to sleep
+        meanwhile.
 
         So two studios that see the same engine crash start one, not two that end each other. Raises UserError as
         `start` does.
         """
-        with self._alone():
-            record = self._record()
-            if record is not None and record.pid == pid:
-                self._stop()
+        with self._daemon.alone():
+            record = self._daemon.record()
+            if record is not None and record.pid == pid and not self._asleep.exists():
+                self._daemon.stop()
                 self._start()
+
+    def sleep(self) -> None:
+        """Give the memory back until `wake`: on a GPU vLLM keeps its process, elsewhere it ends. It stays asleep
+        whatever happens to the studio.
+        """
+        with self._daemon.alone():
+            write_whole(self._asleep, "")  # first, so that nobody takes its end for a crash
+            self._rest()
+
+    def wake(self) -> None:
+        """Be there again after `sleep`, at the same address if it can; nothing happens to one that is awake.
+
+        Raises UserError as `start` does.
+        """
+        with self._daemon.alone():
+            if self._asleep.exists():
+                if not self._told(WAKE):
+                    self._daemon.stop()
+                    self._start()
+                self._asleep.unlink()
+
+    def _rest(self) -> None:
+        if not self._told(SLEEP):
+            self._daemon.stop()
+
+    def _told(self, what: str) -> bool:
+        """Whether a running engine could do it without ending."""
+        if not sleeps_in_place(self._hardware) or not self.adopt():
+            return False
+        try:
+            Client(self.url).post(what, {})
+        except UserError as error:
+            log.warning("The engine did not answer %s, so it is ended: %s", what, error)
+            return False
+        return True
 
     def _start(self) -> None:
         self._check()
-        # A restart keeps its address, where it can, for those who hold it.
-        port = self.config.port or (self._port if self._port and _is_free(self._port) else _free_port())
-        self._port = port
+        port = self._daemon.free_port(self.config.port)
         self._home.mkdir(parents=True, exist_ok=True)
         command = argv(self.config, self._hardware, port)
         attested = self._home / "attested"
         shutil.rmtree(attested, ignore_errors=True)  # what the engine before this one had read
         variables = environment(self.config, self._hardware, preloads()) | {attestation.FOLDER: str(attested)}
-        if self.log.is_file() and self.log.stat().st_size > LOG_LIMIT_BYTES:
-            self.log.replace(self.log.with_suffix(".old.log"))
-        with self.log.open("ab") as log:
-            begin = log.tell()
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=_with_our_plugin(os.environ | variables),
-                start_new_session=True,
-            )
-        record = Record(
-            pid=child.pid,
-            created=began(child.pid),
-            port=port,
-            fingerprint=self.config.fingerprint,
-            started=time.time(),
-            log_start=begin,
-        )
-        write_whole(self._home / "engine.json", record.model_dump_json())
-        Thread(target=child.wait, daemon=True).start()  # reap it, so that a dead engine is seen to be dead
+        self._daemon.start(command, _with_our_plugin(os.environ | variables), port, self.config.fingerprint)
 
     def adopt(self) -> bool:
         """Whether ours is running (ready or on its way) with the present settings."""
-        record = self._record()
-        return record is not None and record.fingerprint == self.config.fingerprint and _alive(record)
+        return self._daemon.runs(self.config.fingerprint)
 
     def stop(self) -> None:
-        """Stop our engine with all its processes; nothing happens if there is none."""
-        with self._alone():
-            self._stop()
-
-    def _stop(self) -> None:
-        record = self._record()
-        if record:
-            stop_tree(record.pid, record.created)
-            self._stop_orphans(record)
-            (self._home / "engine.json").unlink(missing_ok=True)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Nobody else starts or stops this engine meanwhile, in this process or another."""
-        self._home.mkdir(parents=True, exist_ok=True)
-        with self._lock, (self._home / ".engine.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-    def _stop_orphans(self, record: Record) -> None:
-        """End workers whose parent was killed: they share its session, whose number is the parent's."""
-        if psutil.pid_exists(record.pid) and not _alive(record):
-            return  # the number is somebody else's by now, and so is the session
-        for process in psutil.process_iter(["pid"]):
-            try:
-                if os.getsid(process.pid) == record.pid and began(process.pid) >= record.created - 1:
-                    process.kill()
-            except (psutil.NoSuchProcess, ProcessLookupError, PermissionError):
-                continue
+        """Stop our engine with all its processes, and let it sleep no more; nothing happens if there is none."""
+        with self._daemon.alone():
+            self._daemon.stop()
+            self._asleep.unlink(missing_ok=True)
 
     def status(self) -> EngineStatus:
         """The state now; asks the engine's health, at most two seconds."""
-        record = self._record()
+        record, usual = self._daemon.record(), self._usual_seconds()
+        if self._asleep.exists():
+            return EngineStatus(state="asleep", phase="asleep", usual_seconds=usual)
         if record is None:
             return EngineStatus(state="off", message="The engine is not running. `tonesmith up` starts it.")
-        url, seconds = f"http://127.0.0.1:{record.port}", time.time() - record.started
-        known = {"url": url, "pid": record.pid, "seconds": seconds}
-        if not _alive(record):
+        url, seconds = record.url, time.time() - record.started
+        known = {"url": url, "pid": record.pid, "seconds": seconds, "usual_seconds": usual}
+        if not record.alive():
             return EngineStatus(state="crashed", message=self.why_crashed(), **known)
         health, silent = Client(url).health(), 0.0
         if health == 200 and (silent := Client(url).silent_seconds()) > STUCK_SECONDS:
@@ -353,7 +333,7 @@ class Engine:
 
     def why_crashed(self) -> str:
         """The reason, out of the log, as a sentence."""
-        text = self._log_since_start()
+        text = self._daemon.log_since_start()
         for pattern, sentence in KNOWN_ENDS:
             if re.search(pattern, text, re.IGNORECASE):
                 return sentence
@@ -379,32 +359,17 @@ class Engine:
                 "A folder with a model.",
                 "Set TONESMITH_BASE_MODEL to one, or leave it out for the embedded default.",
             )
-        if self.config.port and not _is_free(self.config.port):
+        if self.config.port and not is_free(self.config.port):
             raise UserError(
                 f"Port {self.config.port} for the engine is taken.",
                 "A free port.",
                 "Set TONESMITH_ENGINE_PORT to another, or to 0 to have one picked.",
             )
 
-    def _record(self) -> Record | None:
-        try:
-            return Record.model_validate_json((self._home / "engine.json").read_bytes())
-        except (FileNotFoundError, ValidationError):
-            return None
-
-    def _log_since_start(self) -> str:
-        record = self._record()
-        if not self.log.is_file():
-            return ""
-        begin = record.log_start if record else 0
-        with self.log.open("rb") as log:
-            log.seek(max(begin, self.log.stat().st_size - LOG_TAIL_BYTES))
-            return log.read().decode(errors="replace")
-
     def _progress(self, record: Record, seconds: float) -> tuple[str, float]:
         """Phase out of the log; the share also creeps with time, by how long the last start took."""
         by_time = min(0.97, seconds / self._usual_seconds())
-        text = self._log_since_start()
+        text = self._daemon.log_since_start()
         for sign, phase, share in MILESTONES:
             if sign in text:
                 return phase, max(share, by_time)
@@ -476,6 +441,14 @@ class Attached:
         return f"No engine answers at {self.url}."
 
 
+class Watched(Protocol):
+    """What a `Watcher` can keep up."""
+
+    def status(self) -> EngineStatus: ...
+    def restart(self, pid: int | None) -> None: ...
+    def why_crashed(self) -> str: ...
+
+
 class Watcher:
     """Keeps the engine up: restarts it when it crashes or stops answering, and says when it is ready anew.
 
@@ -484,7 +457,7 @@ class Watcher:
     `CRASH_WINDOW_SECONDS` it gives up, and `gave_up` says why; a start by hand that succeeds ends that.
     """
 
-    def __init__(self, engine: Engine | Attached, on_ready: Callable[[], None], every_seconds: float = 1.0) -> None:
+    def __init__(self, engine: Watched, on_ready: Callable[[], None], every_seconds: float = 1.0) -> None:
         self._engine = engine
         self._on_ready = on_ready
         self._every = every_seconds
@@ -515,6 +488,9 @@ class Watcher:
             self.gave_up, self._silent_since = "", None
             self.status = status
             self._greet((status.url, status.pid))
+        elif status.state == "asleep":
+            self.gave_up, self._silent_since, self._greeted = "", None, None
+            self.status = status
         elif status.attached:
             self._greeted = None  # it may come back with nothing loaded
         elif status.state == "unreachable":
@@ -525,6 +501,11 @@ class Watcher:
         elif status.state == "crashed" or (status.state == "starting" and status.seconds > START_LIMIT_SECONDS):
             self._restart()
         return self.status
+
+    @property
+    def greeted(self) -> bool:
+        """Whether what was seen last is ready, and `on_ready` went well."""
+        return self.status.state == "ready" and self._greeted == (self.status.url, self.status.pid)
 
     def _greet(self, which: tuple[str, int | None]) -> None:
         if self._greeted == which:
@@ -555,27 +536,3 @@ class Watcher:
             self._engine.restart(self.status.pid)
         except UserError as error:
             self.gave_up = str(error)
-
-
-def _alive(record: Record) -> bool:
-    try:
-        process = psutil.Process(record.pid)
-        return abs(began(record.pid) - record.created) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

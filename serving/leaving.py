@@ -8,6 +8,7 @@ whole engine ends. So what is unloaded is taken out here, and the engine has roo
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,8 @@ from typing import Any
 from serving.attestation import ANSWERS, App, Receive, Scope, Send, body_of, model_asked
 
 UNLOAD = "/v1/unload_lora_adapter"
+UNDER_WAY = "/tonesmith/under-way"
+"""Says how many requests each adapter has, those that wait included; vLLM's own figures only name the adapters."""
 
 
 class Leaving:
@@ -27,8 +30,11 @@ class Leaving:
         self._gone: set[int] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in (*ANSWERS, UNLOAD):
+        if scope["type"] != "http" or scope["path"] not in (*ANSWERS, UNLOAD, UNDER_WAY):
             await self._app(scope, receive, send)
+            return
+        if scope["path"] == UNDER_WAY:
+            await self._tell(scope["app"].state.openai_serving_models.lora_requests, send)
             return
         body, again = await body_of(receive)
         state = scope["app"].state
@@ -43,6 +49,13 @@ class Leaving:
         adapter = names.get(model_asked(body, "model"))
         async with self._reply(state.engine_client, adapter):
             await self._app(scope, again, send)
+
+    async def _tell(self, names: Any, send: Send) -> None:
+        counts = {name: self._answering[adapter.lora_int_id] for name, adapter in names.items()}
+        body = json.dumps({name: number for name, number in counts.items() if number}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     @asynccontextmanager
     async def _reply(self, engine: Any, adapter: Any) -> AsyncIterator[None]:

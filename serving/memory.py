@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock, RLock
+from typing import IO
 
 from pydantic import Field, ValidationError
 
@@ -43,6 +44,54 @@ class Held(Frozen):
     """Whether each is served as it was trained, as measured when it was loaded last."""
 
 
+class Hold:
+    """A lock on what the engine holds: within this process, and over the file at `path` for all others. May be taken
+    again by whoever has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._here = RLock()
+        self._times = 0
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> None:
+        self._here.acquire()
+        try:
+            if not self._times:
+                self._file = self._opened()
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+        except BaseException:
+            self._here.release()
+            raise
+        self._times += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._times -= 1
+        if not self._times and self._file:
+            self._file.close()
+        self._here.release()
+
+    def free(self) -> bool:
+        """Whether nobody else has it just now; for one who would rather come again than wait."""
+        if not self._here.acquire(blocking=False):
+            return False
+        try:
+            if self._times:
+                return True
+            with self._opened() as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            return False
+        finally:
+            self._here.release()
+
+    def _opened(self) -> IO[str]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return self._path.open("w")
+
+
 class Memory:
     """The file and the uses not written yet. Share one within a process; others may have the file open as well."""
 
@@ -52,7 +101,7 @@ class Memory:
         self._noted: dict[str, float] = {}
         self._noting = Lock()
         self._written = now()
-        self.lock = RLock()
+        self.lock = Hold(path.with_name(f".{path.name}.hold"))
         """Hold it over a change of what the engine holds."""
 
     def read(self) -> Held:
@@ -75,7 +124,7 @@ class Memory:
 
     def change(self, how: Callable[[Held], Held]) -> None:
         """Write what `how` makes of what is remembered; nobody else changes it meanwhile."""
-        with self.lock, self._file_lock():
+        with self._file_lock():
             with self._noting:
                 noted, self._noted = self._noted, {}
             held = self._on_disk()

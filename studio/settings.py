@@ -60,6 +60,12 @@ class Settings(BaseSettings):
     """What the model at `judge_url` is called there."""
     engine_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port of the engine we start; 0 picks a free one."""
+    replicas: Annotated[int, Field(ge=1, le=64)] = 1
+    """Engines that answer side by side behind one address, each on a GPU of its own, or with its part of the CPU's
+    cores. All hold the same adapters."""
+    idle_minutes: Annotated[float, Field(gt=0)] | None = None
+    """The engine gives its memory back when nobody has asked it for so long, and is there again when somebody asks;
+    None means never."""
     max_adapters: Annotated[int, Field(ge=1, le=32)] = 4
     """Adapters held by the engine at once."""
     max_rank: Literal[8, 16, 32, 64, 128] = 32

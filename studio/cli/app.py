@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from studio.cli import argilla, collect, curate, experiment, keys, serve, status, team, train
+from studio.cli import argilla, collect, curate, engine, experiment, keys, serve, status, team, train
 
 app = typer.Typer(
     name="tonesmith",
@@ -14,5 +14,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (serve, collect, curate, train, experiment, team, keys, argilla, status):
+for module in (serve, engine, collect, curate, train, experiment, team, keys, argilla, status):
     module.add_to(app)

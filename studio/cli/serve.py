@@ -38,6 +38,7 @@ def up(
     port: Annotated[int | None, typer.Option(help="Port of the page.", envvar="TONESMITH_PORT")] = None,
     engine: Annotated[str | None, typer.Option(help="vllm, or scripted (canned replies, no model).")] = None,
     engine_url: Annotated[str | None, typer.Option(help="Use a vLLM that runs already.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Engines side by side behind one address.")] = None,
     base_model: Annotated[
         str | None, typer.Option(help="The embedded default, a folder, or a Hugging Face id.")
     ] = None,
@@ -49,7 +50,13 @@ def up(
     from studio.settings import read_settings
 
     settings = read_settings(
-        home=home, host=host, port=port, engine=engine, engine_url=engine_url, base_model=base_model
+        home=home,
+        host=host,
+        port=port,
+        engine=engine,
+        engine_url=engine_url,
+        replicas=replicas,
+        base_model=base_model,
     )
     serve(settings, demo=demo, open_browser=open_browser)
 

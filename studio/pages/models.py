@@ -13,13 +13,24 @@ from studio.parts.guard import by_person
 from studio.parts.words import ago, badge, count, empty, table
 from studio.services import Services
 from studio.services.promotion import BASE_ALONE, NO_CANDIDATE, Current, Entry, Standing
-from studio.services.serving import AdapterView, EngineFigures
+from studio.services.serving import AdapterView
+from studio.services.workload import EngineLoad
 
 POLL_SECONDS = 2.0
 HISTORY_SHOWN = 20
 TITLES = {"production": "What customers get", "candidate": "Candidate"}
 NO_EFFECT = 1e-4
 """Nats a token: an adapter that moves the model by less does nothing."""
+
+
+STATES = {
+    "ready": ("ready", "good"),
+    "starting": ("warming up", "busy"),
+    "asleep": ("asleep", "quiet"),
+    "off": ("off", "quiet"),
+    "crashed": ("restarting", "bad"),
+    "unreachable": ("does not answer", "bad"),
+}
 
 
 def build(services: Services) -> None:
@@ -68,6 +79,13 @@ def build(services: Services) -> None:
     shelf = gr.HTML(elem_id="ts-models")
     gr.HTML('<h2 class="ts-h2">The engine now</h2>')
     figures = gr.HTML(elem_id="ts-figures")
+    with gr.Row(visible=False, elem_classes="ts-actions", elem_id="ts-rest") as rest:
+        sleep = _button("Put it to sleep", "ts-sleep", 160)
+        wake = _button("Wake it", "ts-wake", 112)
+        gr.HTML(
+            '<p class="ts-small ts-muted">Asleep, it leaves its memory to training, and wakes when somebody asks.</p>'
+        )
+    rested = gr.HTML(elem_id="ts-rested")
     gr.HTML('<h2 class="ts-h2">What was changed</h2>')
     history = gr.HTML(elem_id="ts-history")
     with gr.Accordion("The engine’s last lines", open=False, visible=False, elem_id="ts-log") as log:
@@ -86,15 +104,21 @@ def build(services: Services) -> None:
     back.click(act(_Shelf.back), reason, done, api_name=False)
     drop.click(act(_Shelf.drop), reason, done, api_name=False)
     divide.click(act(_Shelf.divide), [share, reason], done, api_name=False)
+    sleep.click(act(_Shelf.sleep), None, [*live, rested], api_name=False)
+    wake.click(act(_Shelf.wake), None, [*live, rested], api_name=False)
     log.expand(act(_Shelf.lines), None, lines, **quiet)
     gr.Timer(POLL_SECONDS).tick(act(_Shelf.follow), seen, live, queue=False, **quiet)
     page = gr.context.Context.root_block
     if page is not None:
-        page.load(act(_Shelf.arrive), None, [*live, controls, adapter, share, log], **quiet)
+        page.load(act(_Shelf.arrive), None, [*live, controls, adapter, share, log, rest], **quiet)
 
 
 def _button(text: str, elem_id: str, width: int, variant: Any = "secondary") -> gr.Button:
     return gr.Button(text, variant=variant, scale=0, min_width=width, elem_id=elem_id)
+
+
+def _good(what: str) -> str:
+    return f'<div class="ts-notice ts-good" role="status">{escape(what)}</div>'
 
 
 class _Shelf:
@@ -115,6 +139,7 @@ class _Shelf:
             gr.Dropdown(choices, value=names[0] if names else BASE),
             round(100 * self._promotion.current().share),
             gr.Accordion(visible=may),
+            gr.Row(visible=may and self._serving.ours),
         ]
 
     def follow(self, seen: list[str]) -> list[Any]:
@@ -154,20 +179,27 @@ class _Shelf:
         self._serving.unload(name or "", self._who)
         return self._done(f"{name} is unloaded.", keep_reason=True)
 
+    def sleep(self) -> list[Any]:
+        self._serving.sleep(self._who)
+        return [*self._shown(), _good("It is asleep. It wakes when somebody asks.")]
+
+    def wake(self) -> list[Any]:
+        self._serving.wake(self._who)
+        return [*self._shown(), _good("It is on its way. Its state is at the top of the page.")]
+
     def lines(self) -> str:
         return log_html(self._serving.last_lines(self._who))
 
     def _done(self, what: str, keep_reason: bool = False) -> list[Any]:
-        note = f'<div class="ts-notice ts-good" role="status">{escape(what)}</div>'
         share = round(100 * self._promotion.current().share)
-        return [*self._shown(), gr.skip() if keep_reason else "", share, note]
+        return [*self._shown(), gr.skip() if keep_reason else "", share, _good(what)]
 
     def _shown(self) -> list[Any]:
         now = self._promotion.current()
         parts = [
             standing_html(now),
             shell.comparing_only(self._serving.view()) + shelf_html(self._serving.adapters(), now),
-            figures_html(self._serving.figures(), self._serving.view().detail),
+            figures_html(self._serving.loads(), self._serving.view().detail),
             history_html(self._promotion.history()),
         ]
         return [*parts, [str(hash(part)) for part in parts]]
@@ -259,22 +291,46 @@ def _parity(view: AdapterView) -> str:
     return f'<span title="{why}">{badge("yes", "good")}</span>'
 
 
-def figures_html(found: EngineFigures | None, why_not: str) -> str:
-    """How hard the engine works."""
-    if found is None:
+def figures_html(loads: list[EngineLoad], why_not: str) -> str:
+    """How hard the engine works; of several, each in a row of its own."""
+    if len(loads) > 1:
+        rows = [_replica(number, load) for number, load in enumerate(loads, 1)]
+        return table(("Replica", "State", *(name for name, _ in _facts(loads[0])), "Put right"), rows)
+    if not loads or loads[0].now is None:
         return f'<p class="ts-muted">There are no figures. {escape(why_not)}</p>'
-    now, rates = found.now, found.rates
-    facts = [
-        ("Being answered", count(now.running, "request")),
-        ("Waiting", count(now.waiting, "request")),
-        ("Memory for text in use", f"{now.kv_cache:.0%}"),
+    cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in _facts(loads[0]))
+    mended = f'<p class="ts-small ts-muted">It {escape(loads[0].mended)}.</p>' if loads[0].mended else ""
+    return f'<div class="ts-card"><dl class="ts-facts">{cells}</dl></div>{mended}'
+
+
+def _replica(number: int, load: EngineLoad) -> list[str]:
+    label, tone = STATES[load.status.state]
+    if load.status.state == "starting":
+        label = f"warming up, {load.status.fraction:.0%}"
+    mended = f"replica {number} {load.mended}" if load.mended else "–"
+    return [str(number), badge(label, tone), *(value for _, value in _facts(load)), escape(mended)]
+
+
+def _facts(load: EngineLoad) -> list[tuple[str, str]]:
+    now, rates = load.now, load.rates
+    return [
+        ("Being answered", count(now.running, "request") if now else "–"),
+        ("Waiting", count(now.waiting, "request") if now else "–"),
+        ("Memory for text in use", f"{now.kv_cache:.0%}" if now else "–"),
         ("Tokens read / s", f"{rates.prompt:,.0f}" if rates else "–"),
         ("Tokens written / s", f"{rates.generation:,.0f}" if rates else "–"),
-        ("Adapters answering", escape(", ".join(now.adapters_running)) or "none"),
-        ("Adapters waiting", escape(", ".join(now.adapters_waiting)) or "none"),
+        ("Adapters answering", _answering(load)),
+        ("Adapters waiting", (escape(", ".join(now.adapters_waiting)) or "none") if now else "–"),
     ]
-    cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
-    return f'<div class="ts-card"><dl class="ts-facts">{cells}</dl></div>'
+
+
+def _answering(load: EngineLoad) -> str:
+    """The adapters that are asked now, each with how many requests it has, where the engine says so."""
+    if load.now is None:
+        return "–"
+    counts = {name: f"{name} ({number})" for name, number in load.under_way.items()}
+    names = dict.fromkeys((*load.now.adapters_running, *counts))
+    return escape(", ".join(counts.get(name, name) for name in names)) or "none"
 
 
 def history_html(entries: list[Entry]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -17,12 +17,15 @@ import httpx
 from annotation.errors import UserError
 from annotation.people import Person
 from annotation.types import ChatModel, Chunk, Frozen, Message, Provenance, Sampling, Weights
-from serving import attestation, metrics, probe
+from serving import attestation, probe
 from serving.adapters import AdapterServer, Base
 from serving.client import Client, NoEngine, Refused
-from serving.engine import BASE, Attached, Engine, EngineConfig, EngineStatus, Watcher, unwatched_at_once
+from serving.engine import BASE, Attached, EngineConfig, EngineStatus, Watcher, unwatched_at_once
 from serving.memory import Memory, Parity
+from serving.replicas import Keeper, Replicas, found
 from serving.scripted import ScriptedModel
+from serving.sleeping import Idle
+from studio.services.workload import EngineLoad, Workload, last_lines
 from studio.settings import Settings
 from training import base_model, registry
 from training.hardware import detect, dtype_for
@@ -31,9 +34,6 @@ from training.weights import known_digest
 log = logging.getLogger("tonesmith")
 LOOK_SECONDS = 0.5
 RETRY_SECONDS = 30.0
-FIGURES_SECONDS = 1.0
-"""The engine is asked for its figures at most this often, however many look."""
-LOG_LINES, LOG_BYTES = 40, 20_000
 
 
 class EngineView(Frozen):
@@ -67,14 +67,6 @@ class AdapterView(Frozen):
     """How far it moved fixed prompts from the base when it was loaded, in nats a token; None if not measured."""
     parity: Parity | None = None
     """Whether it is served as it was trained; None if not measured, or if its training left no account."""
-
-
-class EngineFigures(Frozen):
-    """How hard the engine works."""
-
-    now: metrics.Figures
-    rates: metrics.Rates | None
-    """None until it was asked twice."""
 
 
 class Checked:
@@ -142,17 +134,17 @@ class ServingService:
         self._settings = settings
         self._aliased = aliased
         self._memory = Memory(settings.engine_home / "serving.json")
-        self._figures: EngineFigures | None = None
-        self._figuring = Lock()
+        self._workload = Workload()
+        self._idle = Idle(60 * settings.idle_minutes) if settings.idle_minutes else None
         self._stop = Event()
         self._thread: Thread | None = None
-        self._engine: Engine | Attached | None = None
-        self._watcher: Watcher | None = None
+        self._engine: Replicas | Attached | None = None
+        self._watcher: Keeper | Watcher | None = None
         self._preparing: tuple[str, float] | None = None
         self._trouble: UserError | None = None
         self._problems: dict[str, str] = {}
         self._loaded: tuple[str, ...] = ()
-        self._measured: set[str] = set()
+        self._measured: set[tuple[str, tuple[str, ...]]] = set()  # names, and on which engines
         self._base_sha256: str | None = None
 
     # Starting and stopping
@@ -170,11 +162,14 @@ class ServingService:
         elsewhere = self._elsewhere()
         folder = self._prepared()
         if elsewhere is None:
-            self._engine = self._new_engine(folder) if folder else None
+            count = found(self._settings.engine_home) or self._settings.replicas
+            self._engine = self._new_engine(folder, count) if folder else None
         ready = self._status().state == "ready"
         if ready:
             self._loaded = () if elsewhere else tuple(self._server().loaded())
         elif required:
+            if self._status().state == "asleep":
+                raise UserError("The engine is asleep.", "A running engine.", "`tonesmith engine wake` wakes it.")
             view = self.view()
             raise UserError(f"{view.label}.", "A running engine.", view.detail or "`tonesmith up` starts it.")
         return ready
@@ -206,10 +201,15 @@ class ServingService:
             folder = self.prepare_base()
             self._base_hash()
             self._preparing = None
-            self._engine = self._new_engine(folder)
+            self._engine = self._new_engine(folder, self._settings.replicas)
         assert self._engine is not None
         self._engine.start()
-        self._watcher = Watcher(self._engine, self._restore)
+        self._watcher = self._new_watcher(self._engine)
+
+    def _new_watcher(self, engine: Replicas | Attached) -> Keeper | Watcher:
+        if isinstance(engine, Replicas):
+            return Keeper(engine, self._restore, self._mend)
+        return Watcher(engine, lambda: self._restore(self._client()))
 
     def _watch(self) -> None:
         assert self._watcher is not None
@@ -220,24 +220,42 @@ class ServingService:
                 self._loaded = ()
                 self._measured.clear()
             self._memory.write_uses()
+            self._sleep_if_idle()
             self._stop.wait(LOOK_SECONDS)
 
-    def _restore(self) -> None:
+    def _restore(self, client: Client) -> None:
         if self._elsewhere():
             return
-        self._problems = self._server().restore()
+        server = self._server(client)
+        problems = server.restore()
+        held = server.loaded()
+        self._problems = {name: why for name, why in (self._problems | problems).items() if name not in held}
+
+    def _mend(self, client: Client) -> str:
+        server = self._server(client)
+        drift = server.drift(leave=self._problems)
+        if not drift:
+            return ""
+        problems = server.repair(drift)
+        self._problems |= problems
+        told = drift.told(problems)
+        log.warning("The engine at %s %s.", client.base_url, told)
+        return told
 
     def _offer_new(self) -> None:
         if self._elsewhere():
             return
         try:
-            server = self._server()
+            engines = self._engines()
+            server = self._server(*engines)
             offered = server.offer_new()
             self._problems |= {name: problem for name, problem in offered.items() if problem}
             self._loaded = tuple(server.loaded())
-            self._measured &= set(self._loaded)  # what comes back is measured anew
-            for name in (name for name in self._loaded if name not in self._measured):  # it answers already
-                self._measured.add(name)
+            # What comes back is measured anew, and all of it on an engine that does.
+            now = {(name, _addresses(engines)) for name in self._loaded}
+            self._measured &= now
+            for name, where in sorted(now - self._measured)[:1]:  # it answers already; one a look, to see the rest too
+                self._measured.add((name, where))
                 server.measure_again(name, self._tolerance())
         except UserError as error:  # the engine went away between two looks; the watcher sees to it
             log.info("%s", error)
@@ -261,6 +279,54 @@ class ServingService:
                 "A vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.",
                 "Attach to one, or leave TONESMITH_ENGINE_URL out to have an engine started here.",
             )
+
+    # Sleep
+
+    def sleep(self, by: Person) -> None:
+        """Have the engine give its memory back until somebody asks. Raises UserError while it is answering, and where
+        it is not ours.
+        """
+        by.must("curate")
+        engine = self._own()
+        if busy := sum(load.now.running + load.now.waiting for load in self.loads() if load.now):
+            raise UserError(
+                f"{'A request is' if busy == 1 else f'{busy} requests are'} being answered.",
+                "An engine that nobody is asking.",
+                "Try again when the replies are there.",
+            )
+        engine.sleep()
+
+    def wake(self, by: Person) -> None:
+        """Have the engine be there again; it gets its adapters back by itself. Raises UserError as `sleep`."""
+        by.must("judge")
+        self._own().wake()
+
+    def wait_awake(self) -> None:
+        """Look after the engine until it is ready with its adapters, for a command. Raises UserError if it fails."""
+        keeper = self._new_watcher(self._own())
+        while (status := keeper.look()).state != "ready":
+            if keeper.gave_up or status.state in ("off", "asleep"):
+                view = in_words(status, keeper.gave_up)
+                raise UserError(f"{view.label}.", do=view.detail)
+            time.sleep(LOOK_SECONDS)
+        self._loaded = tuple(self._server(*self._engines()).loaded())
+
+    def _own(self) -> Replicas:
+        if not isinstance(self._engine, Replicas):
+            raise UserError(
+                "There is no engine of ours." if self._engine is None else "This engine is somebody else's.",
+                "One that Tonesmith started.",
+                "Start it with `tonesmith up`.",
+            )
+        return self._engine
+
+    def _sleep_if_idle(self) -> None:
+        if self._idle is None or not isinstance(self._engine, Replicas):
+            return
+        figures = [load.now for load in self.loads() if load.now]
+        if self._idle.too_long(figures, time.monotonic()):
+            log.info("Nobody has asked for %g minutes: the engine goes to sleep.", self._settings.idle_minutes)
+            self._engine.sleep()
 
     # The base model
 
@@ -296,10 +362,18 @@ class ServingService:
         self._must_be_up()
         if self._elsewhere():
             return self._client(pieces)  # nothing is known here of its weights
-        return Checked(self._client(pieces), self._memory, self.identify, silence=not self._ours)
+        return Checked(self._client(pieces), self._memory, self.identify, silence=not self.ours)
 
     def _must_be_up(self) -> None:
-        if self._seen().state not in ("ready", "unreachable"):
+        seen = self._seen()
+        if seen.state == "asleep" and isinstance(self._engine, Replicas):
+            self._engine.wake()
+            raise NoEngine(
+                "The engine was asleep and is waking up.",
+                do=f"It is there in about {max(5, round(seen.usual_seconds, -1)):.0f} s; what you wrote is kept. "
+                "Ask again then.",
+            )
+        if seen.state not in ("ready", "unreachable"):
             view = self.view()
             raise NoEngine(f"{view.label}.", do=view.detail or "Try again in a moment.")
 
@@ -315,7 +389,7 @@ class ServingService:
         try:
             async with client.answered(path, body) as response:
                 if not self._elsewhere():
-                    must_be(model, wanted, attestation.said(response.headers), silence=not self._ours)
+                    must_be(model, wanted, attestation.said(response.headers), silence=not self.ours)
                 yield response
         except Refused as error:
             if error.status == 404 and model in (*self._memory.read().wanted, *self._aliased()):
@@ -333,7 +407,8 @@ class ServingService:
 
     def unwatched_at_once(self) -> int:
         """How many replies that nobody watches it may be asked for together."""
-        return unwatched_at_once(detect() if self._ours else None)
+        engines = len(self._engine.engines) if isinstance(self._engine, Replicas) else 1
+        return engines * unwatched_at_once(detect() if self.ours else None)
 
     def view(self) -> EngineView:
         """The engine's state in words, without asking it where the watcher just did."""
@@ -359,7 +434,7 @@ class ServingService:
             return EngineStatus(state="off", message="`tonesmith up` starts it.")
         return self._engine.status()
 
-    def _new_engine(self, folder: Path) -> Engine | Attached:
+    def _new_engine(self, folder: Path, count: int) -> Replicas | Attached:
         if self._settings.engine_url:
             return Attached(self._settings.engine_url, self._settings.engine_key)
         config = EngineConfig(
@@ -369,13 +444,19 @@ class ServingService:
             max_rank=self._settings.max_rank,
             context=self._settings.context,
         )
-        return Engine(config, self._settings.engine_home, detect())
+        return Replicas(config, self._settings.engine_home, detect(), count)
 
     def _client(self, pieces: bool = True) -> Client:
         engine = self._engine
         if isinstance(engine, Attached):
             return Client(engine.url, self._settings.engine_key, engine.base(), pieces)
         return Client(engine.url if engine else "", pieces=pieces)
+
+    def _engines(self) -> Sequence[Client]:
+        """Each engine that is ready, to be told what to hold; the router is only for those who ask."""
+        if isinstance(self._watcher, Keeper):
+            return self._watcher.fit
+        return self._engine.ready() if isinstance(self._engine, Replicas) else (self._client(),)
 
     # Adapters
 
@@ -421,11 +502,12 @@ class ServingService:
             self._memory.note(name)
             self._loaded = (*(kept for kept in self._loaded if kept != name), name)
             return
-        server = self._server()
+        engines = self._engines()
+        server = self._server(*engines)
         server.measure(name, self._tolerance())
         self._problems.pop(name, None)
         self._loaded = tuple(server.loaded())
-        self._measured.add(name)  # the watcher need not do it again
+        self._measured.add((name, _addresses(engines)))  # the watcher need not do it again
 
     def ensure(self, name: str, by: Person) -> None:
         """Load an adapter unless it is loaded. Raises UserError that says why it can't be."""
@@ -450,7 +532,7 @@ class ServingService:
         self._loaded = tuple(server.loaded())
 
     def _tolerance(self) -> float:
-        ours = isinstance(self._engine, Engine)
+        ours = isinstance(self._engine, Replicas)
         return probe.UNCHANGED if ours and dtype_for(detect()) == "float32" else probe.UNCHANGED_HALF
 
     def identify(self, model: str) -> Provenance:
@@ -476,18 +558,19 @@ class ServingService:
         return self._settings.base_name if served == BASE else served
 
     @property
-    def _ours(self) -> bool:
+    def ours(self) -> bool:
         """Whether the engine is one that is started here."""
         return self._settings.engine == "vllm" and not self._settings.engine_url
 
     def _base_hash(self) -> str | None:
         """Of the base's weights as they were when this process first asked; None where others serve them."""
-        folder = self._prepared() if self._ours and self._base_sha256 is None else None
+        folder = self._prepared() if self.ours and self._base_sha256 is None else None
         if folder is not None:
             self._base_sha256 = known_digest(folder, self._settings.cache / "hashes")
         return self._base_sha256
 
-    def _server(self) -> AdapterServer:
+    def _server(self, *engines: Client) -> AdapterServer:
+        """The adapters of these engines; of all that are ready, if none is named."""
         base = Base(
             name=self._settings.base_name,
             folder=self.base_path(),
@@ -497,35 +580,28 @@ class ServingService:
         )
         settings = self._settings
         return AdapterServer(
-            self._client(), settings.adapters, self._memory, base, settings.max_adapters, self._aliased
+            engines or self._engines(), settings.adapters, self._memory, base, settings.max_adapters, self._aliased
         )
 
     # What the engine says of itself
 
-    def figures(self) -> EngineFigures | None:
-        """How hard the engine works; None while there is none, or it does not say."""
-        if self._engine is None or self._seen().state != "ready":
-            return None
-        with self._figuring:
-            before = self._figures
-            if before and time.monotonic() - before.now.at < FIGURES_SECONDS:
-                return before
-            try:
-                now = metrics.figures(str(self._client().get("/metrics")), time.monotonic())
-            except UserError:
-                now = None
-            rates = metrics.rates(before.now if before else None, now) if now else None
-            self._figures = EngineFigures(now=now, rates=rates) if now else None
-            return self._figures
+    def loads(self) -> list[EngineLoad]:
+        """How hard each engine works, and in what state it is; empty while there is none to ask."""
+        engine, watcher = self._engine, self._watcher
+        if isinstance(engine, Replicas):
+            keeper = watcher if isinstance(watcher, Keeper) else None
+            statuses = keeper.statuses if keeper else [one.status() for one in engine.engines]
+            return self._workload.of(statuses, keeper.mended if keeper else {})
+        return self._workload.of([self._seen()], {}, self._settings.engine_key) if engine else []
 
     def last_lines(self, by: Person) -> list[str]:
-        """The end of the engine's log, oldest first; empty for an engine that is not ours."""
+        """The end of each engine's log, oldest first; empty for an engine that is not ours."""
         by.must("curate")
-        if not isinstance(self._engine, Engine) or not self._engine.log.is_file():
-            return []
-        with self._engine.log.open("rb") as log:
-            log.seek(max(0, self._engine.log.stat().st_size - LOG_BYTES))
-            return log.read().decode(errors="replace").splitlines()[-LOG_LINES:]
+        return last_lines(self._engine.logs) if isinstance(self._engine, Replicas) else []
+
+
+def _addresses(engines: Sequence[Client]) -> tuple[str, ...]:
+    return tuple(engine.base_url for engine in engines)
 
 
 def in_words(status: EngineStatus, gave_up: str = "") -> EngineView:
@@ -539,13 +615,16 @@ def in_words(status: EngineStatus, gave_up: str = "") -> EngineView:
         )
         return EngineView(label="For comparing only", detail=detail, tone="good", ready=True, adapters=False)
     if status.state == "ready":
-        detail = f"Answers come from vLLM at {status.url}."
+        detail = f"Answers come from vLLM at {status.url}. {status.message}".strip()
         if status.attached:
             detail = (
                 f"Answers come from somebody else's engine at {status.url}. It may not say whose weights answer, and "
                 "takes adapters only if it is a vLLM that lets them be loaded: else it is for comparing with."
             )
         return EngineView(label="Engine ready", detail=detail, tone="good", ready=True)
+    if status.state == "asleep":
+        detail = "To leave the machine to training. Wakes when somebody asks."
+        return EngineView(label="Asleep", detail=detail, tone="quiet")
     if status.state == "starting":
         detail = "The model can't answer yet. You can review and make datasets meanwhile."
         label = f"Warming up, {round(100 * status.fraction)}%"

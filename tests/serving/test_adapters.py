@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 
 from annotation.errors import NotFound, UserError
-from serving.adapters import AdapterServer, Base, check, misfit, tensor_shapes
+from serving.adapters import AdapterServer, Base, Drift, check, misfit, tensor_shapes
 from serving.client import Client
 from serving.memory import Memory
-from tests.serving.conftest import SHAPES, FakeEngine, Peer, keep_lineage, make_adapter, write_tensors
+from tests.serving.conftest import SHAPES, FakeEngine, Peer, keep_lineage, make_adapter, running_peer, write_tensors
 from training.weights import digest
 
 
@@ -361,3 +362,99 @@ def test_two_at_once_do_not_forget_each_others_change(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(offer, range(4)))
     assert len(memories[0].read().offered) == 40
+
+
+# Several engines, and what somebody does to one of them by hand
+
+
+@pytest.fixture
+def two(peer: Peer, fake: FakeEngine) -> Iterator[tuple[FakeEngine, FakeEngine]]:
+    with running_peer() as other:
+        other.answer = second = FakeEngine(other)
+        yield fake, second
+
+
+def side_by_side(two: tuple[FakeEngine, FakeEngine], tmp_path: Path, base: Base, room: int = 4) -> AdapterServer:
+    engines = [Client(fake._peer.url) for fake in two]
+    return AdapterServer(engines, tmp_path / "adapters", Memory(tmp_path / "engine" / "serving.json"), base, room)
+
+
+def only(fake: FakeEngine, tmp_path: Path, base: Base) -> AdapterServer:
+    return server(fake._peer, tmp_path, base)
+
+
+def test_an_adapter_counts_as_loaded_once_all_engines_hold_it(
+    two: tuple[FakeEngine, FakeEngine], tmp_path: Path, base: Base
+) -> None:
+    make_adapter(tmp_path / "adapters")
+    both = side_by_side(two, tmp_path, base)
+    two[0].held = ["r1-0"]
+    assert both.loaded() == []
+    both.load("r1-0")
+    assert [fake.held for fake in two] == [["r1-0"], ["r1-0"]]
+    assert both.loaded() == ["r1-0"]
+    both.unload("r1-0")
+    assert [fake.held for fake in two] == [[], []]
+
+
+def test_of_several_engines_the_one_that_does_least_counts(
+    two: tuple[FakeEngine, FakeEngine], tmp_path: Path, base: Base
+) -> None:
+    make_adapter(tmp_path / "adapters")
+    two[0].moves["r1-0"], two[1].moves["r1-0"] = 0.5, 0.25
+    assert side_by_side(two, tmp_path, base).measure("r1-0") == pytest.approx(0.25)
+
+
+def test_what_is_refused_by_one_is_taken_out_of_the_other(
+    two: tuple[FakeEngine, FakeEngine], tmp_path: Path, base: Base
+) -> None:
+    make_adapter(tmp_path / "adapters")
+    two[1].refuses = "out of memory"
+    with pytest.raises(UserError, match="out of memory"):
+        side_by_side(two, tmp_path, base).load("r1-0")
+    assert two[0].held == ["r1-0"]
+    first = only(two[0], tmp_path, base)
+    drift = first.drift()
+    assert drift == Drift(foreign=("r1-0",))
+    assert first.repair(drift) == {}
+    assert two[0].held == []
+
+
+def test_what_was_changed_by_hand_is_seen_put_right_and_told(
+    two: tuple[FakeEngine, FakeEngine], tmp_path: Path, base: Base
+) -> None:
+    make_adapter(tmp_path / "adapters")
+    side_by_side(two, tmp_path, base).load("r1-0")
+    two[1].held = ["stranger"]
+    assert only(two[0], tmp_path, base).drift() == Drift()
+    second = only(two[1], tmp_path, base)
+    drift = second.drift()
+    assert drift == Drift(lacks=("r1-0",), foreign=("stranger",))
+    problems = second.repair(drift)
+    assert (problems, two[1].held) == ({}, ["r1-0"])
+    assert drift.told(problems) == ("lacked r1-0; put back; held stranger, which it should not; taken out")
+
+
+def test_what_can_not_be_put_back_is_told_once_and_left(fake: FakeEngine, tmp_path: Path, base: Base) -> None:
+    adapter = make_adapter(tmp_path / "adapters")
+    one = only(fake, tmp_path, base)
+    one.load("r1-0")
+    fake.held.clear()
+    (adapter.path / "adapter_model.safetensors").unlink()
+    drift = one.drift()
+    assert drift
+    problems = one.repair(drift)
+    assert "missing or damaged" in drift.told(problems)
+    assert not one.drift(leave=problems)
+
+
+def test_while_another_process_changes_what_is_held_nothing_is_drift(
+    fake: FakeEngine, tmp_path: Path, base: Base
+) -> None:
+    one = only(fake, tmp_path, base)
+    other = Memory(tmp_path / "engine" / "serving.json")
+    with other.lock, other.lock:
+        assert one.drift() is None
+    assert one.drift() == Drift()
+    with one._memory.lock:
+        assert one.drift() == Drift(), "whoever has it may look"

@@ -19,12 +19,12 @@ import pytest
 from annotation.errors import UserError
 from annotation.processes import began
 from serving import engine as engine_module
+from serving.daemon import Record
 from serving.engine import (
     Attached,
     Engine,
     EngineConfig,
     EngineStatus,
-    Record,
     Watcher,
     argv,
     environment,
@@ -304,15 +304,15 @@ def test_two_studios_that_see_one_crash_start_one_engine(
     studios = [Engine(EngineConfig(model=model), tmp_path, OLD_CPU) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda studio: studio.restart(dead.pid), studios))
-    first = studios[0]._record()
+    first = studios[0]._daemon.record()
     assert first
     assert first.pid != dead.pid
     assert not sleeper.is_running()
     studios[1].restart(dead.pid)  # it comes late
-    assert studios[1]._record() == first
+    assert studios[1]._daemon.record() == first
     studios[1].stop()
     studios[0].restart(first.pid)
-    assert studios[0]._record() is None, "what was switched off stays off"
+    assert studios[0]._daemon.record() is None, "what was switched off stays off"
     family = psutil.Process().children()
     assert not any("time.sleep(60)" in " ".join(child.cmdline()) for child in family if child.is_running())
 

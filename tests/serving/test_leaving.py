@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serving.leaving import UNLOAD, Leaving
+from serving.leaving import UNDER_WAY, UNLOAD, Leaving
 
 CHAT = "/v1/chat/completions"
 
@@ -20,6 +20,7 @@ class Server:
     def __init__(self) -> None:
         self.names = {name: SimpleNamespace(lora_name=name, lora_int_id=number) for number, name in enumerate("ab", 1)}
         self.removed: list[int] = []
+        self.sent: list[dict[str, Any]] = []
         self.let_go = asyncio.Event()
         self.breaks = False
         state = SimpleNamespace(openai_serving_models=SimpleNamespace(lora_requests=self.names), engine_client=self)
@@ -43,7 +44,7 @@ class Server:
             return {"type": "http.request", "body": json.dumps(body).encode()}
 
         async def send(message: dict[str, Any]) -> None:
-            pass
+            self.sent.append(message)
 
         return asyncio.create_task(self._call({"type": "http", "path": path, "app": self._app}, receive, send))
 
@@ -86,3 +87,17 @@ def test_what_stays_loaded_stays_in_memory() -> None:
         return server.removed
 
     assert asyncio.run(scene()) == []
+
+
+def test_the_door_says_how_many_requests_each_adapter_has() -> None:
+    async def scene() -> list[Any]:
+        server = Server()
+        replies = [server.ask(CHAT, model=model) for model in ("a", "a", "b", "base")]
+        await asyncio.sleep(0)
+        await server.ask(UNDER_WAY)
+        server.let_go.set()
+        await asyncio.gather(*replies)
+        await server.ask(UNDER_WAY)
+        return [json.loads(message["body"]) for message in server.sent if "body" in message]
+
+    assert asyncio.run(scene()) == [{"a": 2, "b": 1}, {}]

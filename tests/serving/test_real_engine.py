@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +22,7 @@ from serving.client import Client
 from serving.engine import Attached, Engine, Watcher
 from serving.memory import Memory
 from serving.metrics import Figures, figures, rates
-from tests.serving.conftest import keep_lineage
+from tests.fixtures.engines import reference
 from training.hardware import detect
 from training.weights import ADAPTER_FILE, digest
 
@@ -55,22 +53,6 @@ CONVERSATIONS = [
         {"role": "assistant", "content": "Yes. Bring the card you paid with, and we will find the purchase."},
     ],
 ]
-
-
-def reference(*arguments: str) -> str:
-    """Run transformers and peft in a process of their own."""
-    command = [sys.executable, "-m", "tests.serving.reference", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-@pytest.fixture(scope="session")
-def random_adapters(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry of two adapters that change every reply; as many as the engine holds, so that every slot is taken."""
-    root = tmp_path_factory.mktemp("adapters")
-    for seed, name in enumerate(("one-0", "two-0")):
-        reference("make", str(base_model), str(root / name), str(seed))
-        keep_lineage(root / name, base_model.name, 8, str(base_model))
-    return root
 
 
 @pytest.fixture

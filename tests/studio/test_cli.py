@@ -162,3 +162,12 @@ def test_keys_are_made_listed_and_revoked(call: Call, monkeypatch: pytest.Monkey
     states = {key["name"]: key["revoked_by"] for key in json.loads(call("keys", "list", "--json")[1])}
     assert states == {"web[b]site": None, "shop": "owner"}
     assert "There is no key 'none'" in call("keys", "revoke", "none")[2]
+
+
+def test_engine_status_and_sleep_where_no_engine_runs(call: Call) -> None:
+    code, out, _ = call("engine", "status", "--json")
+    assert code == 0
+    assert (json.loads(out)["ready"], json.loads(out)["engines"]) == (False, [])
+    code, _, complaint = call("engine", "sleep")
+    assert code == 1
+    assert "A running engine" in complaint

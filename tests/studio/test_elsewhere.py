@@ -118,7 +118,7 @@ def test_nothing_is_loaded_there_and_nobody_gets_what_can_not_answer(services: S
         with pytest.raises(UserError, match=r"takes no adapters: it is there for comparing only.*--enable-lora"):
             wish()
     assert services.promotion.history() == []
-    services.serving._restore()
+    services.serving._restore(services.serving._client())
     services.serving._offer_new()
     assert [view.problem for view in services.serving.adapters()] == [""]
     assert {json.dumps(body) for path, body in peer.asked if path == "/v1/load_lora_adapter"} == {"{}"}

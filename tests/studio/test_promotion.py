@@ -211,8 +211,8 @@ def test_the_page_says_all_this_in_words(services: Services, fake: FakeEngine) -
     assert "what customers get" in shelf
     assert "0.25" in shelf
     assert "none: it answers as the base does" in shelf
-    assert services.serving.figures() is None
+    assert [load.now for load in services.serving.loads()] == [None]
     fake.metrics = METRICS.read_text()
-    figures = figures_html(services.serving.figures(), "")
+    figures = figures_html(services.serving.loads(), "")
     assert "3 requests" in figures
     assert "one-0" in figures
