@@ -23,6 +23,8 @@ from studio.services import Services
 from studio.services.experiments import ExperimentForm, Shown, SideForm, Standing
 
 EVERY_SECONDS = 2.0
+TOLD = {"": "", "guide": " with the guide", "own": " with our instructions"}
+"""What a model can be told before each question, and how that reads."""
 PAIR_PARTS = 8 + len(QUESTIONS)
 """Components that a pair fills."""
 
@@ -84,7 +86,17 @@ def build(services: Services) -> None:
     end.click(act(_Lab.end), [chosen, reason], [*pair, *around, figures, every], **quiet)
     every.expand(act(_Lab.standings), None, order, **quiet)
     halt.click(act(_Lab.halt_or_go_on), [chosen, shown], around, **quiet)
-    start = [new.name, new.sides, new.questions, new.criteria, new.each, new.variety, new.longest, new.controls]
+    start = [
+        new.name,
+        new.sides,
+        new.own,
+        new.questions,
+        new.criteria,
+        new.each,
+        new.variety,
+        new.longest,
+        new.controls,
+    ]
     new.start.click(act(_Lab.start), start, [chosen, *pair, *around, figures, new.whole], **quiet)
     timer.tick(act(_Lab.tick), [chosen, shown], [*pair, *around], **quiet)
     page = gr.context.Context.root_block
@@ -99,6 +111,7 @@ class _New:
     whole: gr.Accordion
     name: gr.Textbox
     sides: gr.Dropdown
+    own: gr.Textbox
     questions: gr.Textbox
     criteria: gr.CheckboxGroup
     each: gr.Slider
@@ -118,6 +131,13 @@ def _new_form() -> _New:
             elem_id="ts-x-name",
         )
         new.sides = gr.Dropdown([], multiselect=True, label="Compare two to four", elem_id="ts-x-sides")
+        new.own = gr.Textbox(
+            label="Your own instructions",
+            info="For the models above that are told 'with our instructions'.",
+            lines=2,
+            max_lines=8,
+            elem_id="ts-x-own",
+        )
         new.questions = gr.Textbox(
             label="Questions, one a line",
             info="Left empty: the requests that the newest dataset kept away from training.",
@@ -156,9 +176,9 @@ class _Lab:
         there = self._experiments.all()
         newest = next((one.id for one in there if not one.ended_at), there[0].id if there else None)
         sides = [
-            (f"{label}{' with the guide' if guide else ''}", f"{name} guide" if guide else name)
+            (f"{label}{said}", f"{name} {told}".strip())
             for label, name in self._services.serving.choices()
-            for guide in (False, True)
+            for told, said in TOLD.items()
         ]
         may = self._curates
         rest = [gr.Accordion(visible=may, open=may and not there), gr.Dropdown(sides if may else [])]
@@ -172,6 +192,7 @@ class _Lab:
         self,
         name: str,
         sides: list[str],
+        own: str,
         questions: str,
         criteria: list[Question],
         each: float,
@@ -181,9 +202,7 @@ class _Lab:
     ) -> list[Any]:
         form = ExperimentForm(
             name=name,
-            sides=tuple(
-                SideForm(model=side.split()[0], guide=side.endswith(" guide"), temperature=variety) for side in sides
-            ),
+            sides=tuple(_side(side, own, variety) for side in sides),
             prompts=questions,
             criteria=tuple(criteria),
             votes_each=int(each),
@@ -333,6 +352,12 @@ class _Lab:
         width = 100 * standing.drawn / standing.planned
         bar = f'<div class="ts-progress"><i style="width:{width:.0f}%"></i></div>' if width < 100 else ""
         return f'{trouble}<p role="status">{" ".join(parts)}</p>{bar}'
+
+
+def _side(chosen: str, own: str, variety: float) -> SideForm:
+    """Out of a value of the list: the model's name, and what it is told."""
+    model, _, told = chosen.partition(" ")
+    return SideForm(model=model, guide=told == "guide", own=own if told == "own" else None, temperature=variety)
 
 
 def _asked_html(shown: Shown) -> str:

@@ -39,6 +39,8 @@ class SideForm(Frozen):
     """`base`, or an adapter's name."""
     guide: bool = False
     """Whether the charter's instructions are put before each prompt."""
+    own: str | None = None
+    """Other instructions that are put there instead; None for none."""
     temperature: float = 0.7
 
 
@@ -207,7 +209,15 @@ class ExperimentService:
                 "The figures are shown when the experiment has ended.",
                 do="Judge the pairs that are left; a curator ends it.",
             )
-        return experiment, self._store.experiments.pairs(experiment_id), self._store.experiments.ballots(experiment_id)
+        ballots = self._store.experiments.ballots(experiment_id)
+        judging = not experiment.ended_at and any(one.voter == self._who.name for one in ballots)
+        if judging and self.next(experiment_id) is not None:  # after each vote, the figures would tell who was who
+            raise Conflict(
+                "You are judging this experiment, and its figures would tell you who is who.",
+                "A curator who does not judge it, or somebody who has judged all of it.",
+                "Judge the pairs that are left for you, or ask another curator to look.",
+            )
+        return experiment, self._store.experiments.pairs(experiment_id), ballots
 
     def ended(self) -> list[tuple[Experiment, list[Pair], list[CastBallot]]]:
         """All that is known of every experiment that has ended, newest first."""
@@ -219,9 +229,10 @@ class ExperimentService:
 
         Raises Conflict before the end.
         """
-        experiment, pairs, ballots = self.votes(experiment_id)
-        if not experiment.ended_at:
+        self._who.must("look")
+        if not self._store.experiments.get(experiment_id).ended_at:
             raise Conflict("An experiment is exported when it has ended.", do="End it first.")
+        experiment, pairs, ballots = self.votes(experiment_id)
         judges = [one.model_dump(mode="json") for one in self._store.judging.judges(experiment_id)]
         by_pair: dict[str, list[Any]] = {}
         for one in ballots:
@@ -252,14 +263,21 @@ class ExperimentService:
 
     def _side(self, form: SideForm, longest: int) -> ArenaSide:
         name = "Base model" if form.model == "base" else form.model
-        if form.guide:
+        if form.own is not None:
+            name += " with our instructions"
+        elif form.guide:
             name += " with the guide"
         if form.temperature == 0:
             name += ", no variety"
         sampling = Sampling(temperature=form.temperature, max_tokens=longest)
         made = self._identify(form.model)
-        system = self._guide() if form.guide else ""
+        system = self._instructions(form)
         return ArenaSide(name=name, model=form.model, provenance=made, system=system, sampling=sampling)
+
+    def _instructions(self, form: SideForm) -> str:
+        if form.own is not None:
+            return form.own.strip() or _missing("Your instructions are empty.", "Write them, or choose a side without.")
+        return self._guide() if form.guide else ""
 
     def _guide(self) -> str:
         charter = self._store.charters.current()

@@ -89,13 +89,14 @@ def test_from_the_questions_to_the_figures(browser: Browser, studio: Studio, tmp
     go(cat, studio)
     set_up(cat)
     ana.add_init_script(LISTEN)
+    logged = len(studio.log())
     go(ana, studio)
     expect(ana.locator("#ts-voting")).to_be_visible()
     expect(ana.locator("#ts-new-experiment")).to_be_hidden()
     before = judge_all(ana)
     assert before >= len(QUESTIONS) - 3  # some pairs say the same twice, and are left aside
     ana.wait_for_timeout(500)
-    told = "".join(ana.evaluate("heard")) + ana.content()
+    told = "".join(ana.evaluate("heard")) + ana.content() + studio.log()[logged:]
     assert told.count("Where is parcel") > before
     assert [word for word in TELLING if word in told] == []
     expect(ana.locator("#ts-standing")).to_contain_text(f"{before} votes by 1 person")
@@ -109,6 +110,9 @@ def test_from_the_questions_to_the_figures(browser: Browser, studio: Studio, tmp
     cat.click("#ts-end")
     expect(cat.locator("#ts-standing")).to_contain_text("ended it: Enough seen")
     expect(cat.locator("#ts-voting")).to_be_hidden()
+    cat.click("#ts-standings > button")
+    expect(cat.locator("#ts-standings tbody tr")).to_have_count(2)
+    expect(cat.locator("#ts-standings")).to_contain_text("Base model with the guide")
     with cat.expect_download() as download:
         cat.click("#ts-export")
     lines = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]

@@ -17,11 +17,13 @@ from serving.adapters import AdapterServer, Base
 from serving.client import Client
 from serving.engine import Engine
 from serving.memory import Memory
-from studio.services.serving import Checked
+from studio.services.serving import Checked, ServingService
+from studio.settings import Settings
 from tests.fixtures.engines import SLOTS
 from training import registry
 from training.base_model import EMBEDDED
 from training.types import Adapter
+from training.weights import digest
 
 pytestmark = pytest.mark.slow
 SWAPS, VOICES = 40, 5
@@ -86,6 +88,23 @@ def test_an_answer_from_other_weights_than_the_registry_knows_is_refused(
     tampered = Checked(client, Memory(tmp_path / "uses.json"), registered("0" * 64))
     with pytest.raises(UserError, match=f"{mine.name} is not what answered.*{mine.weights_sha256[:12]}.*000000000000"):
         asyncio.run(said(tampered, mine.name))
+
+
+def test_the_studio_holds_each_answer_against_the_weights_that_lie_here(
+    engine: Engine, base_model: Path, tmp_path: Path
+) -> None:
+    """From the settings to the reply: what the engine read is what the studio reads, and no other passes."""
+    (tmp_path / "engine").symlink_to(engine.log.parent)
+    serving = ServingService(Settings(home=tmp_path, cache=tmp_path / "cache", base_model=str(base_model)))
+    serving.adopt()
+    assert asyncio.run(said(serving.model(), "base"))
+    assert serving.identify("base").base_sha256 == digest(base_model)
+    (note,) = (tmp_path / "cache" / "hashes").iterdir()
+    note.write_text(note.read_text().replace(digest(base_model), "0" * 64))
+    other = ServingService(Settings(home=tmp_path, cache=tmp_path / "cache", base_model=str(base_model)))
+    other.adopt()
+    with pytest.raises(UserError, match="The engine answers from a base model with the hash"):
+        asyncio.run(said(other.model(), "base"))
 
 
 def registered(weights_sha256: str) -> Callable[[str], Provenance]:

@@ -232,6 +232,23 @@ def test_a_voter_sees_texts_and_nothing_that_tells_the_sides(
         ana.votes(experiment.id)
 
 
+def test_who_judges_sees_no_figures_while_there_is_more_to_judge(
+    store: Store, tmp_path: Path, runner: ExperimentRunner
+) -> None:
+    """A look after each vote would say whose reply it went to."""
+    experiment = at(store, tmp_path).start(form(votes_each=2))
+    drawn(store, runner, experiment)
+    cat, dan = at(store, tmp_path), at(store, tmp_path, Person(name="dan", role="curator"))
+    assert cat.votes(experiment.id)[2] == []
+    while shown := cat.next(experiment.id):
+        cat.vote(shown.pair_id, BallotForm(outcome="left"))
+        if cat.next(experiment.id):
+            with pytest.raises(Conflict, match="would tell you who is who"):
+                cat.votes(experiment.id)
+        assert dan.votes(experiment.id)[2]
+    assert len(cat.votes(experiment.id)[2]) == len(plan(experiment.design))
+
+
 def test_everybody_gets_each_pair_once_until_enough_have_judged_it(
     store: Store, tmp_path: Path, runner: ExperimentRunner
 ) -> None:
@@ -281,6 +298,7 @@ def test_two_votes_of_one_person_and_votes_after_the_end_are_refused(
         ({"sides": (BASE,)}, "only one side"),
         ({"sides": (BASE, TUNED, *(SideForm(model=f"shop-{number}") for number in (2, 3, 4)))}, "There are 5 sides"),
         ({"sides": (BASE, BASE)}, "'Base model' stands on two sides"),
+        ({"sides": (BASE, SideForm(model="base", own=" "))}, "Your instructions are empty"),
         ({"prompts": " \n"}, "no questions"),
     ],
 )
@@ -304,6 +322,12 @@ def test_what_the_model_learned_from_is_refused_by_its_line(store: Store, tmp_pa
 
 
 def test_the_guide_is_a_side_of_its_own(store: Store, tmp_path: Path) -> None:
+    brief = SideForm(model="base", own=" Be brief. ")
+    told = at(store, tmp_path).start(form(name="Brief?", sides=(BASE, brief)))
+    assert [(side.name, side.system) for side in told.design.sides] == [
+        ("Base model", ""),
+        ("Base model with our instructions", "Be brief."),
+    ]
     guided = SideForm(model="base", guide=True)
     experiment = at(store, tmp_path).start(form(sides=(BASE, guided, TUNED)))
     assert [side.name for side in experiment.design.sides] == ["Base model", "Base model with the guide", "shop-1"]
