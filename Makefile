@@ -3,6 +3,8 @@
 PORT ?= 7860
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes, file by file: tests that wait for an engine or a browser leave the machine to the others.
+TWO := -n 2 --dist loadgroup --no-loadscope-reorder
 SOURCES := pyproject.toml $(wildcard requirements/*.txt) scripts/install.sh
 
 .PHONY: help demo test fast check bench lock shots clean
@@ -19,10 +21,10 @@ demo: $(VENV)/.run ## Install, start everything, and open the loop on real data
 
 test: $(VENV)/.dev ## All tests, on a real engine, real training and a real browser
 	@scripts/chromium.sh
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(TWO)
 
 fast: $(VENV)/.dev ## The tests that need neither engine nor training nor browser
-	@$(BIN)/pytest -m "not slow"
+	@$(BIN)/pytest $(TWO) -m "not slow"
 
 check: $(VENV)/.dev ## Style, types and the direction of imports
 	@$(BIN)/ruff check .
