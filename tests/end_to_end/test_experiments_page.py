@@ -15,8 +15,10 @@ from tests.fixtures.studio import PATIENCE_MS, Studio
 
 pytestmark = pytest.mark.slow
 QUESTIONS = [f"Where is parcel {word}?" for word in ("Aachen", "Bergamo", "Coimbra", "Dortmund", "Espoo", "Faro")]
-TELLING = ("SmolLM2", "provenance", "Base model", "with the guide", "sha256", '"control"', '"repeat"')
-"""What would tell the sides of a pair apart, or that it is a check."""
+THOUGHT = "no model has read the replies"
+"""What the scripted model gives as its reason when it judges."""
+TELLING = ("SmolLM2", "provenance", "Base model", "with the guide", "sha256", '"control"', '"repeat"', THOUGHT)
+"""What would tell the sides of a pair apart, that it is a check, or what a model thinks of it."""
 
 LISTEN = """
 window.heard = [];
@@ -88,6 +90,7 @@ def test_from_the_questions_to_the_figures(browser: Browser, studio: Studio, tmp
     cat, ana = window(browser, studio, "cat"), window(browser, studio, "ana")
     go(cat, studio)
     set_up(cat)
+    let_a_model_judge(cat)
     ana.add_init_script(LISTEN)
     logged = len(studio.log())
     go(ana, studio)
@@ -101,10 +104,12 @@ def test_from_the_questions_to_the_figures(browser: Browser, studio: Studio, tmp
     assert [word for word in TELLING if word in told] == []
     expect(ana.locator("#ts-standing")).to_contain_text(f"{before} votes by 1 person")
     expect(ana.locator("#ts-figures-show")).to_be_hidden()
+    expect(ana.locator("#ts-judges")).to_be_hidden()
 
     go(cat, studio)
     cat.click("#ts-figures-show")
     expect(cat.locator("#ts-figures")).to_contain_text("Base model with the guide against Base model")
+    expect(cat.locator("#ts-figures")).not_to_contain_text("What a model thinks")
     cat.get_by_text("End it, and name the sides").click()
     cat.fill("#ts-end-reason input, #ts-end-reason textarea", "Enough seen")
     cat.click("#ts-end")
@@ -113,13 +118,27 @@ def test_from_the_questions_to_the_figures(browser: Browser, studio: Studio, tmp
     cat.click("#ts-standings > button")
     expect(cat.locator("#ts-standings tbody tr")).to_have_count(2)
     expect(cat.locator("#ts-standings")).to_contain_text("Base model with the guide")
+    apart = cat.locator("#ts-figures .ts-judged")
+    expect(apart).to_contain_text("none of it is counted in the figures above")
+    expect(apart).to_contain_text("Always says “the first”")
+    apart.locator("summary").focus()
+    cat.keyboard.press("Enter")
+    expect(apart.locator(".ts-judged-pair").first).to_contain_text(THOUGHT)
     with cat.expect_download() as download:
         cat.click("#ts-export")
     lines = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
     assert sum(len(line["ballots"]) for line in lines[1:]) == before
     assert lines[0]["experiment"]["ended_by"] == "cat"
+    assert len(lines[0]["judges"]) == 1
     for page in (cat, ana):
         page.context.close()
+
+
+def let_a_model_judge(page: Page) -> None:
+    page.get_by_text("Ask a model to judge").click()
+    page.click("#ts-judge-ask")
+    expect(page.locator("#ts-judge-said")).to_contain_text("Shown when the experiment has ended.", timeout=PATIENCE_MS)
+    expect(page.locator("#ts-judge-halt")).to_be_hidden()
 
 
 def judge_all(page: Page) -> int:
@@ -143,7 +162,10 @@ def test_it_fits_and_can_be_read_by_everybody(browser: Browser, studio: Studio, 
     page = window(browser, studio, "cat")
     page.set_viewport_size({"width": size[0], "height": size[1]})
     go(page, studio)
-    page.get_by_text("New experiment").click()
+    page.click("#ts-figures-show")
+    page.locator(".ts-judged summary").click()
+    for closed in ("New experiment", "Ask a model to judge"):
+        page.get_by_text(closed).click()
     page.wait_for_timeout(500)
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     found = [
