@@ -48,7 +48,10 @@ def drawn(studio: Served, prompts: int) -> tuple[Design, int, float]:
         controls=False,
     )
     experiment = services.experiments.start(form)
-    runner = ExperimentRunner(services.store, lambda: Lasting(services.serving.model()))
+    serving = services.serving  # as `open_services` wires it, only that replies go on to their full length
+    runner = ExperimentRunner(
+        services.store, lambda: Lasting(serving.model(pieces=False)), at_once=serving.unwatched_at_once
+    )
     began = time.monotonic()
     runner.start()
     try:
