@@ -15,6 +15,7 @@ FIRST = ("shared", "annotation/test_argilla_sync.py", "annotation/test_argilla_s
 """What takes longest begins first, so that neither of two processes is left alone for long at the end."""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups at its own turn
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two processes share the tests file by file (`pytest -n 2 --dist loadgroup`), the slow ones first."""
     sharing = {item.path for item in items if SHARED & set(getattr(item, "fixturenames", ()))}
