@@ -4,7 +4,7 @@ PORT ?= 7860
 VENV := .venv
 BIN := $(VENV)/bin
 # Two processes, file by file: tests that wait for an engine or a browser leave the machine to the others.
-TWO := -n 2 --dist loadgroup --no-loadscope-reorder
+TWO := -n 2 --no-loadscope-reorder
 SOURCES := pyproject.toml $(wildcard requirements/*.txt) scripts/install.sh
 
 .PHONY: help demo test fast check bench lock shots clean

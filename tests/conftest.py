@@ -2,31 +2,57 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["tests.fixtures.models", "tests.fixtures.engines", "tests.fixtures.studio", "tests.fixtures.argilla"]
 
-TESTS = Path(__file__).parent
 SHARED = {"engine", "trained_run"}
-"""Fixtures that take minutes and half the machine: the files that use them stay in one process, one after the other."""
-FIRST = ("shared", "annotation/test_argilla_sync.py", "annotation/test_argilla_search.py", "end_to_end/test_loop.py")
+"""Fixtures that take minutes and half the machine; what uses them stays in one process."""
+SHARING = (
+    "tests/serving/test_no_pane_lies.py",
+    "tests/serving/test_real_engine.py",
+    "tests/serving/test_sleeping.py",
+    "tests/serving/test_trained_adapter.py",
+    "tests/studio/test_real_api.py",
+    "tests/studio/test_real_judge.py",
+    "tests/training/test_real_runs.py",
+)
+FIRST = (
+    *SHARING,
+    "tests/annotation/test_argilla_sync.py",
+    "tests/annotation/test_argilla_search.py",
+    "tests/end_to_end/test_loop.py",
+)
 """What takes longest begins first, so that neither of two processes is left alone for long at the end."""
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups at its own turn
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes share the tests file by file (`pytest -n 2 --dist loadgroup`), the slow ones first."""
-    sharing = {item.path for item in items if SHARED & set(getattr(item, "fixturenames", ()))}
+def file_of(nodeid: str) -> str:
+    """The file a test is in, from the root."""
+    return nodeid.split("::", 1)[0]
 
-    def group(item: pytest.Item) -> str:
-        return "shared" if item.path in sharing else item.path.relative_to(TESTS).as_posix()
+
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives each process whole files, and all that share an engine to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "shared" if file_of(nodeid) in SHARING else file_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
+    """For `pytest -n 2`."""
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones first, the longest before all."""
 
     def turn(item: pytest.Item) -> tuple[int, bool]:
-        name = group(item)
+        name = file_of(item.nodeid)
         return FIRST.index(name) if name in FIRST else len(FIRST), item.get_closest_marker("slow") is None
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    sharing = {file_of(item.nodeid) for item in slow if SHARED & set(getattr(item, "fixturenames", ()))}
+    if missing := sharing.difference(SHARING):
+        raise pytest.UsageError(f"{missing} share an engine: name them in SHARING, or two would be started.")
     items.sort(key=turn)
