@@ -8,7 +8,7 @@ from xdist.scheduler import LoadScopeScheduling
 pytest_plugins = ["tests.fixtures.models", "tests.fixtures.engines", "tests.fixtures.studio", "tests.fixtures.argilla"]
 
 SHARED = {"engine", "trained_run"}
-"""Fixtures that take minutes and half the machine; what uses them stays in one process."""
+"""Fixtures that take minutes and the whole machine; what uses them stays in one process."""
 SHARING = (
     "tests/serving/test_no_pane_lies.py",
     "tests/serving/test_real_engine.py",
@@ -17,13 +17,11 @@ SHARING = (
     "tests/studio/test_real_api.py",
     "tests/studio/test_real_judge.py",
     "tests/training/test_real_runs.py",
-)
-FIRST = (
-    *SHARING,
-    "tests/annotation/test_argilla_sync.py",
-    "tests/annotation/test_argilla_search.py",
+    # These have engines and runs of their own. Two that train or answer at once take longer than one after the other.
     "tests/end_to_end/test_loop.py",
+    "tests/serving/test_real_replicas.py",
 )
+FIRST = (*SHARING, "tests/annotation/test_argilla_sync.py", "tests/annotation/test_argilla_search.py")
 """What takes longest begins first, so that neither of two processes is left alone for long at the end."""
 
 
