@@ -10,17 +10,19 @@ pytest_plugins = ["tests.fixtures.models", "tests.fixtures.engines", "tests.fixt
 SHARED = {"engine", "trained_run"}
 """Fixtures that take minutes and the whole machine; what uses them stays in one process."""
 SHARING = (
+    "tests/serving/test_real_replicas.py",  # with engines of its own
     "tests/serving/test_no_pane_lies.py",
     "tests/serving/test_real_engine.py",
     "tests/serving/test_sleeping.py",
-    "tests/serving/test_trained_adapter.py",
     "tests/studio/test_real_api.py",
     "tests/studio/test_real_judge.py",
+    "tests/serving/test_trained_adapter.py",
     "tests/training/test_real_runs.py",
-    # These have engines and runs of their own. Two that train or answer at once take longer than one after the other.
-    "tests/end_to_end/test_loop.py",
-    "tests/serving/test_real_replicas.py",
+    "tests/end_to_end/test_loop.py",  # with an engine and a run of its own
 )
+"""In this order: what trains comes last, when the other process is nearly done. A step waits for its slowest thread, so
+beside other work it takes three times as long.
+"""
 FIRST = (*SHARING, "tests/annotation/test_argilla_sync.py", "tests/annotation/test_argilla_search.py")
 """What takes longest begins first, so that neither of two processes is left alone for long at the end."""
 
