@@ -69,9 +69,10 @@ def form(page: Page) -> Locator:
 
 
 def answer(page: Page, *words: str) -> None:
-    """Answer the three questions, for example `Yes`, `No`, `Yes`."""
+    """Answer the three questions, for example `Yes`, `No`, `Yes`; what a suggestion has chosen already stays so."""
     for place, word in enumerate(words):
-        form(page).get_by_text(word, exact=True).nth(place).click()
+        if not form(page).locator(f"input[name='{word}']").nth(place).is_checked():
+            form(page).get_by_text(word, exact=True).nth(place).click()
 
 
 def completed(studio: Studio) -> int:

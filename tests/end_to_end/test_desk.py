@@ -315,7 +315,8 @@ def test_a_hold_that_ran_out_keeps_the_text_and_offers_it(page: Page, browser: B
     correct(page, "Too late, but kept.")
     with sqlite3.connect(studio.home / "tonesmith.db") as db:
         db.execute("UPDATE leases SET expires_at = '2020-01-01 00:00:00.000000' WHERE state = 'held'")
-        ((reply_id,),) = db.execute("SELECT reply_id FROM leases WHERE state = 'held' ORDER BY seq LIMIT 1").fetchall()
+    kept = "Object.keys(sessionStorage).find((key) => sessionStorage.getItem(key).includes('Too late, but kept.'))"
+    reply_id = page.wait_for_function(kept).json_value().removeprefix("desk-")
     context = browser.new_context()
     rival = context.new_page()
     studio.sign_in(rival, "ben")
