@@ -3,8 +3,8 @@
 PORT ?= 7860
 VENV := .venv
 BIN := $(VENV)/bin
-# Two processes, file by file: tests that wait for an engine or a browser leave the machine to the others.
-TWO := -n 2 --no-loadscope-reorder
+# Two processes, file by file. Not for the slow tests: two that train or answer at once wait for each other's threads.
+TWO := -n 2 --dist loadfile
 SOURCES := pyproject.toml $(wildcard requirements/*.txt) scripts/install.sh
 
 .PHONY: help demo test fast check bench lock shots clean
@@ -21,7 +21,8 @@ demo: $(VENV)/.run ## Install, start everything, and open the loop on real data
 
 test: $(VENV)/.dev ## All tests, on a real engine, real training and a real browser
 	@scripts/chromium.sh
-	@$(BIN)/pytest $(TWO)
+	@$(BIN)/pytest $(TWO) -m "not slow"
+	@$(BIN)/pytest -m slow
 
 fast: $(VENV)/.dev ## The tests that need neither engine nor training nor browser
 	@$(BIN)/pytest $(TWO) -m "not slow"
