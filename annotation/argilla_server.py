@@ -30,6 +30,7 @@ from annotation.errors import UserError
 from annotation.files import write_whole
 from annotation.people import Person
 from annotation.people import Role as OurRole
+from annotation.ports import any_free_port, is_free
 from annotation.processes import began
 from annotation.types import Frozen
 
@@ -424,11 +425,11 @@ class ArgillaServer:
             self._must_be_free(asked)
             return asked
         running = self._running(part)
-        return running.port if running and _is_free(running.port) else _free_port()
+        return running.port if running and is_free(running.port) else any_free_port()
 
     @staticmethod
     def _must_be_free(port: int) -> None:
-        if not _is_free(port):
+        if not is_free(port):
             raise UserError(
                 f"Port {port} for Argilla is taken by another program.",
                 "A free port.",
@@ -592,19 +593,3 @@ def _is_open(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

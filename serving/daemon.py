@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ import psutil
 from pydantic import ValidationError
 
 from annotation.files import write_whole
+from annotation.ports import any_free_port, is_free
 from annotation.processes import began
 from annotation.types import Frozen
 from training.processes import stop_tree
@@ -140,21 +140,3 @@ def _stop_orphans(record: Record) -> None:
                 process.kill()
         except (psutil.NoSuchProcess, ProcessLookupError, PermissionError):
             continue
-
-
-def any_free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def is_free(port: int) -> bool:
-    """Whether nobody listens on `port` of this machine."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -19,12 +19,13 @@ from typing import Literal, Protocol
 
 from annotation.errors import UserError
 from annotation.files import write_whole
+from annotation.ports import is_free
 from annotation.types import Frozen
 from serving import attestation
 from serving.attestation import Attesting
 from serving.beating import Beating
 from serving.client import Client
-from serving.daemon import Daemon, Record, is_free
+from serving.daemon import Daemon, Record
 from serving.leaving import Leaving
 from serving.sleeping import SLEEP, WAKE, Sleeping, sleeps_in_place
 from training.hardware import Hardware, dtype_for

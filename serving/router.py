@@ -11,8 +11,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from annotation.errors import UserError
+from annotation.ports import any_free_port, is_free
 from serving.client import Client
-from serving.daemon import Daemon, any_free_port, is_free
+from serving.daemon import Daemon
 from serving.engine import START_LIMIT_SECONDS, EngineStatus
 
 ATTEMPTS, FAILURES = 3, 2
