@@ -85,12 +85,13 @@ def bubbles(turns: Sequence[Turn | Message], focus: str | None = None) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """A plain table; the cells are HTML already."""
+    """A plain table, which scrolls sideways, by keyboard too, where it is wider than the page; cells are HTML already."""
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     said = f"<caption>{escape(caption)}</caption>" if caption else ""
+    label = escape(caption or ", ".join(filter(None, heads)))
     return (
-        f'<div class="ts-scroll"><table class="ts-table">{said}'
+        f'<div class="ts-scroll" role="group" tabindex="0" aria-label="{label}"><table class="ts-table">{said}'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

@@ -88,8 +88,9 @@ def test_a_killed_part_is_replaced_and_the_rest_goes_on(
     argilla: ArgillaServer, owner: httpx.Client, part: Part
 ) -> None:
     before, url = pids(argilla), argilla.url
-    os.kill(before[part], signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(before[part])] if psutil.pid_exists(before[part]) else [], timeout=5)
+    process = psutil.Process(before[part])
+    process.kill()
+    process.wait(timeout=5)
     status = argilla.status()
     assert (status.state, status.parts[part]) == ("broken", None)
     assert part in status.message
