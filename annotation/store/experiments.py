@@ -78,7 +78,7 @@ class Experiments(Part):
             return set(db.scalars(query))
 
     def keep(self, experiment_id: str, planned: Planned, left: Drawn, right: Drawn) -> bool:
-        """Keep a pair; False if it is there already, and then that one stays."""
+        """Keep a pair; False if it is there already, and then that one stays, or if the experiment has ended."""
         row = {
             "id": new_id(),
             "experiment_id": experiment_id,
@@ -90,6 +90,10 @@ class Experiments(Part):
         }
         try:
             with self._writer.begin() as db:
+                # Held until the pair is in: what was there at the end is all there will be.
+                db.execute(sa.select(experiments.c.id).where(experiments.c.id == experiment_id).with_for_update())
+                if db.scalar(_END, {"experiment_id": experiment_id}):
+                    return False
                 db.execute(experiment_pairs.insert().values(row))
         except sa.exc.IntegrityError:
             return False

@@ -95,6 +95,11 @@ class ExperimentRunner:
                     return experiment, missing
         return None
 
+    def _rests(self, experiment_id: str) -> bool:
+        """Whether no more is to be drawn for it now."""
+        ended = self._store.experiments.get(experiment_id).ended_at is not None
+        return ended or self._thread.stopping or self.halted(experiment_id)
+
     async def _draw(self, experiment: Experiment, missing: Sequence[Planned]) -> None:
         """Both replies of each pair. Raises the first UserError, after the pairs that were under way."""
         began, kept = time.monotonic(), self._store.experiments.pairs(experiment.id)
@@ -105,7 +110,7 @@ class ExperimentRunner:
 
         async def one(planned: Planned) -> None:
             nonlocal done
-            if troubles or self._thread.stopping or self.halted(experiment.id):
+            if troubles or self._rests(experiment.id):
                 return
             try:
                 left, right = await asyncio.gather(*(replies.of(draw) for draw in draws(planned)))

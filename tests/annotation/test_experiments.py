@@ -173,6 +173,14 @@ def a_pair(store: Store, made: Design | None = None) -> tuple[str, str]:
     return kept.id, there.id
 
 
+def test_what_is_drawn_after_the_end_is_not_kept(store: Store) -> None:
+    experiment, _ = a_pair(store, design(prompts=2))
+    store.experiments.end(experiment, "ana", "")
+    reply = Drawn(text="Hello", provenance=BASE)
+    assert not store.experiments.keep(experiment, plan(design(prompts=2))[1], reply, reply)
+    assert store.experiments.made(experiment) == {0}
+
+
 def test_a_ballot_is_taken_once_and_not_after_the_end(store: Store) -> None:
     experiment, its_pair = a_pair(store)
     form = BallotForm(outcome="left", strength=2, criteria={"voice": "tie"}, tags=("off_voice",), comment="Curt")

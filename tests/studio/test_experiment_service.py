@@ -199,6 +199,19 @@ def test_drawing_can_be_stopped_and_gone_on_with(
     drawn(store, runner, experiment)
 
 
+def test_nothing_more_is_drawn_once_it_has_ended(store: Store, tmp_path: Path, voices: Voices) -> None:
+    experiment = at(store, tmp_path).start(form(prompts="\n".join(f"What of {'x' * n}?" for n in range(1, 21))))
+    runner = ExperimentRunner(store, lambda: voices, at_once=lambda: 2)  # type: ignore[arg-type, return-value]
+    runner.start()
+    until(lambda: len(store.experiments.made(experiment.id)) >= 2)
+    store.experiments.end(experiment.id, CURATOR.name, "seen enough")
+    there = store.experiments.made(experiment.id)
+    until(lambda: runner.view().experiment_id == "")
+    runner.close()
+    assert store.experiments.made(experiment.id) == there
+    assert len(voices.asked) < 2 * len(plan(experiment.design))
+
+
 def test_what_a_curator_stopped_stays_so_over_a_restart(store: Store, tmp_path: Path, voices: Voices) -> None:
     stopped, other = at(store, tmp_path).start(form()), at(store, tmp_path).start(form(name="Other", controls=False))
     before = ExperimentRunner(store, lambda: voices)  # type: ignore[arg-type, return-value]
