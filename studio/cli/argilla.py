@@ -109,7 +109,7 @@ def leave(
     """Fetch what is new one last time, then work without Argilla. All that was said there is in our store."""
     with services(home) as tonesmith:
         summary = tonesmith.argilla.leave(tonesmith.who, anyway=anyway)
-    from studio.services.argilla import left_in_words
+    from studio.services.argilla_view import left_in_words
 
     out.print(left_in_words(summary), markup=False)
 
@@ -127,7 +127,7 @@ def _with_progress(work: Callable[[Callable[[Step], None]], Summary]) -> Summary
 
 
 def _say(tonesmith: Services, summary: Summary) -> None:
-    from studio.services.argilla import in_words
+    from studio.services.argilla_view import in_words
 
     said = in_words(summary)
     out.print(f"{said[0].upper()}{said[1:]}." if said else "Both desks were alike.", markup=False)

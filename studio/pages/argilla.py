@@ -12,7 +12,7 @@ from studio.parts import shell
 from studio.parts.guard import by_person
 from studio.parts.words import badge, table
 from studio.services import Services
-from studio.services.argilla import ArgillaView, in_words, left_in_words
+from studio.services.argilla_view import ArgillaView, in_words, left_in_words
 
 POLL_SECONDS = 3.0
 

@@ -12,8 +12,8 @@ from studio.parts import shell
 from studio.parts.guard import by_person
 from studio.parts.words import ago, badge, count, empty, table
 from studio.services import Services
+from studio.services.engine_view import AdapterView
 from studio.services.promotion import BASE_ALONE, NO_CANDIDATE, Current, Entry, Standing
-from studio.services.serving import AdapterView
 from studio.services.workload import EngineLoad
 
 POLL_SECONDS = 2.0

@@ -12,7 +12,7 @@ from studio.parts import shell
 from studio.parts.guard import by_person
 from studio.parts.words import ago, badge, count, duration, empty, table
 from studio.services import Services
-from studio.services.serving import AdapterView
+from studio.services.engine_view import AdapterView
 from studio.services.training import RunView
 from training.types import RunResult
 

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from studio.services import Services
-from studio.services.serving import EngineView
+from studio.services.engine_view import EngineView
 from studio.theme import STYLE
 
 PAGES = (

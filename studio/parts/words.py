@@ -85,7 +85,7 @@ def bubbles(turns: Sequence[Turn | Message], focus: str | None = None) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """A plain table, which scrolls sideways, by keyboard too, where it is wider than the page; cells are HTML already."""
+    """A plain table that scrolls sideways, by keyboard too, where it is wider than the page; its cells are HTML."""
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     said = f"<caption>{escape(caption)}</caption>" if caption else ""

@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from threading import Event, Lock, Thread
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any
 
 from pydantic import ValidationError
 
-from annotation import argilla_hooks
 from annotation.argilla_client import Argilla
-from annotation.argilla_hooks import Hook, HookRefused, record_of_call
 from annotation.argilla_report import Asked, DatasetProgress, Progress, Repairs, Report, Summary
 from annotation.argilla_server import WORKSPACE, ArgillaServer
 from annotation.argilla_sync import ArgillaSync
@@ -23,6 +20,8 @@ from annotation.files import write_whole
 from annotation.people import Person
 from annotation.store import Store
 from annotation.types import Frozen
+from studio.services.argilla_calls import Calls
+from studio.services.argilla_view import ArgillaView, Tone, how_alike, in_words, sentence
 from studio.settings import Settings
 
 log = logging.getLogger("tonesmith.argilla")
@@ -31,13 +30,12 @@ EVERY_SECONDS, SHARE, LONGEST_SECONDS = 20.0, 5, 120.0
 not more than `LONGEST_SECONDS`."""
 DEBOUNCE_SECONDS = 0.3
 """After a call of Argilla's, for those that come with it."""
-HOOK_TRIES, HOOK_PAUSE_SECONDS = 5, 2.0
+HOOK_PAUSE_SECONDS = 2.0
+"""Before a webhook that could not be made is tried again."""
 HALTED = "argilla"
 """The name of the following among what people stop."""
 LOOK_SECONDS = 5.0
 """How long the page waits for what it shows; a sync has more patience."""
-Tone = Literal["good", "busy", "warn", "bad", "quiet"]
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 Work = Callable[[ArgillaSync, Report, Asked], Summary]
 
 
@@ -47,28 +45,6 @@ class Connection(Frozen):
     url: str
     """'' for the server of our own."""
     api_key: str = ""
-
-
-class ArgillaView(Frozen):
-    """Where things stand with Argilla, for people."""
-
-    connected: bool
-    own: bool = False
-    url: str = ""
-    label: str
-    detail: str = ""
-    tone: Tone = "quiet"
-    datasets: tuple[DatasetProgress, ...] = ()
-    failures: tuple[tuple[str, str], ...] = ()
-    """(reply, reason)."""
-    begun: tuple[tuple[str, str], ...] = ()
-    """(person, reply) of what was begun there and not sent."""
-    progress: Progress | None = None
-    """Of the sync under way."""
-    last: str = ""
-    """What the last sync did."""
-    told: str = ""
-    """How this studio learns of answers; only the studio itself knows."""
 
 
 class ArgillaService:
@@ -81,18 +57,11 @@ class ArgillaService:
         self._settings = settings
         self._file = settings.home / "argilla.json"
         self._server = ArgillaServer(settings.home, settings.cache)
-        self._one, self._telling = Lock(), Lock()
+        self._one = Lock()
         self._stop, self._cancel, self._wake, self._whole = Event(), Event(), Event(), Event()
         self._people: list[Person] | None = None
         """Who has an account in our own server, as far as this studio has seen to it."""
-        self._hook: Hook | None = None
-        self._hooked: Connection | None = None
-        """The connection for which a webhook was made, or given up."""
-        self._hook_tries = 0
-        self._pinged = Event()
-        self._told: set[str] = set()
-        """Records of Argilla's that it has called about."""
-        self._how_told = ""
+        self._calls = Calls(self._client, store.argilla.identity, settings)
         self._progress: Progress | None = None
         self._known: tuple[tuple[DatasetProgress, ...], tuple[tuple[str, str], ...]] = ((), ())
         """Where the datasets stand, and what failed, as seen last."""
@@ -152,7 +121,7 @@ class ArgillaService:
                     error.wanted,
                     f"{error.do} Or leave without a last look: `tonesmith argilla leave --anyway`.",
                 ) from error
-        self._forget_hooks()
+        self._calls.forget()
         self._file.unlink(missing_ok=True)
         if (self._settings.home / "argilla").exists():
             self._server.stop()
@@ -207,15 +176,7 @@ class ArgillaService:
         """A call of Argilla's webhook: what it is about is fetched at once. Raises HookRefused if Argilla did not send
         it just now.
         """
-        hook = self._hook
-        if hook is None:
-            raise HookRefused("This studio waits for no calls.")
-        said = hook.hear(headers, body)
-        if said.get("type") == "ping":
-            self._pinged.set()
-        elif record := record_of_call(said):
-            with self._telling:
-                self._told.add(record)
+        if self._calls.hear(headers, body):
             self._wake.set()
         else:
             self._look_soon()
@@ -261,13 +222,13 @@ class ArgillaService:
             with self._in_words():
                 connection = self._connection()
                 if connection is None:
-                    self._hook, self._hooked = None, None
+                    self._calls.lapse()
                 elif not self._held and self._once() and not self._listen(connection):
                     pause = HOOK_PAUSE_SECONDS
             took = time.monotonic() - begun
             self._rest(max(pause, min(SHARE * took, LONGEST_SECONDS)))
         with self._in_words():
-            self._forget_hooks()
+            self._calls.forget()
 
     def _rest(self, seconds: float) -> None:
         """Until the next look; meanwhile fetch what Argilla calls about."""
@@ -275,7 +236,7 @@ class ArgillaService:
         while (left := end - time.monotonic()) > 0 and not self._stop.is_set() and not self._whole.is_set():
             if self._wake.wait(left):
                 self._wake.clear()
-                if self._told and not self._whole.is_set():
+                if self._calls.waiting and not self._whole.is_set():
                     self._stop.wait(DEBOUNCE_SECONDS)
                     self._fetch_told()
 
@@ -284,70 +245,17 @@ class ArgillaService:
         self._wake.set()
 
     def _fetch_told(self) -> None:
-        with self._telling:
-            told, self._told = self._told, set()
+        told = self._calls.take()
         with self._in_words():
             summary = self._run(lambda one, report, cancelled: one.fetch(told))
             self._last = in_words(summary) or self._last
 
     def _listen(self, connection: Connection) -> bool:
-        """Have Argilla call us, once for each connection; False if that should be tried again soon. Where it can't,
-        the looks go on as before.
-        """
-        if connection == self._hooked:
-            return True
-        self._hook, self._how_told = None, f"Argilla is asked for answers every {EVERY_SECONDS:.0f} seconds."
-        address = self._address(connection.url or self._server.url)
-        self._hook_tries += 1
-        if address and self._hook_tries <= HOOK_TRIES:
-            try:
-                self._register(address)
-            except UserError as error:
-                log.info("no webhook: %s", error)
-                self._forget_hooks()
-                return False
-            self._how_told = "Argilla calls when somebody answers."
-        self._hooked, self._hook_tries = connection, 0
-        return True
-
-    def _register(self, address: str) -> None:
-        """Make the webhook and see that a call arrives. Raises UserError if not."""
-        client = self._client()
-        try:
-            self._pinged.clear()
-            self._hook = argilla_hooks.register(client, address, self._store.argilla.identity())
-            client.ping_hook(self._hook.id)
-        finally:
-            client.close()
-        if not self._pinged.wait(5):
-            raise UserError(f"Argilla's calls do not arrive at {address}.", do="Set TONESMITH_PUBLIC_URL.")
-
-    def _address(self, argilla_url: str) -> str:
-        """Where that Argilla reaches this studio, '' if nobody said so."""
-        if self._settings.public_url or urlsplit(argilla_url).hostname not in LOOPBACK:
-            return self._settings.public_url or ""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._settings.port}"
-
-    def _forget_hooks(self) -> None:
-        """Remove our webhooks, also those of a studio that was killed. Where Argilla can't be asked they stay: their
-        calls are refused, and the next start removes them.
-        """
-        self._hook, self._hooked = None, None
-        with contextlib.suppress(UserError):
-            if self._connection() is None:
-                return
-            client = self._client()
-            try:
-                argilla_hooks.forget(client, self._store.argilla.identity())
-            finally:
-                client.close()
+        return self._calls.listen(connection, connection.url or self._server.url, EVERY_SECONDS)
 
     def _once(self) -> bool:
         """A look at everything; whether it went well."""
-
-        with self._telling:
-            self._told.clear()  # all of it is read now
+        self._calls.take()  # all of it is read now
         with self._in_words():
             self._keep_accounts()
             summary = self._run(lambda one, report, cancelled: one.sync(report, cancelled))
@@ -415,7 +323,7 @@ class ArgillaService:
             return self._view(own, url, self._trouble.found.rstrip("."), detail, "bad")
         if own and self._server.status().state != "ready":
             return self._view(own, url, "Argilla is not running", "Start it again: `tonesmith argilla up`.", "bad")
-        known = " ".join(part for part in (_sentence(self._last), self._how_told) if part)
+        known = " ".join(part for part in (sentence(self._last), self._calls.how_told) if part)
         if self._held:
             return self._view(own, url, "Stopped", f"{known} “Look for news now” goes on from there.".strip(), "quiet")
         return self._view(own, url, "Both desks are alike", known, "good")
@@ -431,14 +339,14 @@ class ArgillaService:
                 finally:
                     client.close()
                 if tone == "good":
-                    label, tone = _how_alike(self._known[0])
+                    label, tone = how_alike(self._known[0])
             except UserError as error:
                 label, detail, tone = error.found.rstrip("."), error.do, "bad"
         datasets, failures = self._known
         return ArgillaView(
             connected=True, own=own, url=url, label=label, detail=detail, tone=tone, datasets=datasets,
             failures=failures, begun=tuple(self._store.argilla.begun()), progress=self._progress, last=self._last,
-            told=self._how_told,
+            told=self._calls.how_told,
         )  # fmt: skip
 
     def _client(self, **how: Any) -> Argilla:
@@ -464,57 +372,8 @@ class ArgillaService:
         with contextlib.suppress(UserError):  # a damaged file is written anew
             before = self._connection()
             if before is not None and before.url != connection.url:
-                self._forget_hooks()
+                self._calls.forget()
         write_whole(self._file, connection.model_dump_json(), mode=0o600)  # the key is nobody else's business
-        self._hook_tries = 0
+        self._calls.afresh()
         self._people, self._known = None, ((), ())
         self._look_soon()
-
-
-def _how_alike(datasets: Sequence[DatasetProgress]) -> tuple[str, Tone]:
-    """Where all of them stand together."""
-    failed, waiting = (sum(getattr(one, name) for one in datasets) for name in ("failed", "waiting"))
-    if not datasets:
-        return "Nothing has gone over yet", "quiet"
-    if failed:
-        return f"{failed:,} could not go over", "warn"
-    return (f"{waiting:,} to be sent", "quiet") if waiting else ("Both desks are alike", "good")
-
-
-def in_words(summary: Summary) -> str:
-    """What a sync did, in a sentence; empty for nothing."""
-    counts = {
-        "sent": summary.pushed,
-        "taken out": summary.removed,
-        "answers fetched": summary.pulled,
-        "left to colleagues": summary.passed,
-        "begun there": summary.begun,
-        "of our answers shown there": summary.shown,
-        "not brought over": summary.failed,
-    }
-    if isinstance(summary, Repairs):
-        counts |= {
-            "found deleted there": summary.missing,
-            "found altered there": summary.altered,
-            "guidelines and questions found in other words": summary.reworded,
-            "there that are not ours": summary.foreign,
-            "answers no longer there, kept here": summary.gone,
-            "datasets found deleted": len(summary.datasets),
-        }
-    parts = [f"{number:,} {what}" for what, number in counts.items() if number]
-    if summary.without_account:
-        parts.append(f"answers not shown there for want of an account: {', '.join(sorted(summary.without_account))}")
-    return ", ".join([*parts, *(["stopped before its end"] if summary.cancelled else [])])
-
-
-def left_in_words(summary: Summary | None) -> str:
-    """What leaving found, in sentences."""
-    without = "This project works without Argilla now."
-    if summary is None:
-        return f"{without} Nobody could look there once more; all that had come from it is kept here."
-    said = f" The last look: {in_words(summary)}." if in_words(summary) else ""
-    return f"{without}{said} All that was said there is kept here."
-
-
-def _sentence(words: str) -> str:
-    return f"{words[0].upper()}{words[1:]}." if words else ""

@@ -16,15 +16,17 @@ import httpx
 
 from annotation.errors import UserError
 from annotation.people import Person
-from annotation.types import ChatModel, Chunk, Frozen, Message, Provenance, Sampling, Weights
+from annotation.types import ChatModel, Provenance
 from serving import attestation, probe
 from serving.adapters import AdapterServer, Base
 from serving.client import Client, NoEngine, Refused
 from serving.engine import BASE, Attached, EngineConfig, EngineStatus, Watcher, unwatched_at_once
-from serving.memory import Memory, Parity
+from serving.memory import Memory
 from serving.replicas import Keeper, Replicas, found
 from serving.scripted import ScriptedModel
 from serving.sleeping import Idle
+from studio.services.checked import Checked, must_be
+from studio.services.engine_view import AdapterView, EngineView, in_words
 from studio.services.workload import EngineLoad, Workload, last_lines
 from studio.settings import Settings
 from training import base_model, registry
@@ -34,93 +36,6 @@ from training.weights import known_digest
 log = logging.getLogger("tonesmith")
 LOOK_SECONDS = 0.5
 RETRY_SECONDS = 30.0
-
-
-class EngineView(Frozen):
-    """The engine's state in words."""
-
-    label: str
-    detail: str
-    tone: str
-    """`good`, `busy`, `bad` or `quiet`."""
-    fraction: float = 1.0
-    """Share of the way to ready, 0 to 1."""
-    ready: bool = False
-    adapters: bool = True
-    """False for a server that takes none: it is there for comparing only."""
-
-
-class AdapterView(Frozen):
-    """An adapter of the registry, and whether the engine holds it."""
-
-    name: str
-    loaded: bool
-    problem: str
-    """Why it could not be loaded when it was new, or ''."""
-    dataset_id: str
-    base_name: str
-    created_at: datetime
-    weights_sha256: str
-    last_used: datetime | None = None
-    """When it was last loaded or asked for a reply; None if never."""
-    effect: float | None = None
-    """How far it moved fixed prompts from the base when it was loaded, in nats a token; None if not measured."""
-    parity: Parity | None = None
-    """Whether it is served as it was trained; None if not measured, or if its training left no account."""
-
-
-class Checked:
-    """A model that remembers which adapter was asked for a reply, and passes on no word from other weights.
-
-    `silence` says whether it may keep to itself which weights answer: a server that is not ours may.
-    """
-
-    def __init__(
-        self, model: ChatModel, memory: Memory, identify: Callable[[str], Provenance], silence: bool = True
-    ) -> None:
-        self._model = model
-        self._memory = memory
-        self._identify = identify
-        self._silence = silence
-
-    async def stream(self, messages: Sequence[Message], *, model: str, sampling: Sampling) -> AsyncIterator[Chunk]:
-        if model != BASE:
-            self._memory.note(model)
-        wanted = self._identify(model)
-        async for chunk in self._model.stream(messages, model=model, sampling=sampling):
-            must_be(model, wanted, chunk.weights, self._silence)
-            yield chunk
-
-
-def must_be(model: str, wanted: Provenance, said: Weights | None, silence: bool) -> None:
-    """Raise UserError if the weights that answered are not those that were asked for, or if the engine says nothing of
-    them and `silence` is not allowed.
-    """
-    if said is None:
-        if silence:
-            return
-        raise UserError(
-            "The engine does not say which weights answered.",
-            "An engine of this release, started from here: it says so with every answer.",
-            "Run `tonesmith down`, then `tonesmith up`. Nothing of this answer was kept.",
-        )
-    if said.adapter_sha256 != wanted.weights_sha256:
-        raise UserError(
-            f"{model} is not what answered: the engine says it used {_by_hash(said.adapter_sha256)}.",
-            f"{model}, {_by_hash(wanted.weights_sha256)}.",
-            "Take it out on the Models page and load it again. Nothing of this answer was kept.",
-        )
-    if wanted.base_sha256 not in (None, said.base_sha256):
-        raise UserError(
-            f"The engine answers from a base model with the hash {said.base_sha256[:12]}….",
-            f"{wanted.model}, with the hash {wanted.base_sha256[:12]}….",
-            "The model's files have changed: put them back, or restart the studio and its engine to use the new ones. "
-            "Nothing of this answer was kept.",
-        )
-
-
-def _by_hash(sha256: str | None) -> str:
-    return f"the adapter with the hash {sha256[:12]}…" if sha256 else "the base model alone"
 
 
 class ServingService:
@@ -602,33 +517,3 @@ class ServingService:
 
 def _addresses(engines: Sequence[Client]) -> tuple[str, ...]:
     return tuple(engine.base_url for engine in engines)
-
-
-def in_words(status: EngineStatus, gave_up: str = "") -> EngineView:
-    """An engine's status for people."""
-    if gave_up:
-        return EngineView(label="Engine is off", detail=gave_up, tone="bad")
-    if status.state == "ready" and not status.adapters:
-        detail = (
-            f"The server at {status.url} takes no adapters: its own models answer and can be compared, and what is "
-            "trained here can't be loaded there."
-        )
-        return EngineView(label="For comparing only", detail=detail, tone="good", ready=True, adapters=False)
-    if status.state == "ready":
-        detail = f"Answers come from vLLM at {status.url}. {status.message}".strip()
-        if status.attached:
-            detail = (
-                f"Answers come from somebody else's engine at {status.url}. It may not say whose weights answer, and "
-                "takes adapters only if it is a vLLM that lets them be loaded: else it is for comparing with."
-            )
-        return EngineView(label="Engine ready", detail=detail, tone="good", ready=True)
-    if status.state == "asleep":
-        detail = "To leave the machine to training. Wakes when somebody asks."
-        return EngineView(label="Asleep", detail=detail, tone="quiet")
-    if status.state == "starting":
-        detail = "The model can't answer yet. You can review and make datasets meanwhile."
-        label = f"Warming up, {round(100 * status.fraction)}%"
-        return EngineView(label=label, detail=f"{detail} Now: {status.phase}.", tone="busy", fraction=status.fraction)
-    labels = {"crashed": "Engine is restarting", "unreachable": "Engine does not answer", "off": "Engine is off"}
-    tone = "quiet" if status.state == "off" else "bad"
-    return EngineView(label=labels[status.state], detail=status.message, tone=tone)

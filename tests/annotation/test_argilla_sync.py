@@ -38,7 +38,7 @@ from annotation.store.helpers import Suggestion
 from annotation.store.reviews import Verdict
 from annotation.store.search import Filter
 from annotation.types import Message, Span, Trait, Value
-from studio.services.argilla import in_words
+from studio.services.argilla_view import in_words
 from studio.services.settle import SettleService
 from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, judge, ok
 

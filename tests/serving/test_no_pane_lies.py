@@ -17,7 +17,8 @@ from serving.adapters import AdapterServer, Base
 from serving.client import Client
 from serving.engine import Engine
 from serving.memory import Memory
-from studio.services.serving import Checked, ServingService
+from studio.services.checked import Checked
+from studio.services.serving import ServingService
 from studio.settings import Settings
 from tests.fixtures.engines import SLOTS
 from training import registry

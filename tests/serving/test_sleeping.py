@@ -15,7 +15,7 @@ from serving import engine as engine_module
 from serving.engine import Engine, EngineConfig, EngineStatus, Watcher
 from serving.metrics import Figures
 from serving.sleeping import SLEEP, WAKE, Idle, Sleeping
-from studio.services.serving import in_words
+from studio.services.engine_view import in_words
 from training.hardware import GIB, Gpu, Hardware
 
 CPU = Hardware(cpu_cores=2)

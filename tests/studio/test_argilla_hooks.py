@@ -23,7 +23,8 @@ from annotation.argilla_server import ArgillaServer
 from annotation.people import Person
 from annotation.store import Store, open_store
 from studio.services import argilla as argilla_service
-from studio.services.argilla import ArgillaService, in_words
+from studio.services.argilla import ArgillaService
+from studio.services.argilla_view import in_words
 from studio.settings import Settings
 from studio.web.hooks import add_hooks
 from tests.fixtures.argilla import ALL_GOOD, ClientOf, There, charter, fill, ok
@@ -196,7 +197,7 @@ def test_a_studio_that_was_killed_leaves_nothing_behind_and_others_keep_theirs(
 ) -> None:
     studio.start()
     (left,) = ours(owner, store)
-    studio.service._hook = None  # as if it had been killed here
+    studio.service._calls._hook = None  # as if it had been killed here
     theirs = ok(owner.post("/webhooks", json={"url": "http://127.0.0.1:9/x", "events": ["record.deleted"]}))
     next_one = Listening(store, tmp_path, argilla)
     next_one.start()

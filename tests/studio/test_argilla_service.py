@@ -19,7 +19,8 @@ from annotation.store import Store, open_store
 from annotation.types import Message
 from serving.scripted import ScriptedModel
 from studio.services import argilla as argilla_service
-from studio.services.argilla import ArgillaService, Connection, in_words, left_in_words
+from studio.services.argilla import ArgillaService, Connection
+from studio.services.argilla_view import in_words, left_in_words
 from studio.services.review import ReviewService
 from studio.settings import Settings
 from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill

@@ -24,9 +24,9 @@ from serving.scripted import ScriptedModel
 from studio.demo_project import lines, seed
 from studio.services import open_services
 from studio.services.chat import ChatService, LiveReply
+from studio.services.checked import Checked
 from studio.services.compare import CompareService, LiveRound, RoundForm, SideOf
 from studio.services.review import ReviewForm, ReviewService
-from studio.services.serving import Checked
 from studio.settings import Settings, read_settings
 
 SAMPLING = Sampling(temperature=0)
