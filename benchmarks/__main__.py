@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmarks import (
     adapter_load,
+    argilla_kills,
     argilla_search,
     argilla_sync,
     batch,
@@ -38,6 +39,7 @@ MEASURES: dict[str, Callable[[Path], list[Row]]] = {
     "crowd": crowd.measure,
     "argilla-search": argilla_search.measure,
     "argilla-sync": argilla_sync.rows,
+    "argilla-kills": argilla_kills.measure,
     "trainer": trainer.measure,
     "first-token": to_first_token.measure,
     "swaps": swaps.measure,

@@ -74,7 +74,7 @@ print("took", time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_SE
 
 def measure(folder: Path, replies: int = REPLIES) -> dict[str, float]:
     """Records, responses and megabytes a second or in all; the SDK goes before and after, half of it each time."""
-    store = _store(folder, replies)
+    store = filled_store(folder, replies)
     with running_argilla(folder) as server:
         server.add_people([Person(name="ana")])
         client = Argilla(server.url, server.keys.api_key, WORKSPACE)
@@ -85,7 +85,7 @@ def measure(folder: Path, replies: int = REPLIES) -> dict[str, float]:
             raise RuntimeError(f"{summary.pushed} of {replies} were pushed")
         sdk.append(_sdk(server, "after", replies // 2, replies))
         idle, _ = _timed(syncing.sync)
-        _answer_all(server, store, syncing)
+        answer_all(server, store, syncing)
         pull, summary = _timed(syncing.sync)
         if summary.pulled != replies:
             raise RuntimeError(f"{summary.pulled} of {replies} were pulled")
@@ -139,7 +139,8 @@ def rows(folder: Path) -> list[Row]:
     ]
 
 
-def _store(folder: Path, replies: int) -> Store:
+def filled_store(folder: Path, replies: int) -> Store:
+    """`store.db` in this folder, with so many conversations of one reply each."""
     folder.mkdir(parents=True, exist_ok=True)
     store = open_store(f"sqlite:///{folder / 'store.db'}")
     store.charters.add(CHARTER, "bench")
@@ -160,7 +161,7 @@ def _sdk(server: ArgillaServer, name: str, start: int, end: int) -> tuple[float,
     return float(seconds), float(kilobytes) / 1024
 
 
-def _answer_all(server: ArgillaServer, store: Store, syncing: ArgillaSync) -> None:
+def answer_all(server: ArgillaServer, store: Store, syncing: ArgillaSync) -> None:
     """Ana answers everything: in bulk, and the last one as the page would, which is what tells the sync to look."""
     name = syncing.progress()[-1].name
     with server.client() as client:

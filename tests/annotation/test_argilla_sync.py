@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -982,14 +980,12 @@ def test_a_part_of_the_server_killed_in_the_middle(
 
 def cut_off(syncing: ArgillaSync, argilla: ArgillaServer, part: Part, step: str) -> None:
     """Kill -9 a part of the server once a sync is at its third page of `step`, and bring the part back."""
-    killed: list[int] = []
+    killed: list[psutil.Process] = []
 
     def kill(progress: Progress) -> None:
         if progress.what == step and progress.done >= 10 and not killed:
-            pid = argilla.status().parts[part]
-            assert pid is not None
-            killed.append(pid)
-            os.kill(pid, signal.SIGKILL)
+            killed.append(psutil.Process(argilla.status().parts[part]))
+            killed[0].kill()
 
     try:
         syncing.sync(kill)
@@ -997,7 +993,7 @@ def cut_off(syncing: ArgillaSync, argilla: ArgillaServer, part: Part, step: str)
         if part == "worker":  # it has no part in a sync
             raise
     assert killed
-    psutil.wait_procs([psutil.Process(killed[0])] if psutil.pid_exists(killed[0]) else [], timeout=5)
+    killed[0].wait(timeout=5)
     assert part in argilla.ensure()
 
 

@@ -1,0 +1,128 @@
+"""10,000 replies there and 10,000 answers back while everything is killed in turn: what is lost, what is doubled."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from annotation.argilla_client import Argilla
+from annotation.argilla_report import Progress
+from annotation.argilla_server import PARTS, WORKSPACE, ArgillaServer, Part
+from annotation.argilla_sync import ArgillaSync
+from annotation.errors import UserError
+from annotation.people import Person
+from annotation.store import Store, open_store
+from benchmarks.argilla_server import running_argilla
+from benchmarks.argilla_sync import REPLIES, answer_all, filled_store
+from benchmarks.row import Row
+
+PUSH, PULL = "sending replies", "fetching answers"
+
+
+def measure(folder: Path, replies: int = REPLIES) -> list[Row]:
+    """Two lines: our process and each part of the server killed at other places of the push, and of the pull."""
+    folder = folder / "argilla-kills"
+    store = filled_store(folder, replies)
+    with running_argilla(folder) as server:
+        server.add_people([Person(name="ana")])
+        client = Argilla(server.url, server.keys.api_key, WORKSPACE)
+        syncing = ArgillaSync(store, client)
+        kills = _through(folder, server, syncing, PUSH, replies)
+        syncing.sync()
+        there = Counter(_records(server, syncing))
+        rows = [_row(f"push {replies:,} replies, {kills} kills -9", there, replies)]
+        answer_all(server, store, syncing)
+        kills = _through(folder, server, syncing, PULL, replies)
+        syncing.sync()
+        if not (repairs := syncing.reconcile()).nothing:
+            raise RuntimeError(f"the two sides differed: {repairs}")
+        rows.append(_row(f"pull {replies:,} answers, {kills} kills -9", _acts(store), replies))
+        client.close()
+    store.close()
+    return rows
+
+
+def _through(folder: Path, server: ArgillaServer, syncing: ArgillaSync, step: str, replies: int) -> int:
+    """Kill this process's child, then each part, each a sixth of the way further on; how many kills that made."""
+    sixth = replies // (len(PARTS) + 3)
+    _kill_us(folder, server, step, sixth)
+    for number, part in enumerate(PARTS):
+        if not _kill_part(server, syncing, part, step, sixth):
+            raise RuntimeError(f"{step} was over before the {number + 1}. kill")
+    return len(PARTS) + 1
+
+
+def _kill_us(folder: Path, server: ArgillaServer, step: str, after: int) -> None:
+    command = [sys.executable, "-m", "benchmarks.argilla_kills", str(folder), server.url, server.keys.api_key]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            what, _, done = line.rpartition(" ")
+            if what == step and int(done) >= after:
+                child.kill()
+                return
+    raise RuntimeError(f"{step} was over before it could be killed")
+
+
+def _kill_part(server: ArgillaServer, syncing: ArgillaSync, part: Part, step: str, after: int) -> bool:
+    """Kill a part once so many went over, and bring it back; False if there was nothing left to go over."""
+    killed: list[psutil.Process] = []
+
+    def kill(progress: Progress) -> None:
+        if progress.what == step and progress.done >= after and not killed:
+            killed.append(psutil.Process(server.status().parts[part]))
+            killed[0].kill()
+
+    try:
+        syncing.sync(kill, lambda: bool(killed))  # the rest is for the next kill
+    except UserError:
+        if not killed:
+            raise
+    if killed:
+        killed[0].wait(timeout=10)
+        server.ensure()
+    return bool(killed)
+
+
+def _records(server: ArgillaServer, syncing: ArgillaSync) -> list[str]:
+    """The replies of all records there."""
+    found: list[str] = []
+    with server.client() as client:
+        items = client.get("/me/datasets").raise_for_status().json()["items"]
+        dataset = next(one["id"] for one in items if one["name"] == syncing.progress()[-1].name)
+        path = f"/datasets/{dataset}/records"
+        while page := client.get(path, params={"limit": 1000, "offset": len(found)}).raise_for_status().json()["items"]:
+            found += [one["external_id"] for one in page]
+    return found
+
+
+def _acts(store: Store) -> Counter[str]:
+    """How many acts each reply has."""
+    answered = [one.reply_id for one in store.figures.answers("voice")]
+    return Counter({reply_id: len(store.reviews.history(reply_id)) for reply_id in answered})
+
+
+def _row(what: str, found: Counter[str], wanted: int) -> Row:
+    lost, doubled = wanted - len(found), found.total() - len(found)
+    said = f"{lost} lost, {doubled} doubled"
+    return Row(f"Argilla sync: {what}", said, "none", len(found) / wanted, not lost and not doubled)
+
+
+def main() -> None:
+    """The child that is killed: a sync that says how far it is."""
+    folder, url, key = sys.argv[1:]
+    store = open_store(f"sqlite:///{Path(folder) / 'store.db'}")
+
+    def tell(progress: Progress) -> None:
+        sys.stdout.write(f"{progress.what} {progress.done}\n")
+        sys.stdout.flush()
+
+    ArgillaSync(store, Argilla(url, key, WORKSPACE)).sync(tell)
+
+
+if __name__ == "__main__":
+    main()
