@@ -3,7 +3,7 @@
 PORT ?= 7860
 VENV := .venv
 BIN := $(VENV)/bin
-# Two processes, file by file. Not for the slow tests: two that train or answer at once wait for each other's threads.
+# Two processes, file by file. Not for the tests that train or answer: two at once wait for each other's threads.
 TWO := -n 2 --dist loadfile
 SOURCES := pyproject.toml $(wildcard requirements/*.txt) scripts/install.sh
 
@@ -21,8 +21,8 @@ demo: $(VENV)/.run ## Install, start everything, and open the loop on real data
 
 test: $(VENV)/.dev ## All tests, on a real engine, real training and a real browser
 	@scripts/chromium.sh
-	@$(BIN)/pytest $(TWO) -m "not slow"
-	@$(BIN)/pytest -m slow
+	@$(BIN)/pytest $(TWO) -m "not alone"
+	@$(BIN)/pytest -m alone
 
 fast: $(VENV)/.dev ## The tests that need neither engine nor training nor browser
 	@$(BIN)/pytest $(TWO) -m "not slow"

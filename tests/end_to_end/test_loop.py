@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect
 
 from tests.fixtures.studio import Studio, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 GREETING = "Hi there, thanks for asking Juniper!"
 SIGN_OFF = "Warmly, the Juniper team"
 TRAINING_SECONDS = 900

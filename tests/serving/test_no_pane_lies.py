@@ -26,7 +26,7 @@ from training.base_model import EMBEDDED
 from training.types import Adapter
 from training.weights import digest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 SWAPS, VOICES = 40, 5
 GREEDY = Sampling(temperature=0, top_p=1, max_tokens=12)
 

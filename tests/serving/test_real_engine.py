@@ -26,7 +26,7 @@ from tests.fixtures.engines import reference
 from training.hardware import detect
 from training.weights import ADAPTER_FILE, digest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 GREEDY = Sampling(temperature=0, top_p=1, max_tokens=24)
 PROMPTS = (
     "Where is my parcel?",

@@ -27,7 +27,7 @@ from studio.settings import Settings
 from tests.serving.conftest import keep_lineage
 from training.weights import digest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 CURATOR = Person(name="cleo", role="curator")
 BOTH = ["one-0", "two-0"]
 SHORT = Sampling(temperature=0, top_p=1, max_tokens=8)

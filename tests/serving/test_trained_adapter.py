@@ -27,7 +27,7 @@ from tests.fixtures.models import DemoVersion, TrainedRun
 from training.base_model import EMBEDDED
 from training.tokens import IGNORED, encode
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 GREEDY = Sampling(temperature=0, top_p=1, max_tokens=80)
 CLOSE = 1e-3
 """Nats a token."""

@@ -29,7 +29,7 @@ from tests.fixtures.engines import SLOTS
 from tests.fixtures.studio import wait_until
 from training.base_model import EMBEDDED
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 ASK = "Where is my parcel?"
 TOKENS = 16
 GREEDY = Sampling(temperature=0, top_p=1, max_tokens=TOKENS)

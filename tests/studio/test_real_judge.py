@@ -14,7 +14,7 @@ from studio.services.judging import JudgeRunner
 from tests.studio.test_experiment_service import identify, store, until
 from tests.studio.test_judges import experiment_of, service
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 __all__ = ["store"]
 QUESTIONS = 3
 

@@ -18,7 +18,7 @@ from training.rundir import RunDir
 from training.tokens import IGNORED, RowError, encode, ids_of, render
 from training.types import LoraSettings, RunState, SftConfig
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 END_OF_TURN = "<|im_end|>"
 
 

@@ -25,7 +25,7 @@ from training.rundir import RunDir
 from training.types import LoraSettings, RunState, SftConfig
 from training.weights import digest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 Make = Callable[..., RunDir]
 TINY = LoraSettings(rank=2, alpha=4)
