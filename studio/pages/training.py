@@ -33,6 +33,14 @@ def build(services: Services) -> None:
             version = gr.Dropdown([], label="Learn from", elem_id="ts-train-version")
             preset = gr.Radio(gym.presets(), value=gym.first_preset(), label="How long", elem_id="ts-preset")
             about = gr.HTML(gym.about(gym.first_preset()))
+            steps = gr.Number(
+                None,
+                label="End early, after so many steps",
+                info="For a first try. Empty: as long as it says above.",
+                minimum=1,
+                precision=0,
+                elem_id="ts-steps",
+            )
             start = gr.Button("Start training", variant="primary", elem_id="ts-start")
         with gr.Column(scale=8, min_width=320):
             run = gr.Dropdown([], label="Run", elem_id="ts-run")
@@ -68,7 +76,7 @@ def build(services: Services) -> None:
     live = [state, loss, cancel, resume, adapters, seen]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
     preset.change(gym.about, preset, about, queue=False, **quiet)
-    start.click(act(_Gym.start), [version, preset], [run, *live], api_name=False)
+    start.click(act(_Gym.start), [version, preset, steps], [run, *live], api_name=False)
     cancel.click(act(_Gym.cancel), run, live, **quiet)
     resume.click(act(_Gym.resume), run, live, **quiet)
     run.input(act(_Gym.watch), run, live, **quiet)
@@ -113,9 +121,9 @@ class _Gym:
             *self.watch(newest),
         ]
 
-    def start(self, version_id: str | None, preset: str) -> list[Any]:
+    def start(self, version_id: str | None, preset: str, steps: int | None) -> list[Any]:
         newest = next((version.id for version in self._datasets.all()), None)  # pressed before the list was there
-        started = self._training.start(version_id or newest, preset)
+        started = self._training.start(version_id or newest, preset, max_steps=steps)
         return [gr.Dropdown(self._runs(), value=started, visible=True), *self.watch(started)]
 
     def cancel(self, run_id: str) -> list[Any]:
