@@ -1,4 +1,7 @@
-"""Take the pictures of the page: `make shots`. Uses the demo project with scripted replies, so it needs no engine."""
+"""Take the pictures that the docs show: `make shots`; with a folder as its argument, of every page, to look at there.
+
+Uses the demo project with scripted replies, so it needs no engine.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -18,15 +22,14 @@ from playwright.sync_api import Page, sync_playwright
 
 TARGET = Path(__file__).parent.parent / "docs" / "pictures"
 SIZES = {"wide": (1440, 900), "narrow": (390, 844)}
-PAGES = (
-    "home", "chat", "review", "find", "settle", "agreement", "charter", "datasets", "training", "compare", "models",
-    "keys", "team",
-)  # fmt: skip
+SHOWN = ("home", "chat", "review", "datasets", "training", "compare")
+PAGES = (*SHOWN, "find", "settle", "agreement", "charter", "experiments", "models", "keys", "argilla", "team")
 
 
 def main() -> None:
     """Start a studio in a folder of its own and photograph each page, wide and narrow."""
-    TARGET.mkdir(parents=True, exist_ok=True)
+    target, pages = (Path(sys.argv[1]), PAGES) if len(sys.argv) > 1 else (TARGET, SHOWN)
+    target.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -35,7 +38,7 @@ def main() -> None:
         studio = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL)
         try:
             wait(f"http://127.0.0.1:{port}/health")
-            photograph(f"http://127.0.0.1:{port}", home)
+            photograph(f"http://127.0.0.1:{port}", home, target, pages)
         finally:
             studio.send_signal(signal.SIGINT)
             studio.wait(timeout=30)
@@ -58,21 +61,21 @@ def sign_in_path(home: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def photograph(url: str, home: str) -> None:
-    """Every page in every size."""
+def photograph(url: str, home: str, target: Path, pages: Sequence[str]) -> None:
+    """Each of the pages in every size."""
     program = os.environ.get("TONESMITH_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         for size, (width, height) in SIZES.items():
             page = browser.new_page(viewport={"width": width, "height": height})
             page.goto(url + sign_in_path(home))
-            for name in PAGES:
+            for name in pages:
                 page.goto(f"{url}/{'' if name == 'home' else name}")
                 page.wait_for_selector("h1#ts-main")
                 page.wait_for_timeout(1500)
                 if name == "review":
                     at_work(page)
-                page.screenshot(path=TARGET / f"{name}-{size}.png")
+                page.screenshot(path=target / f"{name}-{size}.png")
         browser.close()
 
 
@@ -81,9 +84,10 @@ def at_work(page: Page) -> None:
     page.wait_for_selector("#desk-reply")
     for key in ("2", "4", "7"):
         page.keyboard.press(key)
-    box = page.locator("#desk-corrected")
-    box.fill("Hi there, thanks for asking Juniper! Which flight is it, and where would you like to sit?")
-    box.blur()
+    page.keyboard.press("e")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("Hi there, thanks for asking Juniper! Which flight is it, and where would you like to sit?")
+    page.locator("#desk-corrected").blur()
     page.wait_for_selector("#desk-difference ins")
     page.wait_for_timeout(500)
 

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
+from annotation.errors import UserError
 from studio.parts import shell
 from studio.parts.guard import by_person
 from studio.parts.words import ago, badge, count, duration, empty, table
@@ -33,12 +34,11 @@ def build(services: Services) -> None:
             version = gr.Dropdown([], label="Learn from", elem_id="ts-train-version")
             preset = gr.Radio(gym.presets(), value=gym.first_preset(), label="How long", elem_id="ts-preset")
             about = gr.HTML(gym.about(gym.first_preset()))
-            steps = gr.Number(
-                None,
+            steps = gr.Textbox(
                 label="End early, after so many steps",
-                info="For a first try. Empty: as long as it says above.",
-                minimum=1,
-                precision=0,
+                placeholder="All of them",
+                info="A dozen are enough for a first try.",
+                max_lines=1,
                 elem_id="ts-steps",
             )
             start = gr.Button("Start training", variant="primary", elem_id="ts-start")
@@ -121,9 +121,9 @@ class _Gym:
             *self.watch(newest),
         ]
 
-    def start(self, version_id: str | None, preset: str, steps: int | None) -> list[Any]:
+    def start(self, version_id: str | None, preset: str, steps: str) -> list[Any]:
         newest = next((version.id for version in self._datasets.all()), None)  # pressed before the list was there
-        started = self._training.start(version_id or newest, preset, max_steps=steps)
+        started = self._training.start(version_id or newest, preset, max_steps=steps_of(steps))
         return [gr.Dropdown(self._runs(), value=started, visible=True), *self.watch(started)]
 
     def cancel(self, run_id: str) -> list[Any]:
@@ -180,6 +180,14 @@ class _Gym:
 
     def _runs(self) -> list[str]:
         return [view.id for view in self._training.all()]  # their state would grow old in a list; it stands below
+
+
+def steps_of(text: str) -> int | None:
+    """The number of steps that somebody wrote; None for none. Raises UserError for what is no such number."""
+    text = text.strip()
+    if text and not (text.isdecimal() and int(text)):
+        raise UserError(f"'{text}' is no number of steps.", "A whole number from 1 on, or nothing.", "Put it right.")
+    return int(text) if text else None
 
 
 def loss_frame(view: RunView) -> pd.DataFrame:

@@ -129,7 +129,7 @@ def test_a_version_is_made_and_a_second_without_news_is_refused(page: Page, stud
 
 def test_training_moves_survives_the_studio_and_ends_in_a_loaded_adapter(page: Page, studio: Studio) -> None:
     studio.open(page, "/training")
-    page.fill("#ts-steps input", str(STEPS))
+    page.fill("#ts-steps input, #ts-steps textarea", str(STEPS))
     page.click("#ts-start")
     expect(page.locator("#ts-run-state")).to_contain_text("running", timeout=120_000)
     expect(page.locator("#ts-run-state")).to_contain_text(re.compile(rf"[1-9]\d* of {STEPS}"), timeout=240_000)
