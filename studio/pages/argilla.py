@@ -40,8 +40,8 @@ def build(services: Services) -> None:
         start = gr.Button("Start Argilla", variant="primary", elem_id="ts-argilla-up")
         gr.HTML('<h2 class="ts-h2">Or use one that runs already</h2>')
         with gr.Row(equal_height=True):
-            url = gr.Textbox(label="Address", placeholder="https://argilla.example.org", scale=3)
-            key = gr.Textbox(label="API key of an owner or an admin", type="password", scale=3)
+            url = gr.Textbox(label="Address", placeholder="https://argilla.example.org", scale=3, min_width=260)
+            key = gr.Textbox(label="API key of an owner or an admin", type="password", scale=3, min_width=260)
             attach = gr.Button("Connect", scale=1, min_width=110)
     seen = gr.State("")
     screen = [state, work, anyway, begin, seen]
