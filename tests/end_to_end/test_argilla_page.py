@@ -85,7 +85,7 @@ def completed(studio: Studio) -> int:
 
 
 def next_record(page: Page, before: str) -> None:
-    expect(page.locator(".content__text").first).not_to_have_text(before)
+    expect(page.locator(".content__text").first).not_to_have_text(before, use_inner_text=True)
 
 
 def test_a_label_a_correction_and_a_discard_on_argillas_page_arrive_here(page: Page, studio: Studio) -> None:
