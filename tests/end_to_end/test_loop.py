@@ -9,7 +9,6 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -244,28 +243,6 @@ def test_the_same_loop_from_the_command_line(studio: Studio, tmp_path: Path) -> 
     again = studio.json("curate")
     rows = (studio.home / "datasets" / again["id"] / "preference.jsonl").read_text()
     assert "Can I return a tent?" in rows
-
-
-def test_a_killed_run_says_so_goes_on_and_can_be_cancelled(page: Page, studio: Studio) -> None:
-    studio.open(page, "/training")
-    page.click("#ts-start")
-    state = page.locator("#ts-run-state")
-    expect(state).to_contain_text(re.compile(r"1\d of 40"), timeout=300_000)  # the first checkpoint is at step 10
-    run = studio.json("runs")[0]["run"]
-    process = json.loads((studio.home / "runs" / run / "process.json").read_text())
-    os.kill(process["pid"], signal.SIGKILL)
-    expect(state).to_contain_text("failed")
-    expect(state).to_contain_text("stopped from outside")
-    page.click("#ts-resume")
-    expect(state).to_contain_text("running", timeout=120_000)
-    expect(state).to_contain_text(re.compile(r"1[1-9] of 40|[23]\d of 40"), timeout=120_000)
-    page.click("#ts-cancel")
-    expect(state).to_contain_text("cancelled")
-    wait_until(lambda: not psutil.pid_exists(_pid_of(studio, run)), 30, "the trainer to be gone")
-
-
-def _pid_of(studio: Studio, run: str) -> int:
-    return int(json.loads((studio.home / "runs" / run / "process.json").read_text())["pid"])
 
 
 def _engine_pid(studio: Studio) -> int | None:

@@ -1,0 +1,59 @@
+"""The Training page in a real browser, with a model whose steps are over in an instant: killed, gone on, cancelled."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.fixtures.studio import Studio, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def studio(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """The demo project with scripted replies, and a dataset version to learn from."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TONESMITH_BASE_MODEL", str(tiny_model))
+        started = Studio(tmp_path_factory.mktemp("training-page") / "home", "--demo", "--engine", "scripted")
+        started.start()
+        started.run("curate")
+        yield started
+        started.stop()
+
+
+def test_a_killed_run_says_so_goes_on_and_can_be_cancelled(page: Page, studio: Studio) -> None:
+    studio.open(page, "/training")
+    page.click("#ts-start")
+    state = page.locator("#ts-run-state")
+    process = held_at(studio, "checkpoints/checkpoint-10/trainer_state.json")
+    expect(state).to_contain_text(re.compile(r"[1-4]\d of 4\d"))
+    process.kill()
+    expect(state).to_contain_text("failed")
+    expect(state).to_contain_text("stopped from outside")
+    page.click("#ts-resume")
+    process = held_at(studio, "checkpoints/checkpoint-20/trainer_state.json")
+    expect(state).to_contain_text("running")
+    expect(state).to_contain_text(re.compile(r"[2-4]\d of 4\d"))
+    page.click("#ts-cancel")
+    expect(state).to_contain_text("cancelled")
+    process.wait(30)
+
+
+def held_at(studio: Studio, sign: str) -> psutil.Process:
+    """The trainer of the one run, stopped where it stands once there is the file `sign` in the run's folder."""
+    (run,) = wait_until(lambda: list((studio.home / "runs").glob("*")), 60, "the run")
+    limit = time.monotonic() + 120
+    while not (run / sign).is_file():
+        assert time.monotonic() < limit, (run / "log.txt").read_text()[-2000:] if (run / "log.txt").is_file() else sign
+        time.sleep(0.005)
+    process = psutil.Process(json.loads((run / "process.json").read_text())["pid"])
+    process.suspend()
+    return process
