@@ -167,6 +167,9 @@ def test_another_adapter_in_the_same_slot_speaks_for_itself() -> None:
 
     assert forgetting_own(activate)(manager, 1)
     torch.testing.assert_close(said(), -first)
+    made = wrapper.own_matrices
+    assert not forgetting_own(lambda self, lora_id: False)(manager, 1)  # as at every step, where it has its slot
+    assert wrapper.own_matrices is made
 
 
 def test_the_number_format_of_the_output_counts() -> None:
