@@ -17,12 +17,14 @@ LIMIT = 1.0
 
 
 def measure(folder: Path) -> list[Row]:
-    """The Models page's own load (checked, loaded, its effect measured), then the first token; out and in again."""
+    """The Models page's own load (checked and loaded; it is measured later), then the first token; out and in
+    again.
+    """
     with served.studio(folder) as studio:
         both = [_once(studio) for _ in range(TIMES)]
     loads, firsts = zip(*both, strict=True)
     return [
-        within("adapter load, with its checks", statistics.median(loads), LIMIT),
+        within("adapter load, checked before", statistics.median(loads), LIMIT),
         within("adapter load to first token, median", statistics.median(firsts), LIMIT),
         within(f"the slowest of {TIMES}", max(firsts), LIMIT),
     ]

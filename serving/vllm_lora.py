@@ -21,8 +21,9 @@ def noting_rows(update_metadata: Callable[..., None]) -> Callable[..., None]:
 
 
 def forgetting_own(activate_adapter: Callable[..., bool]) -> Callable[..., bool]:
-    """vLLM's `activate_adapter`, after which nothing is kept of what its slot held before (`_own`). It is called at every
-    step, and says whether the adapter was put into a slot by that.
+    """vLLM's `activate_adapter`, after which nothing is kept of what its slot held before (`_own`).
+
+    vLLM calls it at every step; it says whether the adapter was put into a slot by that.
     """
 
     def activate(self: Any, lora_id: int) -> bool:

@@ -36,6 +36,8 @@ from training.weights import known_digest
 log = logging.getLogger("tonesmith")
 LOOK_SECONDS = 0.5
 RETRY_SECONDS = 30.0
+GRACE_SECONDS = 3.0
+"""Between a load by hand and its measurement, which keeps the engine busy for a second or two."""
 
 
 class ServingService:
@@ -60,6 +62,7 @@ class ServingService:
         self._problems: dict[str, str] = {}
         self._loaded: tuple[str, ...] = ()
         self._measured: set[tuple[str, tuple[str, ...]]] = set()  # names, and on which engines
+        self._measure_from: dict[str, float] = {}  # `time.monotonic()`, of what was loaded by hand
         self._base_sha256: str | None = None
 
     # Starting and stopping
@@ -169,7 +172,8 @@ class ServingService:
             # What comes back is measured anew, and all of it on an engine that does.
             now = {(name, _addresses(engines)) for name in self._loaded}
             self._measured &= now
-            for name, where in sorted(now - self._measured)[:1]:  # it answers already; one a look, to see the rest too
+            ripe = [one for one in sorted(now - self._measured) if self._measure_from.get(one[0], 0) < time.monotonic()]
+            for name, where in ripe[:1]:  # it answers already; one a look, to see the rest too
                 self._measured.add((name, where))
                 server.measure_again(name, self._tolerance())
         except UserError as error:  # the engine went away between two looks; the watcher sees to it
@@ -408,7 +412,9 @@ class ServingService:
         ]
 
     def load(self, name: str, by: Person) -> None:
-        """Load an adapter now, and see what it does. Raises UserError that says why it can't be."""
+        """Load an adapter now. What it does is measured too: in our own engine by its watcher, a little later, so that
+        whoever loaded it can ask it at once. Raises UserError that says why it can't be.
+        """
         by.must("curate")
         self.model()
         self._must_take_adapters()
@@ -419,10 +425,15 @@ class ServingService:
             return
         engines = self._engines()
         server = self._server(*engines)
-        server.measure(name, self._tolerance())
+        if self._watcher and self.ours:  # somebody else's must first say what its base says without it
+            server.load(name)
+            self._measure_from[name] = time.monotonic() + GRACE_SECONDS
+            self._measured.discard((name, _addresses(engines)))
+        else:
+            server.measure(name, self._tolerance())
+            self._measured.add((name, _addresses(engines)))  # the watcher need not do it again
         self._problems.pop(name, None)
         self._loaded = tuple(server.loaded())
-        self._measured.add((name, _addresses(engines)))  # the watcher need not do it again
 
     def ensure(self, name: str, by: Person) -> None:
         """Load an adapter unless it is loaded. Raises UserError that says why it can't be."""

@@ -21,6 +21,7 @@ from annotation.people import Person
 from annotation.types import Message, Sampling, Weights
 from serving.client import Client
 from serving.daemon import Daemon, Record
+from serving.memory import Memory
 from serving.replicas import found
 from studio.services.serving import ServingService
 from studio.settings import Settings
@@ -135,6 +136,18 @@ def test_one_address_and_both_answer_with_the_same_adapters(studio: ServingServi
     )
     wait(lambda: all(view.effect is not None for view in studio.adapters()), "the measurements", 90)
     assert all((view.effect or 0) > 0.02 for view in studio.adapters()), "of both; the smaller one counts"
+
+
+def test_what_is_loaded_by_hand_answers_at_once_and_is_measured_after(
+    studio: ServingService, settings: Settings
+) -> None:
+    wait(lambda: all(view.effect is not None for view in studio.adapters()), "the measurements before", 90)
+    studio.unload("one-0", CURATOR)
+    memory = Memory(settings.engine_home / "serving.json")
+    memory.change(lambda held: held.model_copy(update={"effects": {}}))
+    studio.load("one-0", CURATOR)
+    assert ask(studio, "one-0")[0] is not None
+    wait(lambda: "one-0" in memory.read().effects, "its measurement", 60)
 
 
 def test_what_somebody_did_to_one_by_hand_is_put_right_and_told(studio: ServingService, settings: Settings) -> None:
