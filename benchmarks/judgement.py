@@ -96,7 +96,7 @@ def postgresql(folder: Path) -> Iterator[Store]:
 
 
 def _at_rest(store: Store) -> None:
-    """After filling it, what PostgreSQL would else do beside the measurement, once: a year's rows do not come at once."""
+    """What PostgreSQL would else do beside the measurement: a year's rows do not come all at once."""
     with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
         for command in ("VACUUM (ANALYZE)", "CHECKPOINT"):
             db.execute(sa.text(command))
