@@ -33,7 +33,7 @@ CHARTER = Charter(
     policy=tuple(Clause(id=f"clause-{number}", text=f"Keep to rule {number}.") for number in range(8)),
     bias=(Axis(id="age", text="Treat all ages alike."),),
 )
-# A process of its own, so that neither side's imports count for the other's memory.
+# The same dataset and records as ours; in a process of its own, so that imports count for the memory of their own side.
 SDK = """
 import sys, time, resource
 import argilla as rg
@@ -46,14 +46,17 @@ questions = [
     rg.MultiLabelQuestion(name="voice_rules", labels=["warm", "short", "_other"], required=False),
     rg.LabelQuestion(name="policy", labels=labels),
     rg.MultiLabelQuestion(name="policy_rules", labels=clauses, required=False),
+    rg.LabelQuestion(name="severity", labels=["minor", "major", "critical"], required=False),
     rg.LabelQuestion(name="bias", labels=labels),
     rg.MultiLabelQuestion(name="bias_rules", labels=["age", "_other"], required=False),
+    rg.LabelQuestion(name="kind", labels=["stereotype", "assumption", "unequal_help", "disrespect", "exclusion"], required=False),
     rg.SpanQuestion(name="where", field="reply", labels=["voice", "policy", "bias"], required=False),
     rg.TextQuestion(name="correction", required=False),
     rg.TextQuestion(name="why", required=False),
 ]
-names = ["model", "adapter", "language", "source"]
-metadata = [rg.TermsMetadataProperty(name=one) for one in names] + [rg.IntegerMetadataProperty(name="priority")]
+names = ["model", "adapter", "language", "source", "checks"]
+scores = [rg.FloatMetadataProperty(name=f"{one}_score") for one in ("voice", "policy", "bias")]
+metadata = [*(rg.TermsMetadataProperty(name=one) for one in names), rg.IntegerMetadataProperty(name="priority"), *scores]
 fields = [rg.ChatField(name="chat", required=False), rg.TextField(name="reply")]
 settings = rg.Settings(fields=fields, questions=questions, metadata=metadata)
 dataset = rg.Dataset(name=name, workspace="tonesmith", settings=settings, client=client)
@@ -63,7 +66,7 @@ for number in range(start, end):
     reply = f"Parcel {number} is on its way."
     chat = [{"role": "user", "content": f"Where is parcel {number}?"}]
     about = {"model": "m", "adapter": "warm-1", "language": "en", "source": "log", "priority": 0}
-    suggestions = [rg.Suggestion("correction", reply)]
+    suggestions = [rg.Suggestion("correction", reply, agent="warm-1")]
     fields = {"chat": chat, "reply": reply}
     records.append(rg.Record(id=f"{number:032x}", fields=fields, metadata=about, suggestions=suggestions))
 clock = time.perf_counter()
