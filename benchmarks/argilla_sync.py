@@ -40,6 +40,7 @@ import argilla as rg
 url, key, name, start, end = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
 client = rg.Argilla(api_url=url, api_key=key)
 labels = ["pass", "fail", "unsure", "not_applicable", "open"]
+kinds = ["stereotype", "assumption", "unequal_help", "disrespect", "exclusion"]
 clauses = [f"clause-{number}" for number in range(8)] + ["_other"]
 questions = [
     rg.LabelQuestion(name="voice", labels=labels),
@@ -49,14 +50,15 @@ questions = [
     rg.LabelQuestion(name="severity", labels=["minor", "major", "critical"], required=False),
     rg.LabelQuestion(name="bias", labels=labels),
     rg.MultiLabelQuestion(name="bias_rules", labels=["age", "_other"], required=False),
-    rg.LabelQuestion(name="kind", labels=["stereotype", "assumption", "unequal_help", "disrespect", "exclusion"], required=False),
+    rg.LabelQuestion(name="kind", labels=kinds, required=False),
     rg.SpanQuestion(name="where", field="reply", labels=["voice", "policy", "bias"], required=False),
     rg.TextQuestion(name="correction", required=False),
     rg.TextQuestion(name="why", required=False),
 ]
 names = ["model", "adapter", "language", "source", "checks"]
 scores = [rg.FloatMetadataProperty(name=f"{one}_score") for one in ("voice", "policy", "bias")]
-metadata = [*(rg.TermsMetadataProperty(name=one) for one in names), rg.IntegerMetadataProperty(name="priority"), *scores]
+metadata = [rg.TermsMetadataProperty(name=one) for one in names] + scores
+metadata.append(rg.IntegerMetadataProperty(name="priority"))
 fields = [rg.ChatField(name="chat", required=False), rg.TextField(name="reply")]
 settings = rg.Settings(fields=fields, questions=questions, metadata=metadata)
 dataset = rg.Dataset(name=name, workspace="tonesmith", settings=settings, client=client)
