@@ -288,7 +288,7 @@ def test_a_save_while_the_studio_is_down_is_sent_when_it_is_back(page: Page, stu
     studio.start()
     kept = "SELECT count(*) FROM corrections WHERE after = 'Saved while it was down.'"
     wait_until(lambda: said(studio, kept) == [(1,)], 60, "the save")  # the page may load anew meanwhile, and says less
-    wait_until(lambda: page.evaluate("sessionStorage.getItem('desk-unsent')") in (None, "[]"), 30, "the page to know")
+    page.wait_for_function("[null, '[]'].includes(sessionStorage.getItem('desk-unsent'))", timeout=30_000)
     page.wait_for_timeout(4000)  # it would be sent again by then
     assert said(studio, kept) == [(1,)]
 
