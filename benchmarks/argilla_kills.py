@@ -17,7 +17,7 @@ from annotation.errors import UserError
 from annotation.people import Person
 from annotation.store import Store, open_store
 from benchmarks.argilla_server import running_argilla
-from benchmarks.argilla_sync import REPLIES, answer_all, filled_store
+from benchmarks.argilla_sync import REPLIES, answer_all, filled_store, records_there
 from benchmarks.row import Row
 
 PUSH, PULL = "sending replies", "fetching answers"
@@ -33,9 +33,9 @@ def measure(folder: Path, replies: int = REPLIES) -> list[Row]:
         syncing = ArgillaSync(store, client)
         kills = _through(folder, server, syncing, PUSH, replies)
         syncing.sync()
-        there = Counter(_records(server, syncing))
+        there = Counter(str(one["external_id"]) for one in records_there(server, syncing)[1])
         rows = [_row(f"push {replies:,} replies, {kills} kills -9", there, replies)]
-        answer_all(server, store, syncing)
+        answer_all(server, syncing)
         kills = _through(folder, server, syncing, PULL, replies)
         syncing.sync()
         if not (repairs := syncing.reconcile()).nothing:
@@ -86,18 +86,6 @@ def _kill_part(server: ArgillaServer, syncing: ArgillaSync, part: Part, step: st
         killed[0].wait(timeout=10)
         server.ensure()
     return bool(killed)
-
-
-def _records(server: ArgillaServer, syncing: ArgillaSync) -> list[str]:
-    """The replies of all records there."""
-    found: list[str] = []
-    with server.client() as client:
-        items = client.get("/me/datasets").raise_for_status().json()["items"]
-        dataset = next(one["id"] for one in items if one["name"] == syncing.progress()[-1].name)
-        path = f"/datasets/{dataset}/records"
-        while page := client.get(path, params={"limit": 1000, "offset": len(found)}).raise_for_status().json()["items"]:
-            found += [one["external_id"] for one in page]
-    return found
 
 
 def _acts(store: Store) -> Counter[str]:

@@ -90,7 +90,7 @@ def measure(folder: Path, replies: int = REPLIES) -> dict[str, float]:
             raise RuntimeError(f"{summary.pushed} of {replies} were pushed")
         sdk.append(_sdk(server, "after", replies // 2, replies))
         idle, _ = _timed(syncing.sync)
-        answer_all(server, store, syncing)
+        answer_all(server, syncing)
         pull, summary = _timed(syncing.sync)
         if summary.pulled != replies:
             raise RuntimeError(f"{summary.pulled} of {replies} were pulled")
@@ -166,15 +166,22 @@ def _sdk(server: ArgillaServer, name: str, start: int, end: int) -> tuple[float,
     return float(seconds), float(kilobytes) / 1024
 
 
-def answer_all(server: ArgillaServer, store: Store, syncing: ArgillaSync) -> None:
-    """Ana answers everything: in bulk, and the last one as the page would, which is what tells the sync to look."""
+def records_there(server: ArgillaServer, syncing: ArgillaSync) -> tuple[str, list[Json]]:
+    """Id of the newest dataset of ours, and all its records."""
     name = syncing.progress()[-1].name
     with server.client() as client:
-        ana = next(one for one in _json(client.get("/users"))["items"] if one["username"] == "ana")
         dataset = next(one["id"] for one in _json(client.get("/me/datasets"))["items"] if one["name"] == name)
         records: list[Json] = []
         while page := _json(client.get(f"/datasets/{dataset}/records?limit=1000&offset={len(records)}"))["items"]:
             records += page
+    return dataset, records
+
+
+def answer_all(server: ArgillaServer, syncing: ArgillaSync) -> None:
+    """Ana answers everything: in bulk, and the last one as the page would, which is what tells the sync to look."""
+    dataset, records = records_there(server, syncing)
+    with server.client() as client:
+        ana = next(one for one in _json(client.get("/users"))["items"] if one["username"] == "ana")
         values = {one: {"value": "pass"} for one in ("voice", "policy", "bias")}
         answer = {"user_id": ana["id"], "status": "submitted", "values": values}
         items = [{"external_id": one["external_id"], "responses": [answer]} for one in records[1:]]
