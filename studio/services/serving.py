@@ -426,9 +426,10 @@ class ServingService:
         engines = self._engines()
         server = self._server(*engines)
         if self._watcher and self.ours:  # somebody else's must first say what its base says without it
-            server.load(name)
+            # Before it is there: the watcher looks meanwhile.
             self._measure_from[name] = time.monotonic() + GRACE_SECONDS
             self._measured.discard((name, _addresses(engines)))
+            server.load(name)
         else:
             server.measure(name, self._tolerance())
             self._measured.add((name, _addresses(engines)))  # the watcher need not do it again
