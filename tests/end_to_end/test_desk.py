@@ -278,16 +278,24 @@ def test_what_was_typed_outlives_a_kill_and_a_reload(page: Page, studio: Studio)
     assert said(studio, "SELECT count(*) FROM corrections WHERE after = 'Typed before the kill.'") == [(1,)]
 
 
+NOTING_SAVED = """() => new MutationObserver(() => {
+  if (document.getElementById('desk-saved')?.textContent === 'Saved') sessionStorage.setItem('said-saved', 'yes');
+}).observe(document, { childList: true, subtree: true, characterData: true })"""
+
+
 def test_a_save_while_the_studio_is_down_is_sent_when_it_is_back(page: Page, studio: Studio) -> None:
     desk(page, studio)
     page.wait_for_timeout(800)
     correct(page, "Saved while it was down.")
+    page.context.add_init_script(f"({NOTING_SAVED})()")  # the page may load anew once the studio is back
+    page.evaluate(NOTING_SAVED)
     studio.kill()
     page.click("#desk-save")
     expect(page.get_by_text("The studio does not answer.").first).to_be_visible()
     studio.start()
     kept = "SELECT count(*) FROM corrections WHERE after = 'Saved while it was down.'"
-    wait_until(lambda: said(studio, kept) == [(1,)], 60, "the save")  # the page may load anew meanwhile, and says less
+    wait_until(lambda: said(studio, kept) == [(1,)], 60, "the save")
+    page.wait_for_function("sessionStorage.getItem('said-saved')", timeout=30_000)
     page.wait_for_function("[null, '[]'].includes(sessionStorage.getItem('desk-unsent'))", timeout=30_000)
     page.wait_for_timeout(4000)  # it would be sent again by then
     assert said(studio, kept) == [(1,)]

@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.fixtures.models import STEPS
 from tests.fixtures.studio import Studio, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 GREETING = "Hi there, thanks for asking Juniper!"
 SIGN_OFF = "Warmly, the Juniper team"
 TRAINING_SECONDS = 900
-STEPS = 24
-"""Enough to learn the greeting; a quick run has 40."""
 
 
 @pytest.fixture(scope="module")
