@@ -78,3 +78,24 @@ class DatasetProgress(Frozen):
 
 Report = Callable[[Progress], None]
 Asked = Callable[[], bool]
+
+
+class Cancelled(Exception):
+    """Somebody asked to stop; what was done is kept."""
+
+
+@dataclass
+class Run:
+    """One sync on its way: what it did so far, and whom it tells."""
+
+    summary: Summary = field(default_factory=Summary)
+    report: Report = lambda progress: None
+    cancelled: Asked = lambda: False
+    users: dict[str, str] = field(default_factory=dict)
+    """Names of the people in Argilla, by their id there."""
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Report, and end here if somebody asked to stop: raises Cancelled."""
+        if self.cancelled():
+            raise Cancelled
+        self.report(Progress(what=what, done=done, total=total))

@@ -63,9 +63,9 @@ def main(chosen: list[str]) -> None:
             for name in chosen or list(MEASURES):
                 out.print(f"Measuring: {name} …", style="dim")
                 for row in MEASURES[name](Path(folder)):
-                    table.add_row(
-                        row.what, row.measured, row.against, f"{row.ratio:.2f}", "ok" if row.good else "SHORT"
-                    )
+                    cells = row.what, row.measured, row.against, f"{row.ratio:.2f}", "ok" if row.good else "SHORT"
+                    out.print("  " + " · ".join(cells), style="dim")  # the next one may fail
+                    table.add_row(*cells)
         finally:
             served.stop(Path(folder))
     out.print(table)

@@ -149,7 +149,7 @@ class Figures(Part):
             return [(row[0], row[1], row[2]) for row in db.execute(query)]
 
     def _rows(self, query: sa.Select[Any]) -> Iterator[Any]:
-        with self._engine.connect().execution_options(yield_per=FETCHED) as db:
+        with self._in_transactions.connect().execution_options(yield_per=FETCHED) as db:
             for part in db.execute(query).partitions():
                 yield from part
 

@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from annotation.errors import UserError
-from annotation.store import sqlite
+from annotation.store import postgres, sqlite
 from annotation.store.aliases import Aliases
 from annotation.store.argilla import ArgillaState
 from annotation.store.batches import Batches
@@ -114,7 +114,7 @@ def _engine(url: str) -> sa.Engine:
         if parsed.drivername == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
             parsed = parsed.set(drivername=sqlite.DRIVER)
-        engine = sa.create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
+        engine = sa.create_engine(parsed)
     except OSError as error:
         raise UserError(f"The folder of {url} can't be made: {error.strerror}.", do="Choose another place.") from error
     except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ModuleNotFoundError) as error:
@@ -122,6 +122,8 @@ def _engine(url: str) -> sa.Engine:
             f"'{url}' is not a database address Tonesmith can use: {error}.",
             "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME (with `pip install 'tonesmith[postgres]'`).",
         ) from error
+    if engine.dialect.name == "postgresql":
+        postgres.ask_after_a_rest(engine)
     return engine
 
 

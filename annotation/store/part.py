@@ -23,6 +23,13 @@ def fields(row: sa.RowMapping) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key != "seq"}
 
 
+def reading(engine: sa.Engine) -> sa.Engine:
+    """The same connections, for reading. PostgreSQL shows each statement what is committed by then, in a transaction or
+    out of it, and each BEGIN and ROLLBACK around one is a way there and back; SQLite needs one to see a single moment.
+    """
+    return engine.execution_options(isolation_level="AUTOCOMMIT") if engine.dialect.name == "postgresql" else engine
+
+
 class Writer:
     """Begins transactions that write.
 
@@ -56,5 +63,6 @@ class Part:
     """One concern of the store, over the engine and the writer that all parts share."""
 
     def __init__(self, engine: sa.Engine, writer: Writer) -> None:
-        self._engine = engine
+        self._engine = reading(engine)
+        self._in_transactions = engine
         self._writer = writer

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field
 
 from annotation.acts import Act, ActBody, ActKind, Standing, replay
 from annotation.errors import Conflict, NotFound, UserError
-from annotation.store.history import acts_of, add_act, lock, refresh, write_row
+from annotation.store.history import acts_of, add_act, fixed, lock, refresh, write_row
 from annotation.store.part import Part, new_id
 from annotation.store.tables import acts, leases, reactions, tasks, turns
 from annotation.types import (
@@ -276,6 +276,12 @@ HOLD = (
     .with_for_update()
 )
 END = leases.update().where(leases.c.id == sa.bindparam("hold"))
+END_HELD = (
+    END.where(leases.c.reply_id == sa.bindparam("reply"), leases.c.person == sa.bindparam("by"))
+    .where(leases.c.state == fixed("held"))
+    .values(state="done")
+    .returning(leases.c.route)
+)
 
 
 def _save(db: sa.Connection, act: ReviewAct) -> bool:
@@ -375,6 +381,11 @@ def _end_hold(db: sa.Connection, act: ReviewAct, state: str, before: Sequence[Ac
 
     `state` is where the reply stands. Raises HoldLost if the hold ran out and all places are taken by others.
     """
+    if act.route != "late":  # nearly always
+        mine = {"hold": act.act_id, "reply": act.reply_id, "by": act.reviewer}
+        held: Route | None = db.scalar(END_HELD, mine)
+        if held is not None:
+            return held
     hold = _hold(db, act.act_id, act.reply_id, act.reviewer)
     if hold is None:
         row = {"id": act.act_id, "reply_id": act.reply_id, "person": act.reviewer, "route": act.route}

@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from annotation import argilla_client, argilla_sync
+from annotation import argilla_client, argilla_push
 from annotation.agreement import Rating, Table, raw_agreement
 from annotation.argilla_client import Argilla
 from annotation.argilla_datasets import MARK
@@ -733,7 +733,7 @@ def test_a_conversation_over_argillas_limits_is_said_and_waits_here(store: Store
 def test_what_argilla_refuses_does_not_hold_up_the_rest(
     store: Store, syncing: ArgillaSync, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(argilla_sync, "record_of", _with_a_bad_one(replies(store)[1]))
+    monkeypatch.setattr(argilla_push, "record_of", _with_a_bad_one(replies(store)[1]))
     summary = syncing.sync()
     assert (summary.pushed, summary.failed) == (3, 1)
     assert [reply for reply, _ in syncing.failures()] == [replies(store)[1]]
@@ -810,7 +810,7 @@ def test_many_pages_there_and_back(
     store: Store, syncing: ArgillaSync, there: There, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As 10,000 are, with smaller pages; `python -m benchmarks argilla-sync` does 10,000."""
-    monkeypatch.setattr(argilla_sync, "AT_ONCE", 15)
+    monkeypatch.setattr(argilla_push, "AT_ONCE", 15)
     monkeypatch.setattr(argilla_client, "PAGE", 20)
     store.tasks.change_settings(QueueSettings(overlap=2), "ana")
     reply_ids = replies(store) + fill(store, 56, "more")
@@ -874,11 +874,11 @@ def test_cut_off_before_our_side_knows_what_was_done(
 
 CHILD = """
 import sys
-from annotation import argilla_client, argilla_sync
+from annotation import argilla_client, argilla_push
 from annotation.argilla_client import Argilla
 from annotation.argilla_sync import ArgillaSync
 from annotation.store import open_store
-argilla_sync.AT_ONCE = argilla_client.PAGE = 10
+argilla_push.AT_ONCE = argilla_client.PAGE = 10
 url, server, key, workspace = sys.argv[1:]
 ArgillaSync(open_store(url), Argilla(server, key, workspace)).sync(lambda one: print(one.what, one.done, flush=True))
 """
@@ -962,7 +962,7 @@ def test_a_part_of_the_server_killed_in_the_middle(
     monkeypatch: pytest.MonkeyPatch,
     part: Part,
 ) -> None:
-    monkeypatch.setattr(argilla_sync, "AT_ONCE", 5)
+    monkeypatch.setattr(argilla_push, "AT_ONCE", 5)
     monkeypatch.setattr(argilla_client, "PAGE", 5)
     reply_ids = replies(store) + fill(store, 36, "more")
     cut_off(syncing, argilla, part, "sending replies")

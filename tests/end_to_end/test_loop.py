@@ -37,6 +37,10 @@ def finished_reply(page: Page) -> str:
     return page.locator("#ts-chat .bot.message").last.inner_text()
 
 
+def press_retry(page: Page) -> None:
+    page.locator("#ts-chat button[aria-label='Retry']").last.click()
+
+
 def test_home_opens_on_work_to_do_while_the_engine_warms_up(page: Page, studio: Studio) -> None:
     studio.open(page, "/")
     expect(page.locator(".ts-loop")).to_contain_text("300")
@@ -71,7 +75,7 @@ def test_retry_stop_and_edit_keep_every_reply(page: Page, studio: Studio) -> Non
     page.wait_for_selector("#ts-send", state="visible")
     page.reload()
     expect(page.locator("#ts-chat .bot.message").last).not_to_be_empty()
-    page.locator("#ts-chat button[aria-label='Retry']").last.click()
+    press_retry(page)
     finished_reply(page)
     page.locator("#ts-chat .message-buttons-right button[aria-label='Edit']").last.click()
     page.locator("#ts-chat textarea").last.fill("Tell me a short one.")
@@ -160,10 +164,14 @@ def test_a_blind_comparison_is_voted_on_revealed_and_becomes_a_pair(page: Page, 
     for pane in sides.values():
         assert adapter not in pane.inner_text()
         assert "base model" not in pane.inner_text()
-    tuned = next(side for side, pane in sides.items() if GREETING in pane.inner_text())
-    page.locator(f"#ts-vote-{tuned}").click()
-    expect(sides[tuned]).to_contain_text(adapter)
-    expect(page.locator("#ts-after")).to_contain_text("You preferred the tuned model")
+    said = {side: pane.locator(".ts-text").text_content() for side, pane in sides.items()}
+    page.locator("#ts-vote-left").click()
+    expect(page.locator("#ts-after")).to_contain_text("You preferred")
+    (tuned,) = [side for side, pane in sides.items() if adapter in pane.inner_text()]
+    (base,) = [side for side, pane in sides.items() if "base model" in pane.inner_text()]
+    assert tuned != base
+    preferred = "the tuned model" if tuned == "left" else "the base model"
+    expect(page.locator("#ts-after")).to_contain_text(f"You preferred {preferred}")
 
     studio.open(page, "/datasets")
     page.click("#ts-make")
@@ -172,8 +180,8 @@ def test_a_blind_comparison_is_voted_on_revealed_and_becomes_a_pair(page: Page, 
     lines = (studio.home / "datasets" / version["id"] / "preference.jsonl").read_text().splitlines()
     (pair,) = [row for row in map(json.loads, lines) if row["source"] == "vote"]
     assert pair["prompt"][-1]["content"] == "My kettle arrived broken. What now?"
-    assert GREETING in pair["chosen"][0]["content"]
-    assert GREETING not in pair["rejected"][0]["content"]
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == (said["left"], said["right"])
+    assert GREETING not in str(said[base])
 
 
 def test_the_tuned_model_can_be_chatted_with(page: Page, studio: Studio) -> None:
@@ -183,7 +191,12 @@ def test_the_tuned_model_can_be_chatted_with(page: Page, studio: Studio) -> None
     page.get_by_role("option", name=studio.json("adapters")[0]["name"]).click()
     page.fill("#ts-message textarea", "Can you change the address of my order?")
     page.press("#ts-message textarea", "Enter")
-    assert GREETING in finished_reply(page)
+    said = finished_reply(page)
+    for _ in range(2):  # a reply is drawn by chance
+        if GREETING not in said:
+            press_retry(page)
+            said = finished_reply(page)
+    assert GREETING in said
 
 
 def test_the_tuned_model_becomes_what_customers_get_and_stays_in_the_engine(page: Page, studio: Studio) -> None:
@@ -197,9 +210,9 @@ def test_the_tuned_model_becomes_what_customers_get_and_stays_in_the_engine(page
     expect(page.locator("#ts-figures")).to_contain_text(re.compile(r"Tokens written / s\s*[\d,]+"))
     page.click("#ts-log button")
     expect(page.locator("#ts-log pre")).to_contain_text("throughput")
-    said = studio.json("chat", "Can you change the address of my order?", "--model", "production")
-    assert said["adapter"] == adapter
-    assert GREETING in said["text"]
+    said = [studio.json("chat", "Can you change the address of my order?", "--model", "production") for _ in range(3)]
+    assert {one["adapter"] for one in said} == {adapter}
+    assert GREETING in " ".join(one["text"] for one in said)
     page.click("#ts-unload-model")
     expect(page.get_by_text(f"{adapter} is what customers get.").last).to_be_visible()
     assert studio.json("adapters")[0]["loaded"]

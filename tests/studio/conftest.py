@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from annotation.store import open_store
+from studio.cli.app import app
+from studio.cli.errors import run
 from studio.settings import Settings
 from tests.serving.conftest import SHAPES, FakeEngine, Peer, make_adapter, running_peer, write_tensors
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command in this process, on a project of its own; gives exit code, output and complaints."""
+    monkeypatch.setenv("TONESMITH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TONESMITH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def command(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tonesmith", *words])
+        code = run(app)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return command
 
 
 @pytest.fixture

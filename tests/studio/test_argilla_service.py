@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from annotation import argilla_client, argilla_sync
+from annotation import argilla_client, argilla_push
+from annotation.argilla_push import ArgillaPush
 from annotation.argilla_server import ArgillaServer
 from annotation.argilla_sync import ArgillaSync
 from annotation.errors import UserError
@@ -25,6 +26,7 @@ from studio.services.review import ReviewService
 from studio.settings import Settings
 from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill
 from tests.fixtures.studio import wait_until
+from tests.studio.conftest import Call
 
 pytestmark = pytest.mark.slow
 ADMIN = Person(name="root", role="admin")
@@ -52,16 +54,16 @@ def service(store: Store, tmp_path: Path, argilla: ArgillaServer) -> Iterator[Ar
     made.close()
 
 
-def at_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, does: Callable[[], Any]) -> None:
+def at_call(monkeypatch: pytest.MonkeyPatch, part: type, name: str, number: int, does: Callable[[], Any]) -> None:
     """At the `number`th call of this step of a sync, something else happens first."""
-    step, calls = getattr(ArgillaSync, name), iter(range(1, 1000))
+    step, calls = getattr(part, name), iter(range(1, 1000))
 
     def made(*given: Any) -> Any:
         if next(calls) == number:
             does()
         return step(*given)
 
-    monkeypatch.setattr(ArgillaSync, name, made)
+    monkeypatch.setattr(part, name, made)
 
 
 def test_leaving_brings_everything_along_and_sends_nothing(
@@ -113,12 +115,12 @@ def test_an_argilla_that_is_gone_can_be_left_all_the_same(
 def test_what_is_stopped_stays_so_until_somebody_asks_and_goes_on_from_there(
     store: Store, service: ArgillaService, there: There, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(argilla_sync, "AT_ONCE", 5)
+    monkeypatch.setattr(argilla_push, "AT_ONCE", 5)
     monkeypatch.setattr(argilla_service, "EVERY_SECONDS", 0.05)
     monkeypatch.setattr(argilla_service, "SHARE", 0)
     replies = fill(store, 20)
     assert not service.cancel(ADMIN)  # nothing is under way
-    at_call(monkeypatch, "_push_some", 2, lambda: service.cancel(ADMIN))
+    at_call(monkeypatch, ArgillaPush, "_send", 2, lambda: service.cancel(ADMIN))
     service.start()
     wait_until(lambda: service.view().label == "Stopped", 30, "the stop")
     assert "stopped before its end" in service.view().detail.lower()
@@ -141,8 +143,8 @@ def test_a_comparison_can_be_stopped_too(
     fill(store, 15)
     service.sync(ADMIN)
     seen: list[str] = []
-    at_call(monkeypatch, "_compare_some", 2, lambda: seen.append(service.view().label))
-    at_call(monkeypatch, "_compare_some", 2, lambda: service.cancel(ADMIN))
+    at_call(monkeypatch, ArgillaSync, "_compare_some", 2, lambda: seen.append(service.view().label))
+    at_call(monkeypatch, ArgillaSync, "_compare_some", 2, lambda: service.cancel(ADMIN))
     repairs = service.reconcile(ADMIN)
     assert repairs.cancelled
     assert in_words(repairs) == "stopped before its end"
@@ -167,3 +169,52 @@ def test_how_things_stand_is_said_as_it_is(store: Store, service: ArgillaService
     for refused in (service.cancel, service.retry, service.sync, service.reconcile, service.leave, service.sync_soon):
         with pytest.raises(UserError):
             refused(reviewer)
+
+
+@pytest.fixture
+def project(call: Call, tmp_path: Path) -> Path:
+    """A project for the command line, with a charter and three replies, one of which is too long for Argilla."""
+    (tmp_path / "home").mkdir()
+    kept = open_store(f"sqlite:///{tmp_path / 'home' / 'tonesmith.db'}")
+    kept.charters.add(charter(), "ana")
+    fill(kept, 2)
+    asked = [(Message(role="user", text="x" * 20_001), None), (Message(role="assistant", text="y"), MODEL)]
+    kept.conversations.import_one("wide", "0", "w", None, asked)
+    kept.close()
+    return tmp_path / "home"
+
+
+def test_an_argilla_that_runs_elsewhere_from_the_command_line(
+    call: Call, project: Path, argilla: ArgillaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = call("argilla", "up", "--url", argilla.url, "--api-key", argilla.keys.api_key)
+    assert (code, "Connected to Argilla 2." in out) == (0, True)
+    code, out, _ = call("argilla", "sync")
+    assert code == 0
+    assert "2 sent" in out
+    assert "20,001 characters" in out
+    code, out, _ = call("argilla", "retry")
+    assert code == 0
+    assert "20,001 characters" in out  # it is as long as before
+    code, out, _ = call("argilla", "status")
+    assert "could not go over" in out
+    assert call("argilla", "leave")[0] == 0
+    monkeypatch.setenv("ARGILLA_API_KEY", argilla.keys.api_key)
+    assert call("argilla", "up", "--url", argilla.url)[0] == 0
+
+
+def test_what_is_wrong_with_an_address_or_a_key_is_said_on_the_command_line(
+    call: Call, project: Path, argilla: ArgillaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(argilla_client, "PAUSE_SECONDS", 0.01)
+    for url, key, says in (
+        (argilla.url, "not-the-key", "key"),
+        ("http://127.0.0.1:9", argilla.keys.api_key, "does not answer"),
+        (f"{argilla.url}/nowhere", argilla.keys.api_key, "Argilla"),
+    ):
+        code, out, err = call("argilla", "up", "--url", url, "--api-key", key)
+        assert (code, says in err) == (1, True), (url, out, err)
+        assert not (project / "argilla.json").exists()
+    code, _, err = call("argilla", "sync")
+    assert code == 1
+    assert "argilla up" in err

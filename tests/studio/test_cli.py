@@ -4,33 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from studio.cli.app import app
-from studio.cli.errors import run
 from tests.serving.conftest import make_adapter
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process, on a project of its own; gives exit code, output and complaints."""
-    monkeypatch.setenv("TONESMITH_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TONESMITH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "400")
-
-    def command(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tonesmith", *words])
-        code = run(app)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return command
+from tests.studio.conftest import Call
 
 
 def test_every_step_of_the_loop_has_a_command(call: Call) -> None:

@@ -14,9 +14,8 @@ import pytest
 
 from tests.fixtures.studio import wait_until
 from tests.serving.conftest import make_adapter
-from tests.studio.test_cli import Call, call
+from tests.studio.conftest import Call
 
-__all__ = ["call"]
 TELLING = ("SmolLM2", "a-0", "Base model", "with the guide", "control", "repeat")
 
 

@@ -1,0 +1,163 @@
+"""Bring answers from Argilla: each becomes an act of the person who gave it, with Argilla's time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from annotation.acts import Act, ActBody
+from annotation.argilla_client import Argilla, Json
+from annotation.argilla_datasets import ArgillaDatasets
+from annotation.argilla_form import ReplyForDesk, act_of, same_values, values_of
+from annotation.argilla_known import opinion_of, replies_for_desk, response_row, standing_acts
+from annotation.argilla_report import Run
+from annotation.errors import UserError
+from annotation.store import Store
+from annotation.store.argilla import Mirror, MirrorResponse
+from annotation.types import Charter
+
+SAVED_AT_ONCE = 50
+"""Acts a transaction: few enough that nobody who saves at our desk waits for long."""
+
+
+class ArgillaPull:
+    """From one Argilla to one store."""
+
+    def __init__(self, store: Store, argilla: Argilla, datasets: ArgillaDatasets, run: Run) -> None:
+        self._store = store
+        self._state = store.argilla
+        self._argilla = argilla
+        self._datasets = datasets
+        self._run = run
+
+    def new_answers(self, mirror: Mirror, *, needed: bool) -> None:
+        """Keep every answer that is new there. Where nobody answered anything since, that is one question."""
+        try:
+            activity = str(self._datasets.there(mirror)["last_activity_at"])
+        except UserError:
+            if needed:
+                raise
+            self._state.change_mirror(mirror.id, state="lost")
+            return
+        if activity == mirror.cursor:
+            return
+        charter = self._store.charters.get(mirror.charter_version)
+        seen: set[str] = set()
+        total = 0
+        for records, total in self._argilla.answered(mirror.id):
+            self._run.tell("fetching answers", len(seen), total)
+            seen |= {record["id"] for record in records}
+            self.some(mirror, charter, records)
+        # Pages shift while people work; then the next sync reads them again.
+        if len(seen) >= total:
+            self._state.change_mirror(mirror.id, cursor=activity)
+
+    def some(self, mirror: Mirror, charter: Charter, records: Sequence[Json]) -> None:
+        """Keep what is new of the answers to these records, which come with their responses."""
+        by_reply = {record["external_id"]: record for record in records if record.get("external_id")}
+        known = self._state.responses(mirror, by_reply)
+        fresh = [
+            (reply_id, response)
+            for reply_id, record in by_reply.items()
+            for response in record.get("responses") or ()
+            if not _is_known(known.get(response["id"]), response)
+        ]
+        if not fresh:
+            return
+        replies = replies_for_desk(self._store, list(dict.fromkeys(reply_id for reply_id, _ in fresh)))
+        histories = self._state.histories(replies)
+        fresh = [one for one in fresh if one[0] in replies]  # records made by hand are none of ours
+        rows, acts = [], []
+        for reply_id, response in fresh:
+            person = self._run.users.get(response["user_id"], response["user_id"])
+            history = histories.get(reply_id, [])
+            before = known.get(response["id"])
+            if response["status"] != "submitted":
+                self._take_back(response, person, history, before)
+                act_id = self._pass_on(reply_id, response, person) if response["status"] == "discarded" else ""
+                self._run.summary.begun += response["status"] == "draft"
+                rows.append(response_row(mirror, reply_id, response, person, act_id, said=response["values"]))
+                continue
+            row, act = self._as_act(mirror, charter, replies[reply_id], response, person, history, before)
+            rows.append(row)
+            acts += [act] if act else []
+        reasons = self._save(acts)
+        rows = [
+            row.model_copy(update={"act_id": "", "reason": reasons[row.act_id]}) if row.act_id in reasons else row
+            for row in rows
+        ]
+        self._state.keep_responses(rows)
+
+    def _as_act(
+        self,
+        mirror: Mirror,
+        charter: Charter,
+        reply: ReplyForDesk,
+        response: Json,
+        person: str,
+        history: Sequence[Act],
+        before: MirrorResponse | None,
+    ) -> tuple[MirrorResponse, Any]:
+        """What to know about a submitted response, and the act to keep; None if what it says is here already."""
+        reply_id = reply.conversation.turns[-1].id
+        act_id = _act_id(response)
+        row = response_row(mirror, reply_id, response, person, act_id, said=response["values"])
+        if any(act.id == act_id for act in history):
+            return row, None
+        text = reply.conversation.turns[-1].text
+        standing = standing_acts(history).get(person)
+        if standing:
+            ours = values_of(opinion_of(history, person, standing), reply, mirror.questions, charter)
+        if standing and same_values(ours, response["values"], text):
+            return row.model_copy(update={"act_id": standing.id}), None
+        act = act_of(response["values"], reply, charter, person, act_id=act_id, made_at=_moment(response["updated_at"]))
+        corrects = act.correction is not None and act.correction.strip() != text.strip()
+        if before and standing and standing.id == before.act_id and standing.correction and not corrects:
+            self._undo(standing, person, response)  # they took their correction back
+        return row, act
+
+    def _take_back(self, response: Json, person: str, history: Sequence[Act], before: MirrorResponse | None) -> None:
+        """No answer there (any more): what they had submitted there before does not count here either."""
+        standing = standing_acts(history).get(person)
+        if standing and before and standing.id == before.act_id:
+            self._undo(standing, person, response)
+
+    def _pass_on(self, reply_id: str, response: Json, person: str) -> str:
+        """Discarded: they leave it to a colleague. Returns the act's id."""
+        act_id = _act_id(response)
+        made_at = _moment(response["updated_at"])
+        self._store.reviews.add("pass", reply_id, person, ActBody(), act_id, made_at)
+        self._run.summary.passed += 1
+        return act_id
+
+    def _undo(self, act: Act, person: str, response: Json) -> None:
+        undo_id = _act_id(response, "undo")
+        made_at = _moment(response["updated_at"])
+        self._store.reviews.add("undo", act.reply_id, person, ActBody(undoes=act.id), undo_id, made_at)
+
+    def _save(self, acts: Sequence[Any]) -> dict[str, str]:
+        """Keep acts; returns act id → reason of those that could not be."""
+        failed: list[UserError | None] = []
+        for start in range(0, len(acts), SAVED_AT_ONCE):
+            failed += self._store.reviews.save_all(acts[start : start + SAVED_AT_ONCE])
+        reasons = {act.act_id: error.found for act, error in zip(acts, failed, strict=True) if error}
+        self._run.summary.pulled += len(acts) - len(reasons)
+        self._run.summary.failed += len(reasons)
+        return reasons
+
+
+def _is_known(known: MirrorResponse | None, response: Json) -> bool:
+    return known is not None and (known.updated_at, known.status) == (response["updated_at"], response["status"])
+
+
+def _act_id(response: Json, what: str = "act") -> str:
+    """Follows from the response and its time, so that pulling it twice keeps it once."""
+    return uuid5(NAMESPACE_URL, f"argilla:{what}:{response['id']}:{response['updated_at']}").hex
+
+
+def _moment(text: str) -> datetime:
+    """Argilla's times are in UTC and do not say so."""
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
