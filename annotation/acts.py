@@ -36,6 +36,8 @@ class ActBody(BaseModel, frozen=True):
     """What is asked again."""
     ranking: tuple[str, ...] = ()
     """Replies to the same conversation, best first."""
+    as_it_was: bool = False
+    """The reply is good as it was: an earlier correction of this person does not stand any more."""
 
 
 class Act(Frozen):
@@ -72,6 +74,7 @@ class Standing:
     """What an adjudicator decided."""
     corrections: tuple[Correction, ...] = ()
     rankings: tuple[Act, ...] = ()
+    """Each person's newest."""
     done_by: frozenset[str] = frozenset()
     """Who has dealt with it since it was last asked anew."""
     skipped: str | None = None
@@ -125,24 +128,33 @@ class Standing:
 def replay(acts: Sequence[Act]) -> Standing:
     """Where a reply stands after `acts`, oldest first.
 
-    An act that was taken back counts as never done. A `requeue` clears the answers it asks for again, and everybody
-    has to look anew.
+    An act that was taken back counts as never done. A `requeue` clears the answers it asks for again, with the
+    corrections that followed from them, and everybody has to look anew.
     """
     undone = {act.body.undoes for act in acts if act.kind == "undo"}
     live = [act for act in acts if act.id not in undone and act.kind != "undo"]
     answers: dict[str, dict[Question, Judgement]] = {}
     settled: dict[Question, Judgement] = {}
+    corrections: list[Correction] = []
+    rankings: dict[str, Act] = {}
     done_by: set[str] = set()
     skipped: str | None = None
     for act in live:
+        if act.kind == "review" and act.route in (*COUNTED, "adjudication"):
+            corrections = _corrected(corrections, act)
         if act.kind == "review" and act.route in COUNTED:
+            rankings |= {act.person: act} if act.body.ranking else {}
             answers.setdefault(act.person, {}).update({one.question: one for one in act.judgements})
             done_by.add(act.person)
             skipped = None
         elif act.kind == "review" and act.route == "adjudication":
             settled.update({one.question: one for one in act.judgements})
         elif act.kind == "requeue":
+            before = _faulted(answers, settled)
             _clear(answers, settled, act.body.questions)
+            without = before - _faulted(answers, settled)
+            everything = set(act.body.questions) == set(QUESTIONS)
+            corrections = [one for one in corrections if one.author not in without and not everything]
             done_by.clear()
         elif act.kind == "skip" and act.route != "late":
             skipped = act.body.text or "no reason given"
@@ -151,13 +163,26 @@ def replay(acts: Sequence[Act]) -> Standing:
     return Standing(
         answers={person: given for person, given in answers.items() if given},
         settled=settled,
-        corrections=tuple(act.correction for act in live if act.correction and act.route in (*COUNTED, "adjudication")),
-        rankings=tuple(act for act in live if act.body.ranking and act.route in COUNTED),
+        corrections=tuple(corrections),
+        rankings=tuple(rankings.values()),
         done_by=frozenset(done_by),
         skipped=skipped,
         flags=_flags(live),
         comments=tuple(act for act in live if act.kind == "comment"),
     )
+
+
+def _corrected(before: list[Correction], act: Act) -> list[Correction]:
+    """The corrections that stand after a review."""
+    if act.body.as_it_was:  # who settles says so for everybody
+        before = [one for one in before if act.route != "adjudication" and one.author != act.person]
+    return [*before, act.correction] if act.correction else before
+
+
+def _faulted(answers: dict[str, dict[Question, Judgement]], settled: dict[Question, Judgement]) -> set[str]:
+    """Who has an answer standing that finds something wrong: what they corrected was for that."""
+    given = [one for some in (settled, *answers.values()) for one in some.values()]
+    return {one.reviewer for one in given if one.value in ("fail", "unsure")}
 
 
 def _clear(

@@ -68,7 +68,7 @@ def claim(db: sa.Connection, person: Person, settings: QueueSettings, exclude: C
     kind = dealt(settings, person.name, turn_of(db, person.name)) if dice else "queue"
     if kind == "gold" and (reply_id := gold_for(db, person, settings.name)):
         return hold(db, reply_id, person.name, "gold", settings)
-    if kind == "repeat" and (reply_id := repeat_for(db, person.name)):
+    if kind == "repeat" and (reply_id := repeat_for(db, person.name, settings.name)):
         return hold(db, reply_id, person.name, "repeat", settings)
     found = from_lanes(db, person, settings)
     if found is None:
@@ -160,11 +160,13 @@ def renewed(db: sa.Connection, row: Any, settings: QueueSettings, now: datetime 
     return Hold(id=row.id, reply_id=row.reply_id, route=row.route, queue=settings.name, expires_at=until)
 
 
-def hold(db: sa.Connection, reply_id: str, person: str, route: Route, settings: QueueSettings) -> Hold:
-    """A new hold."""
+def hold(
+    db: sa.Connection, reply_id: str, person: str, route: Route, settings: QueueSettings, hold_id: str | None = None
+) -> Hold:
+    """A new hold, by this id if one is given."""
     now = utc_now()
     made = Hold(
-        id=new_id(),
+        id=hold_id or new_id(),
         reply_id=reply_id,
         route=route,
         queue=settings.name,
@@ -205,12 +207,17 @@ def gold_for(db: sa.Connection, person: Person, queue: str) -> str | None:
     return db.scalar(query.limit(1))
 
 
-def repeat_for(db: sa.Connection, person: str) -> str | None:
-    """The oldest of this person's replies that is no longer fresh in mind and has not come a second time."""
+def repeat_for(db: sa.Connection, person: str, queue: str) -> str | None:
+    """The oldest of this person's replies in the queue that is no longer fresh in mind and has not come a second time.
+    What was set aside, asked anew or made a hidden check since does not come.
+    """
     twice = sa.select(leases.c.reply_id).where(leases.c.person == person, leases.c.route == "repeat")
     query = (
         sa.select(leases.c.reply_id)
+        .join(tasks, tasks.c.reply_id == leases.c.reply_id)
         .where(
+            tasks.c.queue == queue,
+            tasks.c.state.not_in(("skipped", "gold")),
             leases.c.person == person,
             leases.c.route == "queue",
             leases.c.state == "done",
@@ -323,6 +330,8 @@ def route_of_claim(task: Any, person: Person, done: Any) -> Route:
             f"This reply asks for the skill '{task.skill}'.",
             do="Take another one, or ask a curator to add it to yours.",
         )
+    if task.state == "skipped":
+        raise Conflict("This reply was set aside.", "One that waits.", "Bring it back first, or take another one.")
     if task.state != "open":
         raise Conflict(
             f"This reply has the {task.overlap} {'reviewer' if task.overlap == 1 else 'reviewers'} it asks for.",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from pydantic import AwareDatetime, Field
 
-from annotation.acts import Act, ActBody, ActKind, Standing, replay
+from annotation.acts import COUNTED, Act, ActBody, ActKind, Standing, replay
 from annotation.errors import Conflict, NotFound, UserError
 from annotation.store.history import acts_of, add_act, fixed, lock, refresh, write_row
 from annotation.store.part import Part, new_id
@@ -41,6 +41,10 @@ class SavedElsewhere(Conflict):
 
 class HoldLost(Conflict):
     """The hold on the item ran out and its places are taken."""
+
+
+class NeverHeld(Conflict):
+    """The item was not dealt to this person, nor opened by them."""
 
 
 class Verdict(Frozen):
@@ -84,7 +88,8 @@ class Reviews(Part):
         """Keep one act in one transaction; False if this very act was kept before.
 
         Raises UserError for an act that says nothing, NotFound for an unknown reply, SavedElsewhere if another tab
-        saved this item with other answers, HoldLost if the hold on it ran out and its places are taken.
+        saved this item with other answers, HoldLost if the hold on it ran out and its places are taken, NeverHeld for
+        an act of route `search` without a hold.
         """
         with self._writer.begin() as db:
             return _save(db, act)
@@ -113,9 +118,9 @@ class Reviews(Part):
     ) -> str:
         """Keep an act other than a review; returns its id. The same `act_id` again changes nothing.
 
-        A skip or a pass ends the hold of that id; a skip after it ran out, of a reply that others have finished or hold
-        since, is kept and sets nothing aside. Raises NotFound for an unknown reply. `made_at` is for what was said
-        elsewhere; None is now.
+        A skip or a pass ends the hold of that id; a skip without one, or after it ran out, of a reply that others have
+        finished or hold since, is kept and sets nothing aside. `made_at` is for what was said elsewhere; None is now.
+        Raises NotFound for an unknown reply.
         """
         act = Act(
             id=act_id or new_id(),
@@ -131,7 +136,8 @@ class Reviews(Part):
             if db.scalar(sa.select(acts.c.id).where(acts.c.id == act.id)) is None:
                 if kind in ("skip", "pass"):
                     hold = _hold(db, act.id, reply_id, person)
-                    late = hold is not None and hold.state == "expired" and task.state not in ("open", "skipped")
+                    lost = hold.state == "expired" if hold else kind == "skip"
+                    late = lost and task.state not in ("open", "skipped")
                     act = act.model_copy(update={"route": "late"}) if late else act
                 add_act(db, act)
                 if kind in ("skip", "pass"):
@@ -291,9 +297,12 @@ def _save(db: sa.Connection, act: ReviewAct) -> bool:
     if (kept := next((one for one in before if one.id == act.act_id), None)) is not None:
         return _same_again(act, kept, task.text, before)
     corrected = _corrects(act, task.text, before)
-    _check(act, task.text, corrected)
+    restored = _restores(act, task.text, before)
+    _check(act, task.text, corrected or restored)
+    if act.made_at and _said_since(act, act.made_at, before):
+        act = act.model_copy(update={"route": "late"})
     route = _end_hold(db, act, task.state, before)
-    made = _as_act(act, task.text if corrected else None, route)
+    made = _as_act(act, task.text if corrected else None, restored, route)
     add_act(db, made)
     write_row(db, act.reply_id, task.overlap, task.state == "gold", [*before, made])
     return True
@@ -329,10 +338,28 @@ def _task(db: sa.Connection, reply_id: str) -> Any:
 def _corrects(act: ReviewAct, text: str, before: Sequence[Act]) -> bool:
     """Whether the act changes the reply, and not just as this person's newest correction did."""
     after = (act.correction or "").strip()
-    undone = {one.body.undoes for one in before}
-    standing = (one.correction for one in before if one.correction and one.id not in undone)
-    mine = [correction.after for correction in standing if correction.author == act.reviewer]
-    return after not in ("", text.strip()) and (not mine or after != mine[-1].strip() or act.origin != "review")
+    if after in ("", text.strip()):
+        return False
+    mine = [one.after for one in replay(before).corrections if one.author == act.reviewer]
+    return not mine or after != mine[-1].strip() or act.origin != "review"
+
+
+def _said_since(act: ReviewAct, made_at: datetime, before: Sequence[Act]) -> bool:
+    """Whether this person has said something newer here than what now arrives from elsewhere."""
+    newest = [
+        one.made_at for one in before if one.person == act.reviewer and one.kind == "review" and one.route in COUNTED
+    ]
+    return bool(newest) and max(newest) > made_at
+
+
+def _restores(act: ReviewAct, text: str, before: Sequence[Act]) -> bool:
+    """Whether the act puts the reply back as it was, which it had been corrected from: by this person, or by anybody
+    where it settles a difference.
+    """
+    if (act.correction or "").strip() != text.strip() or not text.strip():
+        return False
+    settles = act.route == "adjudication"
+    return any(settles or one.author == act.reviewer for one in replay(before).corrections)
 
 
 def _same_again(act: ReviewAct, kept: Act, text: str, history: Sequence[Act]) -> bool:
@@ -387,6 +414,8 @@ def _end_hold(db: sa.Connection, act: ReviewAct, state: str, before: Sequence[Ac
         if held is not None:
             return held
     hold = _hold(db, act.act_id, act.reply_id, act.reviewer)
+    if hold is None and act.route == "search":
+        raise NeverHeld("This reply was not given to you.", do="Open it on the Find page, or take the next one.")
     if hold is None:
         row = {"id": act.act_id, "reply_id": act.reply_id, "person": act.reviewer, "route": act.route}
         db.execute(leases.insert(), row | {"state": "done", "made_at": utc_now(), "expires_at": utc_now()})
@@ -419,8 +448,8 @@ def _mark_seen(db: sa.Connection, act: Act) -> None:
         db.execute(leases.insert().values(row | {"state": "passed", "made_at": utc_now(), "expires_at": utc_now()}))
 
 
-def _as_act(act: ReviewAct, before: str | None, route: Route) -> Act:
-    """`before` is the reply as it was, None if it is not corrected."""
+def _as_act(act: ReviewAct, before: str | None, restored: bool, route: Route) -> Act:
+    """`before` is the reply as it was, None if it is not corrected; `restored`: an earlier correction is taken back."""
     now = act.made_at or utc_now()
     correction = None
     if before is not None:
@@ -442,7 +471,7 @@ def _as_act(act: ReviewAct, before: str | None, route: Route) -> Act:
         route=route,
         seconds=act.seconds,
         made_at=now,
-        body=ActBody(ranking=act.ranking),
+        body=ActBody(ranking=act.ranking, as_it_was=restored),
         correction=correction,
         judgements=tuple(
             Judgement(

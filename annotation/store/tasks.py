@@ -83,11 +83,12 @@ class Tasks(Part):
         with self._writer.begin() as db:
             return claim(db, person, settings, exclude)
 
-    def claim_one(self, person: Person, reply_id: str, adjudicate: bool = False) -> Hold:
+    def claim_one(self, person: Person, reply_id: str, adjudicate: bool = False, hold_id: str | None = None) -> Hold:
         """Hold one reply that was found by search. The sampling design holds here too: a full reply is not given out
         once more, one kept for somebody else is not given away, and a hidden check stays one.
 
-        With `adjudicate`, to settle a difference, whatever its state. Raises NotFound and Conflict.
+        With `adjudicate`, to settle a difference, whatever its state. A new hold gets the id `hold_id` if there is one.
+        Raises NotFound and Conflict.
         """
         with self._writer.begin() as db:  # on its own: nobody is made to wait for what it locks while this waits
             free_expired(db)
@@ -107,7 +108,7 @@ class Tasks(Part):
                 done = db.execute(mine.where(leases.c.state == "done").order_by(leases.c.seq.desc())).first()
                 settled = done is not None and done.route == "adjudication" and task.state != "gold"
                 route = "adjudication" if settled else route_of_claim(task, person, done)
-            made = hold(db, reply_id, person.name, route, settings)
+            made = hold(db, reply_id, person.name, route, settings, hold_id)
             refresh(db, [reply_id])
             return made
 

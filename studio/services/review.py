@@ -16,7 +16,7 @@ from annotation.store import Store
 from annotation.store.dealing import Hold
 from annotation.store.helpers import Candidate, Suggestion, found_by_patterns
 from annotation.store.items import Item
-from annotation.store.reviews import NOTE_LIMIT, ReviewAct, Verdict
+from annotation.store.reviews import NOTE_LIMIT, NeverHeld, ReviewAct, Verdict
 from annotation.types import (
     Charter,
     ChatModel,
@@ -180,18 +180,20 @@ class ReviewService:
         return self._shown(hold, item, self._store.tasks.settings(hold.queue), again=True)
 
     def _shown(self, hold: Hold, item: Item, settings: QueueSettings, again: bool = False) -> ReviewItem:
-        """What is dealt comes blank, also a repeat; not so what somebody looks at `again`."""
+        """What is dealt comes without answers, also a repeat; not so what somebody looks at `again`."""
         reply = item.conversation.turns[-1].text
         live = _standing(item.history)
-        mine = [act for act in live if act.person == self._who.name and again]
-        corrections = [act.correction.after for act in mine if act.correction]
+        own = [act for act in live if act.person == self._who.name]
+        mine = own if again else []
+        # What is asked anew comes with what they had made of it; a repeat comes as it came the first time.
+        text = _own_text(own) if again or hold.route == "queue" else None
         begun = self._begun(item) if again and not mine else None
         return ReviewItem(
             act_id=hold.id,
             conversation=item.conversation,
             after=item.after,
             mine={one.question: one for one in (begun.verdicts if begun else _said_by(mine))},
-            text_now=corrections[-1] if corrections else (begun.correction if begun else None) or reply,
+            text_now=text or (begun.correction if begun else None) or reply,
             suggestions=(*self._found(reply, item.charter_version), *item.suggestions) if settings.suggestions else (),
             candidates=tuple(item.candidates),
             said=tuple(_said(act) for act in live if act.kind in ("comment", "flag", "requeue")),
@@ -232,7 +234,7 @@ class ReviewService:
 
         A corrected text that equals the newest correction is not a new one. Raises UserError if the form says nothing
         or cites a rule that the charter does not have; Conflict if the rules changed meanwhile, another tab was
-        quicker, or the hold ran out.
+        quicker, the hold ran out, or the reply was never theirs and is not to be had.
         """
         self._who.must("judge")
         charter = self.charter
@@ -256,7 +258,11 @@ class ReviewService:
             seconds=form.seconds,
             route="late" if form.extra else "search",
         )
-        return self._store.reviews.save(act)
+        try:
+            return self._store.reviews.save(act)
+        except NeverHeld:  # by the command line, say: whoever may open it may judge it
+            hold = self._store.tasks.claim_one(self._who, form.reply_id, hold_id=form.act_id)
+            return self._store.reviews.save(act.model_copy(update={"act_id": hold.id}))
 
     def skip(self, act_id: str, reply_id: str, reason: str = "no reason given") -> None:
         """Set a reply aside; it can be brought back."""
@@ -352,6 +358,16 @@ def _check_cited(verdicts: Sequence[Verdict], charter: Charter) -> None:
 
 def _said_by(acts: Sequence[Act]) -> list[Judgement]:
     return [one for act in acts for one in act.judgements]
+
+
+def _own_text(acts: Sequence[Act]) -> str | None:
+    """What a person's reviews made of the reply; None where they left it, or put it back as it was."""
+    text = None
+    for act in acts:
+        if act.body.as_it_was:
+            text = None
+        text = act.correction.after if act.correction else text
+    return text
 
 
 def _standing(history: Sequence[Act]) -> list[Act]:

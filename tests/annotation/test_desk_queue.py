@@ -541,6 +541,23 @@ def test_checks_and_repeats_come_at_about_their_share_in_a_fixed_order(store: St
     assert {state(store, reply_id) for route, reply_id in met if route == "queue"} == {"done"}
 
 
+def test_a_repeat_is_of_the_queue_at_hand_and_of_what_stands_in_it(store: Store) -> None:
+    elsewhere = QueueSettings(name="elsewhere", repeat_share=0.5)
+    queue = QueueSettings(repeat_share=0.5)
+    ids = replies(store, REPEAT_AFTER + 5)
+    for _ in range(REPEAT_AFTER):
+        judge(store, ANA)
+    store.tasks.change_settings(elsewhere, "cleo")
+    assert [store.tasks.claim(ANA, elsewhere) for _ in range(6)] == [None] * 6
+    store.tasks.change_settings(queue, "cleo")
+    check = ids[0]
+    store.tasks.set_gold(check, {"voice": "pass"}, "cleo")
+    met = play(store, ANA, queue, 8)
+    repeated = [reply_id for route, reply_id in met if route == "repeat"]
+    assert repeated
+    assert check not in repeated
+
+
 def test_shares_hold_over_many_turns_and_people() -> None:
     queue = QueueSettings(gold_share=0.1, repeat_share=0.05)
     kinds = Counter(dealt(queue, f"p{person}", turn) for person in range(20) for turn in range(500))

@@ -347,6 +347,108 @@ def test_the_same_rules_in_a_new_version_are_no_reason_to_ask(store: Store) -> N
     )
 
 
+# Second thoughts
+
+
+def said_first(store: Store, reply_id: str) -> str:
+    return store.conversations.of_reply(reply_id).turns[-1].text
+
+
+def learned(store: Store) -> list[tuple[str, str]]:
+    """(origin, text) of each row to learn from."""
+    return [(row.origin, row.messages[-1].text) for row in joined(rows_in(store)).sft]
+
+
+def test_a_correction_that_its_author_puts_back_is_not_learned(store: Store) -> None:
+    reply_id = replies(store)[0]
+    first = said_first(store, reply_id)
+    judge(store, ANA, reply_id, verdicts("fail", "pass", "pass", clauses=("warm",)), "Much warmer.")
+    assert learned(store) == [("corrected", "Much warmer.")]
+    assert desk(store, ANA).open(reply_id).text_now == "Much warmer."
+    judge(store, ANA, reply_id, FINE, first)
+    assert desk(store, ANA).open(reply_id).text_now == first
+    assert learned(store) == [("approved", first)]
+    assert joined(rows_in(store)).preference == ()
+    judge(store, ANA, reply_id, FINE, "Much warmer.")  # and they come back to it
+    assert learned(store) == [("corrected", "Much warmer.")]
+
+
+def test_putting_it_back_is_enough_to_say(store: Store) -> None:
+    reply_id = replies(store)[0]
+    judge(store, ANA, reply_id, (), "Much warmer.")
+    judge(store, ANA, reply_id, (), said_first(store, reply_id))
+    assert store.reviews.standing(reply_id).corrections == ()
+    with pytest.raises(UserError, match="Nothing is marked"):
+        judge(store, ANA, reply_id, (), said_first(store, reply_id))
+
+
+def test_one_persons_second_thoughts_leave_anothers_correction(store: Store) -> None:
+    reply_id = replies(store)[0]
+    overlap(store, 2)
+    judge(store, ANA, reply_id, FINE, "Ana's reply.")
+    judge(store, BEN, reply_id, FINE, "Ben's reply.")
+    judge(store, BEN, reply_id, FINE, said_first(store, reply_id))
+    assert [one.after for one in store.reviews.standing(reply_id).corrections] == ["Ana's reply."]
+
+
+@pytest.mark.parametrize(("at_fault", "stands"), [("no-promises", False), ("warm", True)])
+def test_a_correction_stands_as_long_as_a_reason_for_it_does(store: Store, at_fault: str, stands: bool) -> None:
+    reply_id = replies(store)[0]
+    voice, policy = ("pass", "fail") if at_fault == "no-promises" else ("fail", "pass")
+    judge(store, ANA, reply_id, verdicts(voice, policy, "pass", clauses=(at_fault,)), "Better.")  # type: ignore[arg-type]
+    store.reviews.requeue([reply_id], ["policy"], "cat", "the rule on promises changed")
+    item = desk(store, BEN).next()
+    assert item is not None
+    assert item.reply.id == reply_id
+    fine = verdicts("pass", "pass")[1:]
+    desk(store, BEN).save(ReviewForm(act_id=item.act_id, reply_id=reply_id, verdicts=fine, corrected=item.text_now))
+    first = said_first(store, reply_id)
+    assert learned(store) == ([("corrected", "Better.")] if stands else [("approved", first)])
+
+
+def test_whoever_is_asked_anew_finds_what_they_had_made_of_it(store: Store) -> None:
+    reply_id = replies(store)[0]
+    judge(store, ANA, reply_id, verdicts("pass", "fail", "pass", clauses=("no-promises",)), "Better.")
+    store.reviews.requeue([reply_id], ["policy"], "cat", "the rule on promises changed")
+    item = desk(store, ANA).next()
+    assert item is not None
+    assert (item.reply.id, item.text_now, item.mine) == (reply_id, "Better.", {})
+    given = verdicts("pass", "fail", clauses=("no-prices",))[1:]
+    desk(store, ANA).save(ReviewForm(act_id=item.act_id, reply_id=reply_id, verdicts=given, corrected=item.text_now))
+    assert learned(store) == [("corrected", "Better.")]
+
+
+def test_a_newer_ranking_takes_the_place_of_the_older(store: Store) -> None:
+    reply_id = replies(store)[0]
+    for ranking in (("One.", "Two."), ("Two.", "One.")):
+        judge(store, ANA, reply_id, FINE, ranking=ranking)
+    pairs = [(pair.chosen, pair.rejected) for pair in joined(rows_in(store)).preference]
+    assert pairs == [("Two.", "One.")]
+
+
+# Only what one was given
+
+
+def test_a_save_that_nobody_was_given_goes_by_the_rules_of_the_queue(store: Store) -> None:
+    free, full, check, kept = replies(store)[:4]
+    judge(store, BEN, full)
+    store.tasks.set_gold(check, {"voice": "fail"}, "cat")
+    assert desk(store, ANA).save(ReviewForm(act_id="made-up-1", reply_id=free, verdicts=FINE))
+    assert not desk(store, ANA).save(ReviewForm(act_id="made-up-1", reply_id=free, verdicts=FINE))
+    with pytest.raises(Conflict, match="has the 1 reviewer it asks for"):
+        desk(store, ANA).save(ReviewForm(act_id="made-up-2", reply_id=full, verdicts=verdicts("fail")))
+    assert store.reviews.standing(full).done_by == {"ben"}
+    assert desk(store, ANA).save(ReviewForm(act_id="made-up-3", reply_id=check, verdicts=FINE))
+    assert store.reviews.history(check)[-1].route == "gold"
+    assert store.tasks.state_of(check)["state"] == "gold"
+    desk(store, ANA).skip("made-up-4", full)
+    assert store.tasks.state_of(full)["state"] == "done"
+    desk(store, ANA).skip("made-up-5", kept)
+    assert store.tasks.state_of(kept)["state"] == "skipped"
+    with pytest.raises(Conflict, match="was set aside"):
+        desk(store, BEN).save(ReviewForm(act_id="made-up-6", reply_id=kept, verdicts=FINE))
+
+
 # Settling
 
 
@@ -404,6 +506,15 @@ def test_settled_as_fine_is_learned_as_it_is(store: Store) -> None:
     SettleService(store, CAT).settle(reply_id, verdicts("pass"), "Reply 0, and it goes on.")
     (row,) = joined(rows_in(store)).sft
     assert (row.origin, row.messages[-1].text) == ("approved", "Reply 0, and it goes on.")
+
+
+def test_settled_as_it_was_undoes_what_others_made_of_it(store: Store) -> None:
+    reply_id = replies(store)[0]
+    differ(store, reply_id)  # Ana corrected it
+    SettleService(store, CAT).settle(reply_id, verdicts("pass", "pass"), said_first(store, reply_id))
+    rows = joined(rows_in(store))
+    assert [(row.origin, row.messages[-1].text) for row in rows.sft] == [("approved", said_first(store, reply_id))]
+    assert rows.preference == ()
 
 
 def test_every_open_question_must_be_answered(store: Store) -> None:

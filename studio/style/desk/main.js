@@ -360,7 +360,7 @@ class Desk {
     const item = this.item;
     const entered = this.entered();
     const text = this.reply().text.trim();
-    if (!QUESTIONS.some((question) => entered.answers[question].value) && entered.corrected.trim() === text && entered.ranking.length < 2) {
+    if (!QUESTIONS.some((question) => entered.answers[question].value) && entered.corrected.trim() === text && item.text_now.trim() === text && entered.ranking.length < 2) {
       this.complain(new Problem({ found: 'Nothing is marked and the reply is unchanged.', do: 'Answer a question, edit the reply, or skip it.' }));
       return;
     }
