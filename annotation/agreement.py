@@ -235,11 +235,44 @@ def share(hits: int, total: int, raters: int, missing: str) -> Figure:
     """
     if not total:
         return Figure(None, None, None, 0, raters, missing)
-    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     part = hits / total
+    return Figure(part, *_wilson(part, total), total, raters)
+
+
+def share_of_items(items: Iterable[tuple[int, int]], raters: int, missing: str) -> Figure:
+    """The share of hits where one item was answered several times: `items` holds (hits, answers) of each.
+
+    The answers about one item go wrong together, so they tell less than as many about different items. The interval is
+    Wilson's for the number of independent answers that would vary as much as these items do: between the number of
+    items, which it also is where every answer hits or none does, and the number of answers.
+    Source: Kish 1965, design effect; Korn & Graubard 1998, effective sample size with Student's quantile.
+    """
+    answered = np.array([item for item in items if item[1]], np.float64).reshape(-1, 2)
+    number, (hits, total) = len(answered), answered.sum(axis=0)
+    if not number:
+        return Figure(None, None, None, 0, raters, missing)
+    part = float(hits / total)
+    return Figure(part, *_wilson(part, _effective(answered, part)), number, raters)
+
+
+def _effective(answered: Floats, part: float) -> float:
+    """How many independent answers tell as much as these (items, 2) hits and answers."""
+    number, total = len(answered), float(answered[:, 1].sum())
+    off = answered[:, 0] - part * answered[:, 1]
+    variance = float(off @ off) / (total * total) * number / max(number - 1, 1)
+    if not variance:
+        return float(number)
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    student = z * (1 + (z * z + 1) / (4 * max(number - 1, 1)))  # the first term of Cornish & Fisher
+    return min(max(part * (1 - part) / variance * (z / student) ** 2, number), total)
+
+
+def _wilson(part: float, total: float) -> tuple[float, float]:
+    """Wilson's interval of a share of `total` independent answers."""
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     middle = (part + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * sqrt(part * (1 - part) / total + z * z / (4 * total * total))
-    return Figure(part, max(0.0, middle - half), min(1.0, middle + half), total, raters)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @dataclass(frozen=True)

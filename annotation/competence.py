@@ -6,14 +6,14 @@ where they disagree with it, believe them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from annotation.agreement import FEW_ITEMS, NO_PAIR, ONE_LABEL, Codes, Figure, Floats, Table, share
+from annotation.agreement import FEW_ITEMS, NO_PAIR, ONE_LABEL, Codes, Figure, Floats, Table, share_of_items
 
 ROUNDS = 200
 TOLERANCE = 1e-4
@@ -98,22 +98,26 @@ def dawid_skene(table: Table, smoothing: float = 0.5, rounds: int = ROUNDS) -> C
     return Consensus(table.labels, table.raters, table.units, priors, confusion, posterior, competence, done, words)
 
 
-def self_consistency(pairs: Iterable[tuple[str, str]]) -> Figure:
-    """Share of one person's repeated items that they answered the same, with its Wilson interval.
+def self_consistency(items: Iterable[Collection[tuple[str, str]]]) -> Figure:
+    """Share of one person's answers that were the same when the item came a second time, with its interval.
 
-    `pairs` holds the first and the second answer of every repeated item.
+    `items` holds one collection for every repeated item: of each question, the first answer and the second. The
+    interval comes from the items, since the answers about one belong together; `Figure.units` counts items.
     """
-    same = [first == second for first, second in pairs]
-    return share(sum(same), len(same), 1, "Undefined: no item was answered twice.")
+    return share_of_items(map(_hits, items), 1, "Undefined: no item was answered twice.")
 
 
-def gold_accuracy(pairs: Iterable[tuple[str, str]]) -> Figure:
-    """Share of one person's hidden checks that they answered as they should, with its Wilson interval.
+def gold_accuracy(items: Iterable[Collection[tuple[str, str]]]) -> Figure:
+    """Share of one person's answers to hidden checks that were as they should be, with its interval.
 
-    `pairs` holds the answer and the gold answer of every check.
+    `items` holds one collection for every check: of each question, the answer and the gold answer. The interval and
+    `Figure.units` are as in `self_consistency`.
     """
-    right = [answer == gold for answer, gold in pairs]
-    return share(sum(right), len(right), 1, "Undefined: no gold item was answered.")
+    return share_of_items(map(_hits, items), 1, "Undefined: no gold item was answered.")
+
+
+def _hits(pairs: Collection[tuple[str, str]]) -> tuple[int, int]:
+    return sum(one == other for one, other in pairs), len(pairs)
 
 
 def rushed(seconds: float | None, words: int, floor: float = 2.0, words_per_second: float = 8.0) -> bool:

@@ -1,5 +1,5 @@
-"""Fifty reviewers at once for two minutes, all of them killed half-way and started again: is anything lost, doubled, or
-judged by more people than it should be? On SQLite and on PostgreSQL."""
+"""Fifty reviewers at once for two minutes, all of them killed half-way and others in their place: is anything lost,
+doubled, left behind, or judged by more people than it should be? On SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,59 +9,64 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from annotation.acts import COUNTED, project
+from annotation.acts import COUNTED, QUESTIONS
 from annotation.people import Person
-from annotation.queue import QueueSettings
 from annotation.store import Store, open_store
 from annotation.store.dealing import OVERBOOKED
-from annotation.store.history import acts_of
-from annotation.store.reviews import HoldLost, ReviewAct, Verdict
-from annotation.store.tables import acts, leases, tasks
-from annotation.types import Message
+from annotation.store.tables import acts, judgements, leases, tasks
+from annotation.types import Message, utc_now
+from benchmarks.crowd_at_work import LEASE, SETTINGS, THREADS, Diary, a_form, send, told
 from benchmarks.judgement import postgresql
+from benchmarks.replayed import not_as_replayed
 from benchmarks.row import Row
 
-PROCESSES, THREADS = 5, 10
-SECONDS, REPLIES = 120.0, 20_000
-SETTINGS = QueueSettings(overlap=2, lease_minutes=0.1)
+PROCESSES = 5
+SECONDS, REPLIES, CHECKS = 120.0, 20_000, 40
 
 
 def measure(folder: Path) -> list[Row]:
-    """One row a database; good if there is no fault at all."""
+    """Two rows a database: no fault at all; and that what could go wrong was met."""
     sqlite = open_store(f"sqlite:///{folder / 'crowd.db'}")
-    rows = [crowd(sqlite, f"sqlite:///{folder / 'crowd.db'}", folder / "sqlite", SECONDS, "SQLite")]
+    rows = crowd(sqlite, f"sqlite:///{folder / 'crowd.db'}", folder / "sqlite", SECONDS, "SQLite")
     sqlite.close()
     (folder / "crowd").mkdir()
     with postgresql(folder / "crowd") as store:
         url = store.engine.url.render_as_string(hide_password=False)
-        rows.append(crowd(store, url, folder / "postgresql", SECONDS, "PostgreSQL"))
+        rows += crowd(store, url, folder / "postgresql", SECONDS, "PostgreSQL")
     return rows
 
 
-def crowd(store: Store, url: str, folder: Path, seconds: float, name: str) -> Row:
-    """Let them work, kill them half-way, let them go on, and count the faults."""
+def crowd(store: Store, url: str, folder: Path, seconds: float, name: str) -> list[Row]:
+    """Let them work, kill them half-way, let others go on, and count."""
     folder.mkdir(parents=True, exist_ok=True)
     prepare(store, REPLIES)
     over, overbooked = threading.Event(), set[str]()
     watching = threading.Thread(target=watch, args=(store, over, overbooked))
     watching.start()
-    run(url, folder, seconds / 2, kill=True)
-    run(url, folder, seconds / 2, kill=False)
+    run(url, folder, seconds / 2, half=1)
+    run(url, folder, seconds / 2, half=2)
+    found = met(store, folder)
+    time.sleep(LEASE + 0.5)
+    left = come_later(store, Diary(folder / "late.diary"))
     over.set()
     watching.join()
-    time.sleep(60 * SETTINGS.lease_minutes + 0.5)
-    store.tasks.free_expired()
-    found = {"held beyond their overlap": len(overbooked)} | faults(store, folder)
-    saved = sum(len(file.read_text().splitlines()) for file in folder.glob("*.acks"))
-    said = ", ".join(f"{number} {what}" for what, number in found.items())
-    worst = sum(found.values())
+    wrong = {"held beyond their overlap": len(overbooked), "left behind": len(left)} | faults(store, folder)
+    saved = len({about for what, about in told(folder) if what == "saved"})
     what = f"{PROCESSES * THREADS} reviewers, {seconds:.0f} s, killed half-way, {name}"
-    return Row(what, f"{saved:,} saves; {said}", "no fault", float(worst), worst == 0)
+    worst, least = sum(wrong.values()), min(found.values())
+    return [
+        Row(what, f"{saved:,} saves; {_said(wrong)}", "no fault", float(worst), worst == 0),
+        Row(f"{name}: what they met", _said(found), "each at least once", float(least), least > 0),
+    ]
+
+
+def _said(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {what}" for what, number in numbers.items())
 
 
 def watch(store: Store, over: threading.Event, found: set[str]) -> None:
@@ -72,96 +77,110 @@ def watch(store: Store, over: threading.Event, found: set[str]) -> None:
 
 
 def prepare(store: Store, replies: int) -> None:
-    """Replies to judge, two people each."""
+    """Replies to judge, two people each; some of them hidden checks."""
     store.tasks.change_settings(SETTINGS, "bench")
     for number in range(replies):
         said = [(Message(role="user", text=f"{number}?"), None), (Message(role="assistant", text="Yes."), None)]
         store.conversations.import_one("crowd", str(number), "crowd", "en", said)
+    with store.engine.connect() as db:
+        last = list(db.scalars(sa.select(tasks.c.reply_id).order_by(tasks.c.position.desc()).limit(CHECKS)))
+    for reply_id in last:
+        store.tasks.set_gold(reply_id, {"voice": "pass"}, "bench")
 
 
-def run(url: str, folder: Path, seconds: float, kill: bool) -> None:
-    """Start the processes; SIGKILL them at the end, or let them finish."""
+def run(url: str, folder: Path, seconds: float, half: int) -> None:
+    """Start the processes; SIGKILL them at the end of the first half, let them finish in the second."""
     running = [
-        subprocess.Popen([sys.executable, "-m", "benchmarks.crowd", url, str(folder), str(number), str(seconds)])
+        subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.crowd_at_work", url, str(folder), str(half), str(number), str(seconds)]
+        )
         for number in range(PROCESSES)
     ]
-    if kill:
+    if half == 1:
         time.sleep(seconds)
     for process in running:
-        if kill:
+        if half == 1:
             process.send_signal(signal.SIGKILL)
+    for process in running:
         process.wait()
-    if not kill and any(process.returncode for process in running):
+    if half > 1 and any(process.returncode for process in running):
         raise RuntimeError("a reviewer's process failed")
+
+
+def come_later(store: Store, diary: Diary) -> set[str]:
+    """Two more people, after everybody has left, are dealt replies in the ordinary way until none is left that
+    somebody had begun: whatever was walked away from must have come back by itself. Returns what has not.
+    """
+    plain = SETTINGS.model_copy(update={"gold_share": 0.0, "repeat_share": 0.0, "lease_minutes": 30})
+    begun = waiting(store)
+    for name in ("late-1", "late-2"):
+        person, dice, left = Person(name=name), random.Random(name), begun & waiting(store)
+        for _ in range(len(left) + 100):  # some that nobody had begun may come between
+            hold = store.tasks.claim(person, plain) if left else None
+            if hold is None:
+                break
+            send(store, a_form(hold, name, dice), diary)
+            left.discard(hold.reply_id)
+    return begun & waiting(store)
+
+
+def waiting(store: Store) -> set[str]:
+    """Replies that somebody was dealt and that still wait for somebody."""
+    query = sa.select(tasks.c.reply_id).where(tasks.c.state.in_(("open", "full")))
+    with store.engine.connect() as db:
+        return set(db.scalars(query.where(tasks.c.reply_id.in_(sa.select(leases.c.reply_id)))))
+
+
+def met(store: Store, folder: Path) -> dict[str, int]:
+    """How often what this is about came up."""
+    said = Counter(what for what, _ in told(folder))
+    judges = _judges(store)
+    with store.engine.connect() as db:
+        ran_out = sa.or_(leases.c.state == "expired", leases.c.route == "late")
+        gone = db.execute(sa.select(leases.c.reply_id, leases.c.person).where(ran_out)).all()
+        routes = Counter(db.scalars(sa.select(acts.c.route).where(acts.c.kind == "review")))
+    others = [judges[row.reply_id] for row in gone if row.person not in judges[row.reply_id]]
+    return {
+        "holds that ran out": len(gone),
+        "of them judged by others instead": sum(len(people) >= SETTINGS.overlap for people in others),
+        "told so when they came back": said["lost"],
+        "sent again after the kill": said["again"],
+        "hidden checks": routes["gold"],
+        "repeats": routes["repeat"],
+        "skips": said["skipped"],
+    }
 
 
 def faults(store: Store, folder: Path) -> dict[str, int]:
     """What went wrong, by kind."""
-    said = [line for file in folder.glob("*.acks") for line in file.read_text().splitlines()]
+    said = told(folder)
     with store.engine.connect() as db:
-        kept = Counter(db.scalars(sa.select(acts.c.id).where(acts.c.kind == "review")))
-        judged = Counter(
-            (row.reply_id, row.person)
-            for row in db.execute(
-                sa.select(acts.c.reply_id, acts.c.person).where(acts.c.kind == "review", acts.c.route.in_(COUNTED))
-            )
-        )
-        held = Counter(db.scalars(sa.select(leases.c.reply_id).where(leases.c.state == "held")))
-        rows = db.execute(sa.select(tasks.c.reply_id, tasks.c.state, tasks.c.done, tasks.c.overlap)).all()
-        differs = 0
-        for start in range(0, len(rows), 500):
-            some = rows[start : start + 500]
-            histories = acts_of(db, [row.reply_id for row in some])
-            for row in some:
-                now = project(histories.get(row.reply_id, ()), row.overlap, held[row.reply_id])
-                differs += (now.state, now.done) != (row.state, row.done)
-    people = Counter(reply_id for reply_id, _ in judged)
+        kept = set(db.scalars(sa.select(acts.c.id)))
+        reviews = db.execute(
+            sa.select(acts.c.reply_id, acts.c.person, acts.c.route).where(acts.c.kind == "review")
+        ).all()
+        given = sa.select(sa.func.count(judgements.c.seq)).select_from(acts)
+        given = given.outerjoin(judgements, judgements.c.act_id == acts.c.id).where(acts.c.kind == "review")
+        answers = list(db.scalars(given.group_by(acts.c.id)))
+        run_out = sa.select(sa.func.count()).where(leases.c.state == "held", leases.c.expires_at < utc_now())
+        still_held = db.scalar(run_out) or 0
+    once = Counter((row.reply_id, row.person, "queue" if row.route in COUNTED else row.route) for row in reviews)
     return {
-        "lost": sum(1 for act_id in said if kept[act_id] == 0),
-        "doubled": sum(1 for number in kept.values() if number > 1)
-        + sum(1 for number in judged.values() if number > 1),
-        "judged beyond their overlap": sum(1 for number in people.values() if number > SETTINGS.overlap),
-        "still held": sum(held.values()),
-        "not as replayed": differs,
+        "lost": sum(what in ("saved", "skipped") and about not in kept for what, about in said),
+        "half saved": sum(number != len(QUESTIONS) for number in answers),
+        "doubled": sum(number > 1 for number in once.values()) + sum(what == "twice" for what, _ in said),
+        "judged beyond their overlap": sum(len(people) > SETTINGS.overlap for people in _judges(store).values()),
+        "run out and still held": still_held,
+        "not as replayed": len(not_as_replayed(store)),
+        "errors": sum(what == "error" for what, _ in said),
     }
 
 
-def work(url: str, folder: Path, number: int, seconds: float) -> None:
-    """Ten reviewers in one process: most save, some skip, some walk away from an open reply."""
-    store = open_store(url)
-    end = time.monotonic() + seconds
-
-    def review(place: int) -> None:
-        name = f"reviewer-{number}-{place}"
-        person, dice = Person(name=name), random.Random(f"{name}-{time.time()}")
-        with (folder / f"{name}.acks").open("a") as acknowledged:
-            while time.monotonic() < end:
-                hold = store.tasks.claim(person, SETTINGS)
-                if hold is None or dice.random() < 0.05:
-                    time.sleep(0.2)  # nothing left, or gone for a coffee with the reply open
-                    continue
-                if dice.random() < 0.05:
-                    store.reviews.skip(hold.id, hold.reply_id, name, "other")
-                    continue
-                value = dice.choice(("pass", "fail"))
-                verdicts = (Verdict.model_validate({"question": "voice", "value": value}),)
-                act = ReviewAct(
-                    act_id=hold.id, reply_id=hold.reply_id, reviewer=name, charter_version=1, verdicts=verdicts
-                )
-                try:
-                    store.reviews.save(act)
-                except HoldLost:  # too slow: told so, and nothing is kept
-                    continue
-                acknowledged.write(hold.id + "\n")
-                acknowledged.flush()
-
-    threads = [threading.Thread(target=review, args=(place,)) for place in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    store.close()
-
-
-if __name__ == "__main__":
-    work(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+def _judges(store: Store) -> dict[str, set[str]]:
+    """Who judged each reply, as far as it counts."""
+    query = sa.select(acts.c.reply_id, acts.c.person).where(acts.c.kind == "review", acts.c.route.in_(COUNTED))
+    judges: dict[str, set[str]] = defaultdict(set)
+    with store.engine.connect() as db:
+        for row in db.execute(query):
+            judges[row.reply_id].add(row.person)
+    return judges

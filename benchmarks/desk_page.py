@@ -1,5 +1,5 @@
 """The desk in Chromium over 200,000 conversations: from the key that saves to the next reply on screen, and what the
-page's process weighs after every page was opened."""
+page's process weighs at its most while every page is opened."""
 
 from __future__ import annotations
 
@@ -26,7 +26,24 @@ from benchmarks.row import Row, within
 
 ITEMS = 60
 KEY_LIMIT, MEMORY_LIMIT = 0.150, 400
-PAGES = ("", "review", "find", "settle", "agreement", "charter", "datasets", "training", "compare", "team", "review")
+PAGES = (
+    *(
+        "",
+        "chat",
+        "find",
+        "settle",
+        "agreement",
+        "charter",
+        "datasets",
+        "training",
+        "compare",
+        "models",
+        "keys",
+        "team",
+    ),
+    "review",
+)
+"""Every page; at last the one on which keys are pressed."""
 WATCH = """() => {
   window.waits = [];
   let pressed = 0;
@@ -42,7 +59,7 @@ WATCH = """() => {
 
 
 def measure(folder: Path) -> list[Row]:
-    """95th percentile of 60 key presses, and the resident memory."""
+    """95th percentile of 60 key presses, and the most memory that the studio took with every page open once."""
     home = folder / "desk"
     home.mkdir(parents=True)
     made = folder / "judgement.db"  # of the measure before this one, if it ran
@@ -62,17 +79,24 @@ def measure(folder: Path) -> list[Row]:
             if name == "agreement":
                 page.wait_for_selector("#ts-figures table", timeout=180_000)
         waits = press_keys(page)
-        memory = process.memory_info().rss / 2**20
+        memory = peak(process)
     return [
         within(f"key press to next reply on screen, p95 of {ITEMS}", percentile(waits), KEY_LIMIT),
         Row(
-            "memory of the page process, every page opened",
+            "memory of the page process at its most, every page opened",
             f"{memory:.0f} MB",
             f"limit {MEMORY_LIMIT} MB",
             memory / MEMORY_LIMIT,
             memory <= MEMORY_LIMIT,
         ),
     ]
+
+
+def peak(process: psutil.Process) -> float:
+    """The most memory that a process ever had, in MiB, as Linux has kept it."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    (most,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(most) / 1024
 
 
 def press_keys(page: Page) -> list[float]:

@@ -65,6 +65,7 @@ def judge(store: Store) -> tuple[list[float], list[float]]:
         ReviewService(store, person, ScriptedModel, lambda name: Provenance(model=name))
         for person in full_store.reviewers()
     ]
+    charter = store.charters.current()
     saves, nexts = [], []
     for number in range(ITEMS):
         desk = desks[number % len(desks)]
@@ -72,7 +73,10 @@ def judge(store: Store) -> tuple[list[float], list[float]]:
         item = desk.next()
         nexts.append(time.perf_counter() - began)
         assert item is not None
-        verdicts = tuple(Verdict(question=question, value="fail") for question in QUESTIONS)
+        verdicts = tuple(
+            Verdict(question=question, value="fail", clause_ids=(getattr(charter, question)[0].id,))
+            for question in QUESTIONS
+        )
         form = ReviewForm(act_id=item.act_id, reply_id=item.reply.id, verdicts=verdicts, corrected=f"Better {number}.")
         began = time.perf_counter()
         desk.save(form)

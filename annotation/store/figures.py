@@ -62,8 +62,8 @@ class Figures(Part):
             newest[row[1]] = Answer(*row)
         yield from newest.values()
 
-    def repeats(self, question: Question) -> Iterator[tuple[str, str, str]]:
-        """(reviewer, first answer, answer at the repeat) of replies that came to somebody a second time."""
+    def repeats(self, question: Question) -> Iterator[tuple[str, str, str, str]]:
+        """(reviewer, reply, first answer, answer at the repeat) of replies that came to somebody a second time."""
         again = judgements.alias()
         query = (
             sa.select(judgements.c.reviewer, judgements.c.value, again.c.value, judgements.c.reply_id)
@@ -84,11 +84,11 @@ class Figures(Part):
             )
             .order_by(judgements.c.seq.desc(), again.c.seq)  # the first answer against the newest repeat
         )
-        newest = {(row[0], row[3]): (row[0], row[1], row[2]) for row in self._rows(query)}
+        newest = {(row[0], row[3]): (row[0], row[3], row[1], row[2]) for row in self._rows(query)}
         yield from newest.values()
 
-    def checks(self, question: Question) -> Iterator[tuple[str, str, str]]:
-        """(reviewer, their answer, the right answer) of hidden checks."""
+    def checks(self, question: Question) -> Iterator[tuple[str, str, str, str]]:
+        """(reviewer, reply, their answer, the right answer) of hidden checks."""
         query = (
             sa.select(judgements.c.reviewer, judgements.c.value, golds.c.answers, judgements.c.reply_id)
             .join(golds, golds.c.reply_id == judgements.c.reply_id)
@@ -102,7 +102,7 @@ class Figures(Part):
         newest = {(row[0], row[3]): row for row in self._rows(query)}
         for row in newest.values():
             if question in row[2]:
-                yield row[0], row[1], row[2][question]
+                yield row[0], row[3], row[1], row[2][question]
 
     def paces(self) -> Iterator[tuple[str, str, float | None, int]]:
         """(reviewer, reply, seconds it was open, characters of the reply) of every review that stands."""

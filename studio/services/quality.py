@@ -40,6 +40,7 @@ CHARACTERS_A_WORD = 6
 """With its blank; for the time a reply takes to read."""
 SEED = 20260101
 """The same judgements always give the same intervals."""
+ByReply = dict[str, list[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -122,21 +123,22 @@ class QualityService:
                 per_hour=items_per_hour(seconds[name]),
                 rushed=hasty[name],
                 edit=median(edits[name]) if edits[name] else None,
-                consistent=self_consistency(repeats[name]),
-                right=gold_accuracy(checks[name]),
+                consistent=self_consistency(repeats[name].values()),
+                right=gold_accuracy(checks[name].values()),
                 competence={question: found.competence.get(name) for question, found in agreements.items()},
             )
             for name in sorted(items)
         ]
 
-    def _repeats_and_checks(self) -> tuple[dict[str, list[tuple[str, str]]], dict[str, list[tuple[str, str]]]]:
-        repeats: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        checks: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    def _repeats_and_checks(self) -> tuple[dict[str, ByReply], dict[str, ByReply]]:
+        """For each reviewer, their two answers to a question or theirs and the right one, by reply."""
+        repeats: dict[str, ByReply] = defaultdict(lambda: defaultdict(list))
+        checks: dict[str, ByReply] = defaultdict(lambda: defaultdict(list))
         for question in QUESTIONS:
-            for reviewer, first, again in self._store.figures.repeats(question):
-                repeats[reviewer].append((first, again))
-            for reviewer, given, right in self._store.figures.checks(question):
-                checks[reviewer].append((given, right))
+            for reviewer, reply_id, first, again in self._store.figures.repeats(question):
+                repeats[reviewer][reply_id].append((first, again))
+            for reviewer, reply_id, given, right in self._store.figures.checks(question):
+                checks[reviewer][reply_id].append((given, right))
         return repeats, checks
 
     def _table(self, question: Question) -> tuple[Table, list[Citation]]:

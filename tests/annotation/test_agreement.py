@@ -27,6 +27,7 @@ from annotation.agreement import (
     per_pair,
     raw_agreement,
     share,
+    share_of_items,
 )
 
 TEXTBOOK = (
@@ -291,6 +292,31 @@ def test_wilson_intervals_of_the_literature() -> None:
     for hits, total, low, high in [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)]:
         figure = share(hits, total, 1, "")
         assert (figure.low, figure.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_a_share_of_items_answered_once_or_always_alike_is_wilsons() -> None:
+    for answers in (1, 3):
+        items = [(answers, answers)] * 160 + [(0, answers)] * 40
+        figure, alone = share_of_items(items, 1, ""), share(160, 200, 1, "")
+        assert (figure.value, figure.units) == (0.8, 200)
+        assert (figure.low, figure.high) == pytest.approx((alone.low, alone.high), abs=2e-3)
+    whole, none = share_of_items([(3, 3)] * 20, 1, ""), share_of_items([(0, 3)] * 20, 1, "")
+    assert (whole.low, none.high) == pytest.approx((1 - 0.1611, 0.1611), abs=5e-5)
+    assert share_of_items([(0, 0)], 1, "Nothing.").words == "Nothing."
+
+
+@pytest.mark.parametrize("alike", [0, 0.5, 1])
+def test_the_interval_of_a_share_of_items_holds_the_truth_as_often_as_it_says(alike: float) -> None:
+    """Three answers an item; for a share `alike` of the items all three are right or wrong together."""
+    rng, right, items, held, pooled, times = np.random.default_rng(5), 0.8, 100, 0, 0, 2000
+    for _ in range(times):
+        together = rng.random((items, 1)) < alike
+        hits = np.where(together, rng.random((items, 1)) < right, rng.random((items, 3)) < right).sum(axis=1)
+        found, one_by_one = share_of_items([(int(one), 3) for one in hits], 1, ""), share(int(hits.sum()), 300, 1, "")
+        held += found.low <= right <= found.high  # type: ignore[operator]
+        pooled += one_by_one.low <= right <= one_by_one.high  # type: ignore[operator]
+    assert held / times == pytest.approx(0.95, abs=0.015)
+    assert alike == 0 or pooled / times < 0.9
 
 
 def test_each_pair_has_its_confusion_with_examples() -> None:

@@ -206,10 +206,10 @@ def test_what_the_labels_cannot_tell_is_said_in_words() -> None:
 
 
 def test_repeats_and_gold() -> None:
-    figure = self_consistency([("a", "a")] * 8 + [("a", "b")] * 2)
+    figure = self_consistency([[("a", "a")]] * 8 + [[("a", "b")]] * 2)
     assert (figure.value, figure.units, figure.raters) == (0.8, 10, 1)
     assert (figure.low, figure.high) == pytest.approx((0.4902, 0.9433), abs=5e-5)
-    assert gold_accuracy([("pass", "pass"), ("fail", "pass")]).value == 0.5
+    assert gold_accuracy([[("pass", "pass")], [("fail", "pass")]]).value == 0.5
     assert self_consistency([]).words == "Undefined: no item was answered twice."
     assert gold_accuracy([]).words == "Undefined: no gold item was answered."
 

@@ -502,7 +502,7 @@ def test_who_has_a_reply_open_as_it_becomes_a_hidden_check_is_checked_by_it(stor
     store.tasks.set_gold(only, {"voice": "fail"}, "cleo")
     store.reviews.save(an_act(only, ANA, hold))
     assert [act.route for act in store.reviews.history(only)] == ["gold"]
-    assert list(store.figures.checks("voice")) == [("ana", "pass", "fail")]
+    assert list(store.figures.checks("voice")) == [("ana", only, "pass", "fail")]
 
 
 def test_a_check_that_is_no_reply_is_refused(store: Store) -> None:

@@ -51,7 +51,7 @@ def test_a_repeat_is_set_against_the_first_answer_and_counts_for_nothing_else(st
     (only,) = replies(store, 1)
     judge(store, ANA, value="pass")
     store.reviews.save(an_act(only, ANA, value="fail", route="repeat"))
-    assert list(store.figures.repeats("voice")) == [("ana", "pass", "fail")]
+    assert list(store.figures.repeats("voice")) == [("ana", only, "pass", "fail")]
     assert answers(store) == {(only, "ana", "pass")}
     store.reviews.undo("ana")
     assert list(store.figures.repeats("voice")) == []
@@ -61,10 +61,10 @@ def test_checks_are_set_against_what_is_right_now(store: Store) -> None:
     (only,) = replies(store, 1)
     store.tasks.set_gold(only, {"voice": "fail"}, "cleo")
     store.reviews.save(an_act(only, ANA, store.tasks.claim_one(ANA, only), "pass"))
-    assert list(store.figures.checks("voice")) == [("ana", "pass", "fail")]
+    assert list(store.figures.checks("voice")) == [("ana", only, "pass", "fail")]
     assert list(store.figures.checks("policy")) == []
     store.tasks.set_gold(only, {"voice": "pass"}, "cleo")
-    assert list(store.figures.checks("voice")) == [("ana", "pass", "pass")]
+    assert list(store.figures.checks("voice")) == [("ana", only, "pass", "pass")]
     assert answers(store) == set()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from annotation.acts import QUESTIONS
+from annotation.agreement import share
 from annotation.curate import joined
 from annotation.errors import Conflict, NotFound, UserError
 from annotation.people import Person
@@ -17,7 +18,7 @@ from annotation.queue import QueueSettings
 from annotation.store import Store, open_store
 from annotation.store.batches import Change
 from annotation.store.helpers import Suggestion
-from annotation.store.reviews import Verdict
+from annotation.store.reviews import ReviewAct, Verdict
 from annotation.store.search import Filter
 from annotation.types import Axis, Charter, Clause, Judgement, Message, Provenance, Question, Trait, Value
 from annotation.versions import rows_in
@@ -721,8 +722,34 @@ def test_checks_edits_and_haste_are_told_of_each_reviewer(store: Store) -> None:
     judge(store, ANA, rushed, FINE, seconds=0.1)
     judge(store, ANA, rewritten, (), "Reply 2, and it goes off.", seconds=60)
     (card,) = QualityService(store, CAT).reviewers({})
-    assert (card.name, card.rushed, card.right.value, card.right.units) == ("ana", 1, 0.5, 2)
+    assert (card.name, card.rushed, card.right.value, card.right.units) == ("ana", 1, 0.5, 1)
     assert card.edit == pytest.approx(1 / 6)  # a word of six
+
+
+def test_the_questions_of_one_check_are_not_as_many_checks(store: Store) -> None:
+    """Right in all three questions or wrong in all three: four checks tell no more than four answers do."""
+    *checks, ordinary = replies(store)[:5]
+    judge(store, ANA, ordinary)
+    for place, reply_id in enumerate(checks):
+        TeamService(store, CAT).set_gold(reply_id, {"voice": "pass", "policy": "pass", "bias": "pass"})
+        judge(store, ANA, reply_id, FINE if place else verdicts("fail", "fail", "fail"), seconds=60)
+    (card,) = QualityService(store, CAT).reviewers({})
+    alone = share(3, 4, 1, "")
+    assert (card.right.value, card.right.units) == (0.75, 4)
+    assert (card.right.low, card.right.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_a_repeat_is_one_reply_in_all_its_questions(store: Store) -> None:
+    first, second = replies(store)[:2]
+    for reply_id, again in ((first, ("fail", "fail", "fail")), (second, ("pass", "pass", "pass"))):
+        form = ReviewAct(reply_id=reply_id, reviewer="ana", charter_version=1, verdicts=FINE)
+        store.reviews.save(form)
+        anew = {"act_id": f"again-{reply_id}", "verdicts": verdicts(*again), "route": "repeat"}
+        store.reviews.save(form.model_copy(update=anew))
+    (card,) = QualityService(store, CAT).reviewers({})
+    assert (card.consistent.value, card.consistent.units) == (0.5, 2)
+    alone = share(1, 2, 1, "")
+    assert (card.consistent.low, card.consistent.high) == pytest.approx((alone.low, alone.high))
 
 
 def test_who_left_is_still_counted(store: Store) -> None:
