@@ -164,7 +164,11 @@ class ReviewService:
             conversation=item.conversation,
             after=item.after,
             text_now=item.conversation.turns[-1].text,
-            said=tuple(_said(act) for act in _standing(item.history) if act.kind in ("comment", "flag")),
+            said=tuple(
+                _said(act)
+                for act in _standing(self._not_to_repeat(reply_id, item.history))
+                if act.kind in ("comment", "flag")
+            ),
             expires_at=utc_now(),
         )
 
@@ -182,7 +186,7 @@ class ReviewService:
     def _shown(self, hold: Hold, item: Item, settings: QueueSettings, again: bool = False) -> ReviewItem:
         """What is dealt comes blank, also a repeat; not so what somebody looks at `again`."""
         reply = item.conversation.turns[-1].text
-        live = _standing(item.history)
+        live = _standing(self._not_to_repeat(hold.reply_id, item.history) if hold.route == "repeat" else item.history)
         mine = [act for act in live if act.person == self._who.name and again]
         corrections = [act.correction.after for act in mine if act.correction]
         begun = self._begun(item) if again and not mine else None
@@ -214,16 +218,22 @@ class ReviewService:
 
     def history(self, reply_id: str) -> list[Said]:
         """Who did what about a reply. A reviewer sees what they did themselves, and what was said to everybody: what
-        others answered stays unseen until a curator settles it.
+        others answered stays unseen until a curator settles it. Of a reply that is before them once more, nobody sees
+        what they did the first time.
         """
         self._who.must("look")
-        acts = self._store.reviews.history(reply_id)
+        acts = self._not_to_repeat(reply_id, self._store.reviews.history(reply_id))
         whole = self._who.may("curate")
         return [
             _said(act)
             for act in acts
             if whole or act.person == self._who.name or act.kind in ("comment", "flag", "unflag")
         ]
+
+    def _not_to_repeat(self, reply_id: str, history: Sequence[Act]) -> list[Act]:
+        """Without what this person did before it came to them once more, while they hold it."""
+        since = self._store.tasks.repeated_since(self._who.name, reply_id)
+        return [act for act in history if since is None or act.person != self._who.name or act.made_at >= since]
 
     # What to say
 

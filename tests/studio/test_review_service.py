@@ -160,8 +160,7 @@ def met(store: Store, who: Person) -> tuple[dict[str, Any], str] | None:
         return None
     seen = as_json(item, who)
     assert seen is not None
-    history = [line.kind for line in desk(store, who).history(item.reply.id)]
-    assert history in ([], ["review"])
+    assert desk(store, who).history(item.reply.id) == []
     desk(store, who).save(ReviewForm(act_id=item.act_id, reply_id=item.reply.id, verdicts=FINE))
     return seen, store.reviews.history(item.reply.id)[-1].route
 
@@ -220,6 +219,40 @@ def test_looking_back_does_not_tell_a_hidden_check_or_a_repeat(
         assert back is not None
         assert set(back.mine) == set(QUESTIONS), found[1]
         desk(store, ANA).release(back.act_id)
+
+
+def test_what_one_did_the_first_time_is_nowhere_while_a_repeat_is_held(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("annotation.store.dealing.REPEAT_AFTER", 1)
+    monkeypatch.setattr("annotation.store.dealing.dealt", lambda *told: "repeat")
+    first = replies(store)[0]
+    overlap(store, 2, repeat_share=0.5)
+    for who in (ANA, CAT):
+        item = desk(store, who).next()
+        assert item is not None
+        assert item.reply.id == first
+        desk(store, who).comment(first, f"A word of {who.name}.")
+        form = ReviewForm(act_id=item.act_id, reply_id=first, verdicts=FINE, corrected=f"The first of {who.name}.")
+        assert desk(store, who).save(form)
+        again = desk(store, who).next()
+        assert again is not None
+        assert again.reply.id == first
+        desk(store, who).comment(first, "Said now.")
+        opened, looked = desk(store, who).open(first), desk(store, who).look(first)
+        history = desk(store, who).history(first)
+        assert f"of {who.name}" not in str([as_json(one, who) for one in (again, opened, looked)] + history)
+        assert [line.text for line in history if line.who == who.name] == ["said: Said now."]
+        # Once it is said anew it is to be seen, alone while one looks at it, and beside the first after that.
+        bad = verdicts("fail", clauses=("warm",))
+        assert desk(store, who).save(ReviewForm(act_id=again.act_id, reply_id=first, verdicts=bad))
+        back = desk(store, who).back()
+        assert back is not None
+        assert ({one.value for one in back.mine.values()}, back.text_now) == ({"fail"}, again.reply.text)
+        said = [line.text for line in desk(store, who).history(first) if line.who == who.name]
+        assert said == ["said: Said now.", "off brand (warm)"]
+        desk(store, who).release(back.act_id)
+        assert f"The first of {who.name}." in str(desk(store, who).history(first))
 
 
 # Any turn, empty ones, and what machines offer
