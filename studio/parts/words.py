@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 
+from annotation.acts import Settled
 from annotation.types import Message, Provenance, Question, Turn, Value, utc_now
 
 NAMES: dict[Question, str] = {"voice": "Brand voice", "policy": "Policy", "bias": "Bias"}
@@ -21,6 +22,13 @@ WORDS: dict[Question, dict[Value, str]] = {
     "bias": {"pass": "Fair", "fail": "Biased", "unsure": "Not sure", "not_applicable": "Does not apply"},
 }
 TONES = {"pass": "good", "fail": "bad", "unsure": "warn", "not_applicable": "quiet"}
+HOW: dict[Settled, str] = {
+    "unanimous": "unanimous",
+    "single": "one reviewer",
+    "adjudicated": "adjudicated",
+    "unresolved": "unresolved",
+}
+"""How an answer came about."""
 SPEAKERS = {"user": "Customer", "assistant": "Model", "system": "Instructions"}
 
 

@@ -22,6 +22,8 @@ from annotation.store.search import Filter
 from annotation.types import Axis, Charter, Clause, Judgement, Message, Provenance, Question, Trait, Value
 from annotation.versions import rows_in
 from serving.scripted import ScriptedModel
+from studio.pages.find import hits_html
+from studio.pages.quality import reviewers_html
 from studio.services.find import FindService
 from studio.services.quality import QualityService
 from studio.services.review import ReviewForm, ReviewItem, ReviewService, RulesChanged
@@ -475,6 +477,40 @@ def test_a_settling_that_is_taken_back_is_open_again(store: Store) -> None:
     SettleService(store, CAT).settle(reply_id, verdicts("pass", "pass"))
 
 
+def test_a_settling_cites_rules_that_are_there_under_the_charter_that_was_on_screen(store: Store) -> None:
+    reply_id = replies(store)[0]
+    differ(store, reply_id)
+    settle = SettleService(store, CAT)
+    with pytest.raises(UserError, match="'warm' is no rule of policy in version 1"):
+        settle.settle(
+            reply_id,
+            (*verdicts("pass"), Verdict(question="policy", value="fail", clause_ids=("warm",))),
+            charter_version=1,
+        )
+    store.charters.add(CHARTER.model_copy(update={"voice": (CHARTER.voice[1],)}), "cat")
+    with pytest.raises(RulesChanged, match="version 2 is in force now"):
+        settle.settle(reply_id, verdicts("fail", "pass", clauses=("warm",)), charter_version=1)
+    with pytest.raises(UserError, match="'warm' is no rule of voice in version 2"):
+        settle.settle(reply_id, verdicts("fail", "pass", clauses=("warm",)), charter_version=2)
+    assert (settle.count(), len(store.reviews.history(reply_id))) == (1, 2)
+    settle.settle(reply_id, verdicts("fail", "pass", clauses=("short",)), charter_version=2)
+    assert {one.charter_version for one in store.reviews.history(reply_id)[-1].judgements} == {2}
+
+
+def test_how_the_answers_came_about_is_told_to_curators(store: Store) -> None:
+    one, two, three = replies(store)[:3]
+    judge(store, ANA, three)
+    differ(store, one)
+    differ(store, two)
+    SettleService(store, CAT).settle(two, verdicts("pass", "pass"))
+    words = {question: found.how for question, found in desk(store, CAT).stands(two).items()}
+    assert words == {"voice": "adjudicated", "policy": "adjudicated", "bias": "unanimous"}
+    hows = [hit.how for hit in FindService(store, CAT).find(Filter())]
+    assert hows == ["unresolved", "adjudicated", "single", None, None, None]
+    assert {hit.how for hit in FindService(store, ANA).find(Filter())} == {None}
+    assert "adjudicated" in hits_html(FindService(store, CAT).find(Filter()), "")
+
+
 # A changed charter
 
 
@@ -605,6 +641,28 @@ def test_a_settled_answer_can_become_stale_too(store: Store) -> None:
     assert store.reviews.standing(reply_id).resolved()["voice"].how == "adjudicated"
 
 
+# Set aside
+
+
+def test_a_reviewer_brings_back_what_people_skipped_and_a_curator_also_what_a_change_set_aside(store: Store) -> None:
+    by_hand, of_batch = replies(store)[:2]
+    item = desk(store, BEN).open(by_hand)
+    desk(store, BEN).skip(item.act_id, by_hand)
+    store.batches.make(Filter(text='"Question 1"'), Change(set_aside=True), "cat")
+    states = [store.tasks.state_of(one)["state"] for one in (by_hand, of_batch)]
+    assert states == ["skipped", "skipped"]
+    assert desk(store, ANA).bring_back_skipped() == 1
+    assert desk(store, ANA).bring_back_skipped() == 0
+    states = [store.tasks.state_of(one)["state"] for one in (by_hand, of_batch)]
+    assert states == ["open", "skipped"]
+    assert desk(store, CAT).bring_back_skipped() == 1
+    assert store.tasks.state_of(of_batch)["state"] == "open"
+    # Skipped by hand after it came back: anybody's to bring back again.
+    item = desk(store, BEN).open(of_batch)
+    desk(store, BEN).skip(item.act_id, of_batch)
+    assert desk(store, ANA).bring_back_skipped() == 1
+
+
 # Figures
 
 
@@ -634,6 +692,15 @@ def test_agreement_on_a_case_worked_out_by_hand(store: Store) -> None:
     assert (cards["ana"].items, cards["ben"].items) == (4, 3)
     assert cards["ben"].per_hour == pytest.approx(60)
     assert (cards["ben"].edit, cards["ben"].rushed, cards["ben"].consistent.value) == (None, 0, None)
+    row = reviewers_html([cards["ben"]])
+    assert "–" not in row
+    assert "<td>0</td>" in row
+    for words in (
+        "nothing corrected",
+        "Undefined: no item was answered twice.",
+        "Undefined: no gold item was answered.",
+    ):
+        assert words in row
 
 
 def test_checks_edits_and_haste_are_told_of_each_reviewer(store: Store) -> None:
