@@ -10,8 +10,11 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TypeVar
 
-from annotation.acts import QUESTIONS, Standing
+from pydantic import Field
+
+from annotation.acts import QUESTIONS, Settled, Standing
 from annotation.near import near, opening
+from annotation.provenance import how_settled
 from annotation.store.comparisons import Comparison
 from annotation.types import Conversation, Frozen, Message, Preference, Question
 
@@ -36,6 +39,8 @@ class SftRow(Frozen):
     messages: tuple[Message, ...]
     origin: str
     """`approved`, `corrected` or `starter`."""
+    settled: dict[Question, Settled] = Field(default_factory=dict)
+    """How the answer to each question came about; none where nobody answered, as in a correction out of Chat."""
 
 
 class LeftOut(Frozen):
@@ -204,6 +209,7 @@ def _row(item: Judged, prompt: tuple[Message, ...], reply: str, origin: str) -> 
         conversation_id=item.conversation.id,
         messages=(*prompt, Message(role="assistant", text=reply)),
         origin=origin,
+        settled=how_settled(item.standing),
     )
 
 

@@ -207,20 +207,25 @@ class Reviews(Part):
         with self._engine.connect() as db:
             return {row["reply_id"]: row["value"] for row in db.execute(query).mappings()}
 
-    def bring_back_skipped(self, person: str) -> int:
-        """Queue every skipped reply again; returns how many."""
+    def bring_back_skipped(self, person: str, also_of_batches: bool = True) -> int:
+        """Queue every skipped reply again, without `also_of_batches` only those that no change of many at once set
+        aside; returns how many.
+        """
         with self._engine.connect() as db:
             skipped = list(db.scalars(sa.select(tasks.c.reply_id).where(tasks.c.state == "skipped")))
+        back = 0
         for start in range(0, len(skipped), CHUNK):
             some = skipped[start : start + CHUNK]
             with self._writer.begin() as db:
                 lock(db, some)
+                some = some if also_of_batches else _skipped_by_somebody(db, some)
                 _add_to_each(db, "restore", some, person, ActBody())
                 # Whoever skipped one may meet it again; whoever has judged it has not to.
                 skips = sa.select(acts.c.id).where(acts.c.reply_id.in_(some), acts.c.kind == "skip")
                 db.execute(leases.update().where(leases.c.id.in_(skips)).values(state="released"))
                 refresh(db, some)
-        return len(skipped)
+            back += len(some)
+        return back
 
     def history(self, reply_id: str) -> list[Act]:
         """Everything anybody did about a reply, oldest first."""
@@ -323,6 +328,17 @@ def _add_to_each(db: sa.Connection, kind: ActKind, reply_ids: Sequence[str], per
     for reply_id in reply_ids:
         act = Act(id=new_id(), reply_id=reply_id, person=person, kind=kind, route="queue", made_at=utc_now(), body=body)
         add_act(db, act)
+
+
+def _skipped_by_somebody(db: sa.Connection, reply_ids: Sequence[str]) -> list[str]:
+    """Those that a person set aside one by one, not a change of many at once."""
+    found = []
+    for reply_id, history in acts_of(db, reply_ids).items():
+        undone = {act.body.undoes for act in history}
+        skips = [act.id for act in history if act.kind == "skip" and act.route != "late" and act.id not in undone]
+        if skips and OF_BATCH not in skips[-1]:
+            found.append(reply_id)
+    return found
 
 
 def _task(db: sa.Connection, reply_id: str) -> Any:

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 import sqlalchemy as sa
 from pydantic import Field
 
-from annotation.acts import Outcome, TaskState
+from annotation.acts import Outcome, Settled, TaskState, replay
 from annotation.errors import Conflict, NotFound, UserError
+from annotation.provenance import how_settled, in_one_word
+from annotation.store.history import acts_of
 from annotation.store.part import Part, new_id
 from annotation.store.tables import conversations, judgements, saved_views, tasks, turns
 from annotation.types import Frozen, Question, Value, utc_now
@@ -62,6 +64,8 @@ class Hit(Frozen):
     overlap: int
     done: int
     flagged: bool
+    how: Settled | None = None
+    """How its answers came about; None where that was not asked for, or nobody answered."""
 
 
 class View(Frozen):
@@ -101,6 +105,14 @@ class Search(Part):
         )
         with self._engine.connect() as db:
             return [Hit.model_validate(dict(row)) for row in db.execute(query).mappings()]
+
+    def with_how(self, hits: Sequence[Hit]) -> list[Hit]:
+        """The same with `how`, of those that are judged; at most some hundreds at once."""
+        judged = [hit.reply_id for hit in hits if hit.outcome]
+        with self._engine.connect() as db:
+            said = acts_of(db, judged) if judged else {}
+        how = {reply_id: in_one_word(how_settled(replay(history))) for reply_id, history in said.items()}
+        return [hit.model_copy(update={"how": how.get(hit.reply_id)}) for hit in hits]
 
     def count(self, wanted: Filter) -> int:
         """How many replies there are like that."""

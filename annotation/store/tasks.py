@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -138,6 +139,14 @@ class Tasks(Part):
             if row is not None:
                 renewed(db, row, settings_of(db, row.queue))
             return row is not None
+
+    def repeated_since(self, person: str, reply_id: str) -> datetime | None:
+        """When a reply that this person holds came to them once more, None where it did not or they don't hold it."""
+        repeats = leases.c.reply_id == reply_id, leases.c.person == person, leases.c.route == "repeat"
+        query = sa.select(leases.c.made_at, leases.c.state).where(*repeats).order_by(leases.c.seq)
+        with self._engine.connect() as db:
+            rows = db.execute(query).all()
+        return rows[0].made_at if any(row.state == "held" for row in rows) else None
 
     def release(self, person: str, hold_id: str) -> None:
         """Give a reply back untouched."""

@@ -7,11 +7,12 @@ from typing import Any
 
 import gradio as gr
 
+from annotation.provenance import in_one_word
 from annotation.types import DatasetVersion
 from annotation.versions import reasons
 from studio.parts import shell
 from studio.parts.guard import by_person
-from studio.parts.words import ago, badge, count, empty, table
+from studio.parts.words import HOW, ago, badge, count, empty, table
 from studio.services import Services
 from studio.services.datasets import Preview
 
@@ -150,11 +151,17 @@ def _rows_html(key: str, rows: list[dict[str, Any]]) -> str:
         [
             escape(_short(row["messages"][-2]["content"])),
             escape(_short(row["messages"][-1]["content"])),
-            badge(ORIGINS[row["origin"]]),
+            badge(ORIGINS[row["origin"]]) + _how(row),
         ]
         for row in rows[:ROWS_SHOWN]
     ]
     return table(("Asked", "Reply", "How"), shown, caption)
+
+
+def _how(row: dict[str, Any]) -> str:
+    """How the answers about a row came about; rows of older versions don't say."""
+    how = in_one_word(row.get("settled") or {})
+    return f'<div class="ts-small ts-muted">{HOW[how]}</div>' if how else ""
 
 
 def _short(text: str, limit: int = 220) -> str:

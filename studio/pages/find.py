@@ -13,7 +13,7 @@ from annotation.store.search import Filter, Hit
 from studio.pages.team import queue_name
 from studio.parts import shell
 from studio.parts.guard import by_person
-from studio.parts.words import NAMES, ago, badge, count, duration, empty, short, table
+from studio.parts.words import HOW, NAMES, ago, badge, count, duration, empty, short, table
 from studio.services import Services
 from studio.services.suggest import BatchView
 
@@ -333,7 +333,7 @@ def hits_html(hits: list[Hit], number: str) -> str:
             f'<div class="ts-small ts-muted">{escape(hit.title)}</div></div>',
             badge(SAID[hit.state], {"disputed": "warn", "done": "good"}.get(hit.state, "quiet"))
             + (badge("flagged", "warn") if hit.flagged else ""),
-            escape(hit.outcome or "–"),
+            escape(hit.outcome or "–") + (f'<div class="ts-small ts-muted">{HOW[hit.how]}</div>' if hit.how else ""),
             f"{hit.done} of {hit.overlap}",
             escape(hit.assignee or "everybody") + (f" · {escape(hit.skill)}" if hit.skill else ""),
             escape(hit.source) + (f" · {escape(hit.language)}" if hit.language else ""),

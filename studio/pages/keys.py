@@ -155,4 +155,4 @@ def keys_html(keys: list[ApiKey]) -> str:
         ]
         for key in sorted(keys, key=lambda key: key.revoked_at is not None)
     ]
-    return table(("For", "In the name of", "Begins with", "Made", "Last used", "State"), rows)
+    return table(("For", "In the name of", "Begins with", "Made", "Last used", "State"), rows, stack=True)

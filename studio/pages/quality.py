@@ -114,11 +114,11 @@ def reviewers_html(cards: Sequence[ReviewerCard]) -> str:
         [
             f"<b>{escape(card.name)}</b>",
             f"{card.items:,}",
-            f"{card.per_hour:.0f}" if card.per_hour else "–",
-            f"{card.rushed:,}" if card.rushed else "–",
-            f"{100 * card.edit:.0f}%" if card.edit is not None else "–",
-            said(card.consistent, percent=True) if card.consistent.units else "–",
-            said(card.right, percent=True) if card.right.units else "–",
+            f"{card.per_hour:.0f}" if card.per_hour else _quiet("no times known"),
+            f"{card.rushed:,}",
+            f"{100 * card.edit:.0f}%" if card.edit is not None else _quiet("nothing corrected"),
+            said(card.consistent, percent=True),
+            said(card.right, percent=True),
             _reliable(card),
         ]
         for card in cards
@@ -138,7 +138,12 @@ def reviewers_html(cards: Sequence[ReviewerCard]) -> str:
 
 def _reliable(card: ReviewerCard) -> str:
     known = [f"{NAMES[name]} {100 * value:.0f}%" for name, value in card.competence.items() if value is not None]
-    return f'<div style="min-width:150px">{" · ".join(known)}</div>' if known else "–"
+    return f'<div style="min-width:150px">{" · ".join(known)}</div>' if known else _quiet("not known")
+
+
+def _quiet(words: str) -> str:
+    """Why there is no figure."""
+    return f'<span class="ts-muted">{words}</span>'
 
 
 def _details(found: Agreement) -> str:

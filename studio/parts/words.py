@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 
+from annotation.acts import Settled
 from annotation.types import Message, Provenance, Question, Turn, Value, utc_now
 
 NAMES: dict[Question, str] = {"voice": "Brand voice", "policy": "Policy", "bias": "Bias"}
@@ -21,6 +22,13 @@ WORDS: dict[Question, dict[Value, str]] = {
     "bias": {"pass": "Fair", "fail": "Biased", "unsure": "Not sure", "not_applicable": "Does not apply"},
 }
 TONES = {"pass": "good", "fail": "bad", "unsure": "warn", "not_applicable": "quiet"}
+HOW: dict[Settled, str] = {
+    "unanimous": "unanimous",
+    "single": "one reviewer",
+    "adjudicated": "adjudicated",
+    "unresolved": "unresolved",
+}
+"""How an answer came about."""
 SPEAKERS = {"user": "Customer", "assistant": "Model", "system": "Instructions"}
 
 
@@ -84,16 +92,26 @@ def bubbles(turns: Sequence[Turn | Message], focus: str | None = None) -> str:
     return f'<div class="ts-conversation">{"".join(parts)}</div>'
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """A plain table that scrolls sideways, by keyboard too, where it is wider than the page; its cells are HTML."""
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", stack: bool = False) -> str:
+    """A plain table that scrolls sideways, by keyboard too, where it is wider than the page; its cells are HTML. With
+    `stack` it does not scroll on a phone: there each row's cells stand one below the other, with their heads.
+    """
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    body = "".join(f"<tr>{_cells(row, heads if stack else ())}</tr>" for row in rows)
     said = f"<caption>{escape(caption)}</caption>" if caption else ""
     label = escape(caption or ", ".join(filter(None, heads)))
+    look = "ts-table ts-stack" if stack else "ts-table"
     return (
-        f'<div class="ts-scroll" role="group" tabindex="0" aria-label="{label}"><table class="ts-table">{said}'
+        f'<div class="ts-scroll" role="group" tabindex="0" aria-label="{label}"><table class="{look}">{said}'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def _cells(row: Sequence[str], heads: Sequence[str]) -> str:
+    if not heads:
+        return "".join(f"<td>{cell}</td>" for cell in row)
+    pairs = zip(heads, row, strict=True)
+    return "".join(f'<td data-head="{escape(head)}">{cell}</td>' for head, cell in pairs)
 
 
 def listed(notes: Sequence[str]) -> str:

@@ -20,11 +20,11 @@ class FindService:
 
     def find(self, wanted: Filter, after: int = 0, limit: int = 25) -> list[Hit]:
         """A page of replies, in the order in which they came in. A hidden check looks like any other reply to
-        reviewers: it waits until they have judged it.
+        reviewers: it waits until they have judged it. Curators see how the answers came about.
         """
         self._who.must("look")
         if self._who.may("curate"):
-            return self._store.search.find(wanted, after, limit)
+            return self._store.search.with_how(self._store.search.find(wanted, after, limit))
         allowed = self._allowed(wanted)
         met = {hit.reply_id for hit in self._checks(Filter(reviewer=self._who.name))}
         hits = [*self._store.search.find(allowed, after, limit), *self._checks_among(allowed, after, met)]

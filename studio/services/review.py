@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 from pydantic import AwareDatetime, Field
 
-from annotation.acts import Act, ActBody
+from annotation.acts import Act, ActBody, Resolved
 from annotation.argilla_form import ReplyForDesk, act_of
 from annotation.charter import system_prompt
 from annotation.errors import Conflict, UserError
@@ -164,7 +164,11 @@ class ReviewService:
             conversation=item.conversation,
             after=item.after,
             text_now=item.conversation.turns[-1].text,
-            said=tuple(_said(act) for act in _standing(item.history) if act.kind in ("comment", "flag")),
+            said=tuple(
+                _said(act)
+                for act in _standing(self._not_to_repeat(reply_id, item.history))
+                if act.kind in ("comment", "flag")
+            ),
             expires_at=utc_now(),
         )
 
@@ -182,7 +186,7 @@ class ReviewService:
     def _shown(self, hold: Hold, item: Item, settings: QueueSettings, again: bool = False) -> ReviewItem:
         """What is dealt comes without answers, also a repeat; not so what somebody looks at `again`."""
         reply = item.conversation.turns[-1].text
-        live = _standing(item.history)
+        live = _standing(self._not_to_repeat(hold.reply_id, item.history) if hold.route == "repeat" else item.history)
         own = [act for act in live if act.person == self._who.name]
         mine = own if again else []
         # What is asked anew comes with what they had made of it; a repeat comes as it came the first time.
@@ -216,16 +220,22 @@ class ReviewService:
 
     def history(self, reply_id: str) -> list[Said]:
         """Who did what about a reply. A reviewer sees what they did themselves, and what was said to everybody: what
-        others answered stays unseen until a curator settles it.
+        others answered stays unseen until a curator settles it. Of a reply that is before them once more, nobody sees
+        what they did the first time.
         """
         self._who.must("look")
-        acts = self._store.reviews.history(reply_id)
+        acts = self._not_to_repeat(reply_id, self._store.reviews.history(reply_id))
         whole = self._who.may("curate")
         return [
             _said(act)
             for act in acts
             if whole or act.person == self._who.name or act.kind in ("comment", "flag", "unflag")
         ]
+
+    def _not_to_repeat(self, reply_id: str, history: Sequence[Act]) -> list[Act]:
+        """Without what this person did before it came to them once more, while they hold it."""
+        since = self._store.tasks.repeated_since(self._who.name, reply_id)
+        return [act for act in history if since is None or act.person != self._who.name or act.made_at >= since]
 
     # What to say
 
@@ -314,15 +324,24 @@ class ReviewService:
         self._store.reviews.add("comment", reply_id, self._who.name, ActBody(text=_note(text)))
         return _said(self._store.reviews.history(reply_id)[-1])
 
+    def stands(self, reply_id: str) -> dict[Question, Resolved]:
+        """What the answers about a reply came to, and how, for a curator; nothing while they hold it as a repeat."""
+        self._who.must("curate")
+        if self._store.tasks.repeated_since(self._who.name, reply_id) is not None:
+            return {}
+        return self._store.reviews.standing(reply_id).resolved()
+
     def flagged(self) -> list[str]:
         """Replies flagged for this person."""
         self._who.must("look")
         return self._store.tasks.flagged_for(self._who)
 
     def bring_back_skipped(self) -> int:
-        """Queue every skipped reply again; returns how many."""
+        """Queue every skipped reply again; returns how many. What a change of many at once set aside is a curator's to
+        bring back.
+        """
         self._who.must("judge")
-        return self._store.reviews.bring_back_skipped(self._who.name)
+        return self._store.reviews.bring_back_skipped(self._who.name, also_of_batches=self._who.may("curate"))
 
     # Drafts
 
@@ -343,6 +362,19 @@ class ReviewService:
             if text.strip():
                 provenance = self._identify(name).model_copy(update={"sampling": sampling, "attested": weights})
                 yield self._store.helpers.add_candidate(reply_id, text.strip(), provenance, self._who.name)
+
+
+def check_rules(verdicts: Sequence[Verdict], charter: Charter, shown: Charter | None) -> None:
+    """Raises RulesChanged where `shown`, the charter on screen, says anything else than `charter`, the newest, and
+    UserError where a rule is cited that it does not have.
+    """
+    if shown is not None and shown.version != charter.version and shown != charter:
+        raise RulesChanged(
+            f"The house rules changed while this was open: version {charter.version} is in force now.",
+            "",
+            "Your answers are still here. Look at the rules once more, then save again.",
+        )
+    _check_cited(verdicts, charter)
 
 
 def _check_cited(verdicts: Sequence[Verdict], charter: Charter) -> None:

@@ -9,7 +9,8 @@ from annotation.errors import Conflict, UserError
 from annotation.people import Person
 from annotation.store import Store
 from annotation.store.reviews import ReviewAct, Verdict
-from annotation.types import Conversation, Question
+from annotation.types import Charter, Conversation, Question
+from studio.services.review import check_rules
 
 
 @dataclass(frozen=True)
@@ -53,35 +54,50 @@ class SettleService:
         )
 
     def settle(
-        self, reply_id: str, verdicts: tuple[Verdict, ...], correction: str | None = None, seconds: float | None = None
+        self,
+        reply_id: str,
+        verdicts: tuple[Verdict, ...],
+        correction: str | None = None,
+        seconds: float | None = None,
+        charter_version: int | None = None,
     ) -> None:
-        """Decide. Every question that was open must be answered. Raises UserError if one is not, Conflict if somebody
-        else settled it meanwhile.
+        """Decide, by the charter that was on screen (`charter_version`, None for the newest).
+
+        Every question that was open must be answered. Raises UserError if one is not, or if a rule is cited that the
+        charter does not have; Conflict if somebody else settled it meanwhile, or the rules changed.
         """
         self._who.must("curate")
         if self._store.tasks.state_of(reply_id)["state"] != "disputed":
             raise Conflict("There is no open difference on this reply any more.", do="Take the next one.")
-        open_questions = {
-            question for question, found in self._store.reviews.standing(reply_id).resolved().items() if not found.value
-        }
-        missing = open_questions - {verdict.question for verdict in verdicts}
-        if missing:
-            raise UserError(
-                f"The difference on {' and '.join(sorted(missing))} is still open.",
-                "An answer to each question that reviewers differ on.",
-                "Choose one, then settle.",
-            )
+        charter = self._charter()
+        check_rules(verdicts, charter, self._store.charters.get(charter_version) if charter_version else None)
+        self._check_answered(reply_id, verdicts)
         hold = self._store.tasks.claim_one(self._who, reply_id, adjudicate=True)
-        charter = self._store.charters.current()
         self._store.reviews.save(
             ReviewAct(
                 act_id=hold.id,
                 reply_id=reply_id,
                 reviewer=self._who.name,
-                charter_version=charter.version if charter else 0,
+                charter_version=charter.version,
                 verdicts=verdicts,
                 correction=correction,
                 seconds=seconds,
                 route="adjudication",
             )
         )
+
+    def _charter(self) -> Charter:
+        charter = self._store.charters.current()
+        if charter is None:
+            raise UserError("There is no charter yet.", "House rules to judge by.", "Write one on the Charter page.")
+        return charter
+
+    def _check_answered(self, reply_id: str, verdicts: tuple[Verdict, ...]) -> None:
+        resolved = self._store.reviews.standing(reply_id).resolved()
+        answered = {verdict.question for verdict in verdicts}
+        if missing := sorted(name for name, found in resolved.items() if not found.value and name not in answered):
+            raise UserError(
+                f"The difference on {' and '.join(missing)} is still open.",
+                "An answer to each question that reviewers differ on.",
+                "Choose one, then settle.",
+            )

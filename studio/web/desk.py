@@ -14,6 +14,7 @@ from annotation.errors import Conflict, NotFound, UserError
 from annotation.people import Forbidden, Person
 from annotation.queue import MAIN
 from studio.parts.diff import words_changed
+from studio.parts.words import HOW, NAMES, WORDS
 from studio.services import Services
 from studio.services.review import REASONS, SKIP_REASONS, ReviewForm, ReviewItem, Said
 from studio.web.login import person_of
@@ -142,6 +143,15 @@ def counts(us: Mine) -> dict[str, int]:
 @router.get("/history/{reply_id}")
 def history(us: Mine, reply_id: str) -> list[dict[str, Any]]:
     return [_line(line) for line in us.review.history(reply_id)]
+
+
+@router.get("/stands/{reply_id}")
+def stands(us: Mine, reply_id: str) -> list[dict[str, str]]:
+    """What the answers came to, and how, for curators."""
+    return [
+        {"question": NAMES[name], "value": WORDS[name][one.value] if one.value else "Open", "how": HOW[one.how]}
+        for name, one in us.review.stands(reply_id).items()
+    ]
 
 
 @router.get("/flagged")

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from annotation.curate import HOLD_OUT_FROM, Rows, joined
 from annotation.errors import NotFound, UserError
+from annotation.queue import QueueSettings
 from annotation.store import Store, open_store
 from annotation.store.comparisons import Answer, VoteForm
 from annotation.store.reviews import ReviewAct, Verdict
 from annotation.types import Message, Preference, Provenance, Question, Turn, Value
 from annotation.versions import MANIFEST, freeze, read_rows, reasons, recover, rows_in, verify
+from studio.pages.datasets import _rows_html
 
 BASE = Provenance(model="m")
 QUESTIONS: tuple[Question, ...] = ("voice", "policy", "bias")
@@ -220,6 +222,31 @@ def test_a_changed_version_is_noticed(store: Store, tmp_path: Path) -> None:
         verify(tmp_path / version.id)
     with pytest.raises(NotFound):
         verify(tmp_path / "ds-9-nowhere0")
+
+
+def test_a_row_says_how_its_answers_came_about_and_an_older_version_is_read_as_it_was(
+    store: Store, tmp_path: Path
+) -> None:
+    agreed, settled = reply(store, "agreed"), reply(store, "settled")
+    store.tasks.change_settings(QueueSettings(overlap=2), "cat")
+    for turn, other in ((agreed, "pass"), (settled, "fail")):
+        judge(store, turn, voice="pass", policy="pass", bias="pass")
+        verdicts = tuple(Verdict(question=question, value="pass") for question in QUESTIONS[1:])
+        verdicts = (Verdict(question="voice", value=other), *verdicts)  # type: ignore[arg-type]
+        store.reviews.save(ReviewAct(reply_id=turn.id, reviewer="ben", charter_version=1, verdicts=verdicts))
+    assert "nobody has settled it" in rows_of(store).left_out[0].reason
+    decided = (Verdict(question="voice", value="pass"),)
+    store.reviews.save(
+        ReviewAct(reply_id=settled.id, reviewer="cat", charter_version=1, verdicts=decided, route="adjudication")
+    )
+    version = freeze(store, tmp_path, [rows_of(store)], 1, "cat")
+    rows = read_rows(tmp_path / version.id, "sft")
+    unanimous = dict.fromkeys(QUESTIONS, "unanimous")
+    assert [row["settled"] for row in rows] == [unanimous, unanimous | {"voice": "adjudicated"}]
+    shown = _rows_html("sft", rows)
+    assert (shown.count("unanimous"), shown.count("adjudicated")) == (1, 1)
+    older = [{key: value for key, value in row.items() if key != "settled"} for row in rows]
+    assert _rows_html("sft", older).count("approved as it was") == 2
 
 
 def test_a_version_whose_card_a_crash_lost_is_taken_up_again(store: Store, tmp_path: Path) -> None:

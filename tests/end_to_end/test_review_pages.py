@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from annotation.store import open_store
+from annotation.store.search import Filter
+from tests.end_to_end.test_pages import unreadable
 from tests.fixtures.studio import PATIENCE_MS, Studio, wait_until
 
 pytestmark = pytest.mark.slow
@@ -304,7 +308,8 @@ def test_two_who_differ_are_settled(windows: dict[str, Page], studio: Studio) ->
     cat.press("#ts-overlap input[type=number]", "Tab")
     cat.click("#ts-keep-queue")
     expect(cat.get_by_text("Replies not yet done follow the new settings.")).to_be_visible()
-    rule = call(ana, studio, "start")["charter"]["policy"][0]["id"]
+    charter = call(ana, studio, "start")["charter"]
+    rule, other = (one["id"] for one in charter["policy"][:2])
     ids = []
     for turn in range(3):
         mine, same = (call(page, studio, "next")["item"] for page in (ana, ben))
@@ -322,7 +327,10 @@ def test_two_who_differ_are_settled(windows: dict[str, Page], studio: Studio) ->
     expect(answers.locator("tr", has_text="ana")).to_contain_text("Within policy")
     expect(answers.locator("tr", has_text="ben")).to_contain_text("Breaks policy")
     expect(answers.locator("tr", has_text="ben")).to_contain_text(rule)
+    together = answers.locator("tr", has_text="Together")
+    expect(together.locator("td")).to_have_text(["Together", "unanimous", "unresolved", "unanimous"])
     expect(page.locator("#ts-settle-voice input:checked")).to_have_value("pass")
+    assert unreadable(page) == []
     page.click("#ts-settle")
     expect(page.get_by_text("The difference on policy is still open.")).to_be_visible()
     page.locator("#ts-settle-policy").get_by_text("Breaks policy").click()
@@ -333,14 +341,27 @@ def test_two_who_differ_are_settled(windows: dict[str, Page], studio: Studio) ->
         page.click("#ts-later")
         expect(item).not_to_have_text(before, use_inner_text=True)
     assert item.inner_text() == shown
+    settled(page)  # Gradio takes what is pressed while a page comes for the one before
+    expect(page.locator("#ts-settle-policy-rules")).to_be_hidden()
     page.locator("#ts-settle-policy").get_by_text("Breaks policy").click()
+    rules = page.locator("#ts-settle-policy-rules input[type=checkbox]")
+    expect(rules).to_have_count(len(charter["policy"]))
+    expect(rules.first).to_be_checked()  # the one that ben cited
+    rules.nth(1).check()
+    choose(page, "#ts-settle-severity", "Critical")
+    page.locator("#ts-settle-bias").get_by_text("Biased").click()
+    choose(page, "#ts-settle-kind", "Talks down")
     page.click("#ts-settle")
     expect(item).not_to_have_text(shown, use_inner_text=True)
     wait_until(lambda: call(cat, studio, "counts")["disputed"] == 1, 20, "one difference less")
     history = call(cat, studio, f"history/{ids[0]}")
     assert (history[-1]["who"], history[-1]["text"].startswith("settled: ")) == ("cat", True)
-    assert rule in history[-1]["text"]
-    expect(page.locator("#ts-settle-policy input:checked")).to_have_count(0)
+    assert history[-1]["text"] == f"settled: breaks policy ({rule}, {other}; critical), biased (disrespect)"
+    how = {one["question"]: (one["value"], one["how"]) for one in call(cat, studio, f"stands/{ids[0]}")}
+    assert how["Policy"] == ("Breaks policy", "adjudicated")
+    assert how["Brand voice"] == ("On brand", "unanimous")  # left as it was, so it stays theirs
+    assert ana.request.get(f"{studio.url}/desk/stands/{ids[0]}").status == 403
+    expect(page.locator("#ts-settle-policy input[type=radio]:checked")).to_have_count(0)
     page.locator("#ts-settle-policy").get_by_text("Within policy").click()
     page.click("#ts-settle")
     expect(page.get_by_text("Nobody differs")).to_be_visible()
@@ -361,6 +382,7 @@ def test_agreement_has_figures_a_plot_and_examples(windows: dict[str, Page], stu
     page = go(windows["cat"], studio, "/agreement")
     figures = page.locator("#ts-figures")
     expect(figures.locator("svg[role=img]")).to_be_visible()
+    assert unreadable(page) == []
     expect(figures.locator("tr", has_text="Policy").first).to_contain_text("33%")
     expect(figures.locator("tr", has_text="Bias").first).to_contain_text("Undefined: only one label was used.")
     for name in ("ana", "ben"):
@@ -470,6 +492,51 @@ def test_a_charter_starts_from_an_example_and_reviewers_only_read(windows: dict[
     assert call(page, studio, "start")["charter"]["version"] == 2
 
 
+def test_a_charter_is_opened_from_a_file(windows: dict[str, Page], studio: Studio, tmp_path: Path) -> None:
+    page = go(windows["cat"], studio, "/charter")
+    page.get_by_role("tab", name="Change them").click()
+    expect(page.locator("#ts-charter-text .cm-content")).to_contain_text("Juniper Concierge")
+    rules = {"ours.toml": 'name = "From a file"\n', "ours.md": "# Written elsewhere\n"}
+    for name, text in rules.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        with page.expect_file_chooser() as chooser:
+            page.click("#ts-charter-file")
+        chooser.value.set_files(tmp_path / name)
+        expect(page.locator("#ts-charter-text .cm-content")).to_contain_text(text.strip())
+        expect(page.locator("#ts-form input:checked")).to_have_value(name.split(".")[1])
+    page.click("#ts-check")
+    expect(page.locator("#ts-consequence")).to_contain_text("would no longer hold")
+
+
+def test_a_rule_that_goes_while_a_difference_is_open_is_in_nobodys_way(
+    windows: dict[str, Page], studio: Studio
+) -> None:
+    cat, ana, ben = (windows[name] for name in ("cat", "ana", "ben"))
+    rules = call(ana, studio, "start")["charter"]["policy"]
+    with closing(open_store(f"sqlite:///{studio.home / 'tonesmith.db'}")) as store:
+        reply_id = store.search.find(Filter(state="open"), limit=1000)[-1].reply_id
+        judge(ana, studio, call(ana, studio, f"item/{reply_id}")["item"])
+        judge(ben, studio, call(ben, studio, f"item/{reply_id}")["item"], "fail", rules[0]["id"])
+        page = go(cat, studio, "/settle")
+        page.locator("#ts-settle-policy").get_by_text("Breaks policy").click()
+        boxes = page.locator("#ts-settle-policy-rules input[type=checkbox]")
+        expect(boxes.first).to_be_checked()
+        now = store.charters.current()
+        assert now is not None
+        store.charters.add(now.model_copy(update={"policy": now.policy[1:]}), "cat")
+    page.click("#ts-settle")
+    expect(page.get_by_text("The house rules changed while this was open")).to_be_visible()
+    expect(boxes).to_have_count(len(rules) - 1)
+    expect(page.locator("#ts-settle-policy-rules input:checked")).to_have_count(0)
+    page = go(cat, studio, "/settle")
+    expect(page.locator("#ts-answers tr", has_text="ben")).to_contain_text(rules[0]["id"])
+    page.locator("#ts-settle-policy").get_by_text("Breaks policy").click()
+    boxes.first.check()
+    page.click("#ts-settle")
+    expect(page.get_by_text("Nobody differs")).to_be_visible()
+    assert f"breaks policy ({rules[1]['id']}" in call(cat, studio, f"history/{reply_id}")[-1]["text"]
+
+
 # How they look
 
 
@@ -493,3 +560,15 @@ def test_a_page_with_much_on_it_fits(
         "[...document.querySelectorAll('button.lg, button.sm')].filter(b => b.offsetHeight > 60).map(b => b.innerText)"
     )
     assert page.evaluate(tall) == []
+
+
+def test_keys_stand_one_below_the_other_on_a_phone(windows: dict[str, Page], studio: Studio) -> None:
+    studio.run("keys", "add", "The program behind the long name of a window", "--person", "cat")
+    page = windows["cat"]
+    page.set_viewport_size({"width": 390, "height": 844})
+    cells = go(page, studio, "/keys").locator("#ts-keys tbody tr").first.locator("td")
+    expect(cells.first).to_have_css("display", "grid")
+    sideways = "[...document.querySelectorAll('#ts-keys .ts-scroll')].map((box) => box.scrollWidth - box.clientWidth)"
+    assert page.evaluate(sideways) == [0]
+    head = page.evaluate("getComputedStyle(document.querySelector('#ts-keys td:last-child'), '::before').content")
+    assert head == '"State"'

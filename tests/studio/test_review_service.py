@@ -23,6 +23,8 @@ from annotation.store.search import Filter
 from annotation.types import Axis, Charter, Clause, Judgement, Message, Provenance, Question, Trait, Value
 from annotation.versions import rows_in
 from serving.scripted import ScriptedModel
+from studio.pages.find import hits_html
+from studio.pages.quality import reviewers_html
 from studio.services.find import FindService
 from studio.services.quality import QualityService
 from studio.services.review import ReviewForm, ReviewItem, ReviewService, RulesChanged
@@ -161,8 +163,7 @@ def met(store: Store, who: Person) -> tuple[dict[str, Any], str] | None:
         return None
     seen = as_json(item, who)
     assert seen is not None
-    history = [line.kind for line in desk(store, who).history(item.reply.id)]
-    assert history in ([], ["review"])
+    assert desk(store, who).history(item.reply.id) == []
     desk(store, who).save(ReviewForm(act_id=item.act_id, reply_id=item.reply.id, verdicts=FINE))
     return seen, store.reviews.history(item.reply.id)[-1].route
 
@@ -221,6 +222,40 @@ def test_looking_back_does_not_tell_a_hidden_check_or_a_repeat(
         assert back is not None
         assert set(back.mine) == set(QUESTIONS), found[1]
         desk(store, ANA).release(back.act_id)
+
+
+def test_what_one_did_the_first_time_is_nowhere_while_a_repeat_is_held(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("annotation.store.dealing.REPEAT_AFTER", 1)
+    monkeypatch.setattr("annotation.store.dealing.dealt", lambda *told: "repeat")
+    first = replies(store)[0]
+    overlap(store, 2, repeat_share=0.5)
+    for who in (ANA, CAT):
+        item = desk(store, who).next()
+        assert item is not None
+        assert item.reply.id == first
+        desk(store, who).comment(first, f"A word of {who.name}.")
+        form = ReviewForm(act_id=item.act_id, reply_id=first, verdicts=FINE, corrected=f"The first of {who.name}.")
+        assert desk(store, who).save(form)
+        again = desk(store, who).next()
+        assert again is not None
+        assert again.reply.id == first
+        desk(store, who).comment(first, "Said now.")
+        opened, looked = desk(store, who).open(first), desk(store, who).look(first)
+        history = desk(store, who).history(first)
+        assert f"of {who.name}" not in str([as_json(one, who) for one in (again, opened, looked)] + history)
+        assert [line.text for line in history if line.who == who.name] == ["said: Said now."]
+        # Once it is said anew it is to be seen, alone while one looks at it, and beside the first after that.
+        bad = verdicts("fail", clauses=("warm",))
+        assert desk(store, who).save(ReviewForm(act_id=again.act_id, reply_id=first, verdicts=bad))
+        back = desk(store, who).back()
+        assert back is not None
+        assert ({one.value for one in back.mine.values()}, back.text_now) == ({"fail"}, again.reply.text)
+        said = [line.text for line in desk(store, who).history(first) if line.who == who.name]
+        assert said == ["said: Said now.", "off brand (warm)"]
+        desk(store, who).release(back.act_id)
+        assert f"The first of {who.name}." in str(desk(store, who).history(first))
 
 
 # Any turn, empty ones, and what machines offer
@@ -554,6 +589,40 @@ def test_a_settling_that_is_taken_back_is_open_again(store: Store) -> None:
     SettleService(store, CAT).settle(reply_id, verdicts("pass", "pass"))
 
 
+def test_a_settling_cites_rules_that_are_there_under_the_charter_that_was_on_screen(store: Store) -> None:
+    reply_id = replies(store)[0]
+    differ(store, reply_id)
+    settle = SettleService(store, CAT)
+    with pytest.raises(UserError, match="'warm' is no rule of policy in version 1"):
+        settle.settle(
+            reply_id,
+            (*verdicts("pass"), Verdict(question="policy", value="fail", clause_ids=("warm",))),
+            charter_version=1,
+        )
+    store.charters.add(CHARTER.model_copy(update={"voice": (CHARTER.voice[1],)}), "cat")
+    with pytest.raises(RulesChanged, match="version 2 is in force now"):
+        settle.settle(reply_id, verdicts("fail", "pass", clauses=("warm",)), charter_version=1)
+    with pytest.raises(UserError, match="'warm' is no rule of voice in version 2"):
+        settle.settle(reply_id, verdicts("fail", "pass", clauses=("warm",)), charter_version=2)
+    assert (settle.count(), len(store.reviews.history(reply_id))) == (1, 2)
+    settle.settle(reply_id, verdicts("fail", "pass", clauses=("short",)), charter_version=2)
+    assert {one.charter_version for one in store.reviews.history(reply_id)[-1].judgements} == {2}
+
+
+def test_how_the_answers_came_about_is_told_to_curators(store: Store) -> None:
+    one, two, three = replies(store)[:3]
+    judge(store, ANA, three)
+    differ(store, one)
+    differ(store, two)
+    SettleService(store, CAT).settle(two, verdicts("pass", "pass"))
+    words = {question: found.how for question, found in desk(store, CAT).stands(two).items()}
+    assert words == {"voice": "adjudicated", "policy": "adjudicated", "bias": "unanimous"}
+    hows = [hit.how for hit in FindService(store, CAT).find(Filter())]
+    assert hows == ["unresolved", "adjudicated", "single", None, None, None]
+    assert {hit.how for hit in FindService(store, ANA).find(Filter())} == {None}
+    assert "adjudicated" in hits_html(FindService(store, CAT).find(Filter()), "")
+
+
 # A changed charter
 
 
@@ -684,6 +753,28 @@ def test_a_settled_answer_can_become_stale_too(store: Store) -> None:
     assert store.reviews.standing(reply_id).resolved()["voice"].how == "adjudicated"
 
 
+# Set aside
+
+
+def test_a_reviewer_brings_back_what_people_skipped_and_a_curator_also_what_a_change_set_aside(store: Store) -> None:
+    by_hand, of_batch = replies(store)[:2]
+    item = desk(store, BEN).open(by_hand)
+    desk(store, BEN).skip(item.act_id, by_hand)
+    store.batches.make(Filter(text='"Question 1"'), Change(set_aside=True), "cat")
+    states = [store.tasks.state_of(one)["state"] for one in (by_hand, of_batch)]
+    assert states == ["skipped", "skipped"]
+    assert desk(store, ANA).bring_back_skipped() == 1
+    assert desk(store, ANA).bring_back_skipped() == 0
+    states = [store.tasks.state_of(one)["state"] for one in (by_hand, of_batch)]
+    assert states == ["open", "skipped"]
+    assert desk(store, CAT).bring_back_skipped() == 1
+    assert store.tasks.state_of(of_batch)["state"] == "open"
+    # Skipped by hand after it came back: anybody's to bring back again.
+    item = desk(store, BEN).open(of_batch)
+    desk(store, BEN).skip(item.act_id, of_batch)
+    assert desk(store, ANA).bring_back_skipped() == 1
+
+
 # Figures
 
 
@@ -713,6 +804,15 @@ def test_agreement_on_a_case_worked_out_by_hand(store: Store) -> None:
     assert (cards["ana"].items, cards["ben"].items) == (4, 3)
     assert cards["ben"].per_hour == pytest.approx(60)
     assert (cards["ben"].edit, cards["ben"].rushed, cards["ben"].consistent.value) == (None, 0, None)
+    row = reviewers_html([cards["ben"]])
+    assert "–" not in row
+    assert "<td>0</td>" in row
+    for words in (
+        "nothing corrected",
+        "Undefined: no item was answered twice.",
+        "Undefined: no gold item was answered.",
+    ):
+        assert words in row
 
 
 def test_checks_edits_and_haste_are_told_of_each_reviewer(store: Store) -> None:

@@ -71,6 +71,7 @@ CALLS: dict[str, Call] = {
     "review.counts": ("look", nothing),
     "review.look": ("look", reply),
     "review.history": ("look", reply),
+    "review.stands": ("curate", reply),
     "review.flagged": ("look", nothing),
     "review.next": ("judge", nothing),
     "review.open": ("judge", reply),

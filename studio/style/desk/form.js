@@ -113,8 +113,11 @@ export class Form {
   // Draw one question anew and keep the focus where it was.
   redraw(question) {
     const focused = document.activeElement?.id;
-    this.box.querySelector(`#desk-${question}`).replaceWith(this.group(question));
+    const before = this.box.querySelector(`#desk-${question}`);
+    const inside = before.contains(document.activeElement);
+    before.replaceWith(this.group(question));
     if (focused && document.activeElement?.id !== focused) document.getElementById(focused)?.focus();
+    else if (inside) this.box.querySelector(`#desk-${question} input:checked`)?.focus(); // what was pressed is gone
   }
 
   group(question) {

@@ -14,6 +14,9 @@ const store = window.sessionStorage;
 
 const difference = (pieces) => el('div', { className: 'ts-diff', dir: 'auto' }, pieces.map(([kind, text]) => el(TAGS[kind], { textContent: text })));
 
+// What one turn says; a model that stopped at once said nothing, and there is nothing to judge.
+const said = (text) => el('div', { className: 'ts-said', dir: 'auto' }, text.trim() ? text : el('span', { className: 'desk-quiet', textContent: 'Nothing was said.' }));
+
 class Desk {
   constructor(box) {
     this.box = box;
@@ -101,7 +104,7 @@ class Desk {
   layOut() {
     this.status = el('span', { id: 'desk-counts' });
     this.flagged = el('button', { type: 'button', className: 'desk-link', hidden: true, onclick: () => this.openFlagged() });
-    this.bringBack = el('button', { type: 'button', id: 'desk-bring-back', className: 'desk-link', hidden: true, textContent: 'Bring back skipped replies', onclick: () => this.attempt(async () => { await post('bring-back'); await this.advance(); }) });
+    this.bringBack = el('button', { type: 'button', id: 'desk-bring-back', className: 'desk-link', hidden: true, textContent: 'Bring back skipped replies', onclick: () => this.attempt(() => this.bringBackSkipped()) });
     this.saved = el('span', { id: 'desk-saved', role: 'status', 'aria-live': 'polite' });
     this.notice = el('div', { id: 'desk-notice' });
     this.conversation = el('div', { id: 'desk-conversation', className: 'ts-conversation' });
@@ -186,14 +189,16 @@ class Desk {
 
   drawConversation() {
     const { turns, after } = this.item;
+    const focused = document.activeElement?.id;
     const bubble = (turn, focus) => el('div', { className: `ts-turn ts-${turn.role}${focus ? ' ts-focus' : ''}` },
       el('div', { className: 'ts-who' }, SPEAKERS[turn.role], turn.by ? el('span', { className: 'ts-badge', textContent: turn.by }) : null,
-        !focus && turn.role === 'assistant' ? el('button', { type: 'button', className: 'desk-small', textContent: 'Judge this one', onclick: () => this.openOther(turn.id) }) : null),
-      focus ? el('div', { className: 'ts-said desk-bubble' }, el('div', { id: 'desk-reply', dir: 'auto', tabIndex: -1, role: 'document', 'aria-label': 'Reply to judge' }), this.correction) : el('div', { className: 'ts-said', dir: 'auto', textContent: turn.text }));
+        !focus && turn.role === 'assistant' && turn.text.trim() ? el('button', { type: 'button', className: 'desk-small', textContent: 'Judge this one', onclick: () => this.openOther(turn.id) }) : null),
+      focus ? el('div', { className: 'ts-said desk-bubble' }, el('div', { id: 'desk-reply', dir: 'auto', tabIndex: -1, role: 'document', 'aria-label': 'Reply to judge' }), this.correction) : said(turn.text));
     const rest = after.length ? el('details', { className: 'desk-after' }, el('summary', { textContent: `What was said after it (${after.length})` }), el('div', { className: 'ts-conversation' }, after.map((turn) => bubble(turn, false)))) : null;
-    const said = this.item.said.map((one) => el('div', { className: 'ts-notice' }, el('b', { textContent: one.who }), ` ${one.text}`));
-    this.conversation.replaceChildren(...turns.map((turn, index) => bubble(turn, index === turns.length - 1)), ...(rest ? [rest] : []), ...said);
+    const notices = this.item.said.map((one) => el('div', { className: 'ts-notice' }, el('b', { textContent: one.who }), ` ${one.text}`));
+    this.conversation.replaceChildren(...turns.map((turn, index) => bubble(turn, index === turns.length - 1)), ...(rest ? [rest] : []), ...notices);
     this.drawReply();
+    if (focused && document.activeElement?.id !== focused) document.getElementById(focused)?.focus({ preventScroll: true });
   }
 
   drawReply(cursor = null) {
@@ -252,8 +257,10 @@ class Desk {
         el('div', { className: 'ts-said', dir: 'auto', textContent: one.text }),
         el('div', { className: 'desk-row' }, el('button', { type: 'button', className: 'desk-small', textContent: 'Use it', 'aria-label': `Use draft ${index + 1}`, onclick: () => this.use(one.text) }), this.rankButton(one.text, `draft ${index + 1}`, place)));
     });
+    const focused = document.activeElement?.id;
     const original = candidates.length ? el('div', { className: 'desk-row' }, el('span', { className: 'desk-quiet', textContent: 'The reply as it was:' }), this.rankButton(this.reply().text, 'the reply as it was', this.ranking.indexOf(this.reply().text))) : null;
     this.drafts.replaceChildren(ask, ...cards, ...(original ? [original] : []));
+    if (focused && document.activeElement?.id !== focused) document.getElementById(focused)?.focus();
   }
 
   rankButton(text, name, place) {
@@ -262,7 +269,7 @@ class Desk {
       this.changed();
       this.drawDrafts();
     };
-    return el('button', { type: 'button', className: 'desk-small', textContent: place >= 0 ? `Ranked ${place + 1}` : 'Rank', 'aria-pressed': String(place >= 0), 'aria-label': place >= 0 ? `${name} is ranked ${place + 1}; press to take it out` : `Rank ${name} next`, onclick: press });
+    return el('button', { type: 'button', id: `desk-rank-${name.replaceAll(' ', '-')}`, className: 'desk-small', textContent: place >= 0 ? `Ranked ${place + 1}` : 'Rank', 'aria-pressed': String(place >= 0), 'aria-label': place >= 0 ? `${name} is ranked ${place + 1}; press to take it out` : `Rank ${name} next`, onclick: press });
   }
 
   use(text) {
@@ -294,7 +301,7 @@ class Desk {
     const quote = this.reply().text.slice(span.start, span.end);
     const names = { voice: 'Off brand', policy: 'Breaks policy', bias: 'Biased' };
     this.marker.replaceChildren(el('span', {}, 'Mark ', el('q', { textContent: quote.length > 60 ? `${quote.slice(0, 60)}…` : quote, dir: 'auto' }), ' as'),
-      ...QUESTIONS.map((question) => el('button', { type: 'button', className: 'desk-small', textContent: names[question], onclick: () => { this.endMarking(); this.form.mark(question, span); window.getSelection().removeAllRanges(); this.marker.hidden = true; } })));
+      ...QUESTIONS.map((question) => el('button', { type: 'button', className: 'desk-small', textContent: names[question], onclick: () => { this.endMarking(); this.form.mark(question, span); window.getSelection().removeAllRanges(); this.marker.hidden = true; document.getElementById('desk-reply').focus(); } })));
     this.marker.hidden = false;
   }
 
@@ -352,7 +359,7 @@ class Desk {
       const answer = asSaid(entered.answers[question]);
       return { question, ...answer, note: answer.note.trim(), spans: answer.spans.map((span) => toServer(text, span)) };
     });
-    return { act_id: item.act_id, reply_id: item.reply_id, verdicts, corrected: entered.corrected, reasons: entered.reasons, ranking: entered.ranking.length > 1 ? entered.ranking : [], seconds: Math.round((Date.now() - entered.opened) / 100) / 10, charter_version: this.setting.charter.version, extra };
+    return { act_id: extra && item.spent ? `${item.act_id}-extra` : item.act_id, reply_id: item.reply_id, verdicts, corrected: entered.corrected, reasons: entered.reasons, ranking: entered.ranking.length > 1 ? entered.ranking : [], seconds: Math.round((Date.now() - entered.opened) / 100) / 10, charter_version: this.setting.charter.version, extra };
   }
 
   async save(extra = false) {
@@ -395,11 +402,21 @@ class Desk {
       return;
     }
     if (this.item && this.item !== item) this.ahead.unshift(this.item);
-    if (problem.kind === 'SavedElsewhere') item.act_id = (await get(`item/${item.reply_id}`)).item.act_id;
-    if (problem.kind === 'RulesChanged') this.setting = await get('start');
+    const trouble = await this.ready(item, problem).then(() => problem, (found) => found);
     this.show(item);
+    const lost = trouble.kind === 'HoldLost' || item.spent;
     const letGo = () => this.attempt(async () => { store.removeItem(`desk-${item.reply_id}`); await this.advance(); });
-    this.complain(problem, ...(problem.kind === 'HoldLost' ? this.offers(() => this.editor.value, () => this.save(true), letGo) : []));
+    this.complain(trouble, ...(lost ? this.offers(() => this.editor.value, () => this.save(true), letGo) : []));
+  }
+
+  // So that the next press of save can be kept: under a new hold, or the new rules. Raises a Problem where it can't.
+  async ready(item, problem) {
+    if (problem.kind === 'SavedElsewhere') {
+      item.spent = true; // what was kept under its hold stays
+      item.act_id = (await get(`item/${item.reply_id}`)).item.act_id;
+      item.spent = false;
+    }
+    if (problem.kind === 'RulesChanged') this.setting = await get('start');
   }
 
   // What can become of a text whose reply somebody else has by now.
@@ -489,6 +506,12 @@ class Desk {
     });
   }
 
+  async bringBackSkipped() {
+    const { brought_back: back } = await post('bring-back');
+    if (back) await this.advance();
+    else this.say('A curator set these aside');
+  }
+
   askSkip() {
     if (!this.item?.act_id) return;
     const item = this.item;
@@ -528,7 +551,7 @@ class Desk {
   askComment() {
     if (!this.item) return;
     const item = this.item;
-    this.askText('Comment', 'Everybody who looks at this reply sees it.', async (text) => { item.said.push(await post('comment', { reply_id: item.reply_id, text })); this.drawConversation(); this.say('Comment kept'); });
+    this.askText('Comment', 'Everybody who looks at this reply sees it.', async (text) => { item.said.push(await post('comment', { reply_id: item.reply_id, text })); if (this.item === item) this.drawConversation(); this.say('Comment kept'); });
   }
 
   askFlag() {
@@ -541,9 +564,11 @@ class Desk {
   async showHistory() {
     if (!this.item) return;
     await this.attempt(async () => {
-      const said = await get(`history/${this.item.reply_id}`);
+      const { reply_id: id } = this.item;
+      const [said, stands] = await Promise.all([get(`history/${id}`), this.setting.may_curate ? get(`stands/${id}`) : []]);
       const rows = said.map((one) => el('li', {}, el('b', { textContent: one.who }), ` ${one.text} `, one.changes.length ? difference(one.changes) : null, el('time', { className: 'desk-quiet', dateTime: one.when, textContent: new Date(one.when).toLocaleString() })));
-      const open = dialog('What happened to this reply', rows.length ? el('ol', { className: 'desk-history' }, rows) : el('p', { textContent: 'Nobody has done anything about it that you can see. What others answered stays hidden until it is settled.' }), el('button', { type: 'button', autofocus: true, textContent: 'Close', onclick: () => open.close() }));
+      const open = dialog('What happened to this reply', rows.length ? el('ol', { className: 'desk-history' }, rows) : el('p', { textContent: 'Nobody has done anything about it that you can see. What others answered stays hidden until it is settled.' }),
+        stands.length ? el('dl', { className: 'desk-stands', 'aria-label': 'What it came to' }, stands.flatMap((one) => [el('dt', { textContent: one.question }), el('dd', { textContent: `${one.value}, ${one.how}` })])) : null, el('button', { type: 'button', autofocus: true, textContent: 'Close', onclick: () => open.close() }));
     });
   }
 
