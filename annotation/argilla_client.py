@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -130,6 +131,15 @@ class Argilla:
         """Open a draft for records and people."""
         self._ask("PUT", f"/datasets/{dataset_id}/publish")
 
+    def answers(self, dataset_id: str) -> Counter[tuple[str, str]]:
+        """How many responses there are, by user name and status."""
+        found: Counter[tuple[str, str]] = Counter()
+        for one in self._ask("GET", f"/datasets/{dataset_id}/users/progress")["users"]:
+            for by_status in (one.get("completed"), one.get("pending")):
+                for status, number in (by_status or {}).items():
+                    found[str(one["username"]), status] += number or 0
+        return found
+
     def change_dataset(self, dataset_id: str, **about: Any) -> None:
         """Change what is given."""
         self._ask("PATCH", f"/datasets/{dataset_id}", json=about)
@@ -248,6 +258,8 @@ class Argilla:
             )
         if answer.status_code == httpx.codes.FORBIDDEN:
             return UserError(f"This key may not do that in Argilla: {said}", do="Use an owner's key.")
+        if answer.status_code == httpx.codes.NOT_FOUND and not _is_json(answer):
+            return self._not_argilla()  # what stands before it says so while Argilla itself is away
         if answer.status_code == httpx.codes.NOT_FOUND:
             return NotFound(f"Argilla does not have that any more: {said}")
         if answer.status_code in (httpx.codes.UNPROCESSABLE_ENTITY, httpx.codes.BAD_REQUEST, httpx.codes.CONFLICT):
@@ -259,6 +271,10 @@ class Argilla:
 
 
 _BY_AGE: Json = {"scope": {"entity": "record", "property": "inserted_at"}, "order": "asc"}
+
+
+def _is_json(answer: httpx.Response) -> bool:
+    return "json" in answer.headers.get("Content-Type", "")
 
 
 def _message(answer: httpx.Response) -> str:

@@ -16,6 +16,18 @@ MARK = "tonesmith"
 """Our name in a dataset's own metadata."""
 
 
+class Deleted(UserError):
+    """A dataset of ours is no longer in Argilla, which itself says so."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self.dataset = mirror.id
+        super().__init__(
+            f"The dataset '{mirror.name}' was deleted in Argilla. What was judged there before is kept here.",
+            "The dataset, or a new one.",
+            "Make it anew with what is still open: `tonesmith argilla reconcile`.",
+        )
+
+
 class ArgillaDatasets:
     """Those of one store in one Argilla."""
 
@@ -27,7 +39,9 @@ class ArgillaDatasets:
         self._making = making
 
     def live(self, workspace: str, queue: str) -> Mirror:
-        """A queue's dataset under the present charter, made if there is none. Raises UserError if it was deleted."""
+        """A queue's dataset under the present charter, made if there is none. Raises Deleted, and UserError if none
+        can be made.
+        """
         charter = self._store.charters.current()
         if charter is None:
             raise UserError("There is no charter yet.", "The rules to judge by.", "Write one on the Charter page.")
@@ -60,15 +74,11 @@ class ArgillaDatasets:
             self._argilla.change_dataset(mirror.id, distribution=_overlap(overlap))
 
     def there(self, mirror: Mirror) -> Json:
-        """The dataset as Argilla has it. Raises UserError if it was deleted."""
+        """The dataset as Argilla has it. Raises Deleted, and UserError if Argilla can't say."""
         try:
             return self._argilla.dataset(mirror.id)
         except NotFound as error:
-            raise UserError(
-                f"The dataset '{mirror.name}' was deleted in Argilla. What was judged there before is kept here.",
-                "The dataset, or a new one.",
-                "Make it anew with what is still open: `tonesmith argilla reconcile`.",
-            ) from error
+            raise Deleted(mirror) from error
 
     def _found_or_made(self, charter: Charter, form: Form, workspace: str, queue: str) -> Json:
         """A draft that a sync was cut off from is finished; a name that is somebody else's is left to them."""

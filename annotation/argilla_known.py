@@ -53,6 +53,11 @@ def opinion_of(history: Sequence[Act], person: str, newest: Act) -> Opinion:
     )
 
 
+def no_judge(person: str) -> str:
+    """Why an answer of this person is kept and does not count."""
+    return f"Kept, and not counted: {person} is nobody on the Team page who may judge."
+
+
 def response_row(
     mirror: Mirror, reply_id: str, response: Json, person: str, act_id: str, said: Json | None = None
 ) -> MirrorResponse:

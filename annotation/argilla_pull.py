@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -9,9 +12,9 @@ from uuid import NAMESPACE_URL, uuid5
 
 from annotation.acts import Act, ActBody
 from annotation.argilla_client import Argilla, Json
-from annotation.argilla_datasets import ArgillaDatasets
+from annotation.argilla_datasets import ArgillaDatasets, Deleted
 from annotation.argilla_form import ReplyForDesk, act_of, same_values, values_of
-from annotation.argilla_known import opinion_of, replies_for_desk, response_row, standing_acts
+from annotation.argilla_known import no_judge, opinion_of, replies_for_desk, response_row, standing_acts
 from annotation.argilla_report import Run
 from annotation.errors import UserError
 from annotation.store import Store
@@ -33,15 +36,19 @@ class ArgillaPull:
         self._run = run
 
     def new_answers(self, mirror: Mirror, *, needed: bool) -> None:
-        """Keep every answer that is new there. Where nobody answered anything since, that is one question."""
+        """Keep every answer that is new there. Where nobody answered anything since, that is two short questions.
+
+        A dataset that was deleted is lost; raises Deleted if it is `needed`.
+        """
         try:
             activity = str(self._datasets.there(mirror)["last_activity_at"])
-        except UserError:
+        except Deleted:
             if needed:
                 raise
             self._state.change_mirror(mirror.id, state="lost")
             return
-        if activity == mirror.cursor:
+        answers = self._argilla.answers(mirror.id)
+        if not self._count_now(mirror) and self._cursor(mirror, activity, answers) == mirror.cursor:
             return
         charter = self._store.charters.get(mirror.charter_version)
         seen: set[str] = set()
@@ -52,7 +59,27 @@ class ArgillaPull:
             self.some(mirror, charter, records)
         # Pages shift while people work; then the next sync reads them again.
         if len(seen) >= total:
-            self._state.change_mirror(mirror.id, cursor=activity)
+            self._state.change_mirror(mirror.id, cursor=self._cursor(mirror, activity, answers))
+
+    def _cursor(self, mirror: Mirror, activity: str, answers: Counter[tuple[str, str]]) -> str:
+        """Changes when somebody answers there, and not when we show answers of ours.
+
+        Argilla's time of the last answer does not move for answers that a program writes with their records, so they
+        are counted too: how many more there are of each person than we know of, as with records that are not ours.
+        """
+        known = self._state.said(mirror)
+        more = sorted((*one, answers[one] - known[one]) for one in {*answers, *known} if answers[one] != known[one])
+        return hashlib.sha256(json.dumps([activity, more]).encode()).hexdigest()[:40]
+
+    def _count_now(self, mirror: Mirror) -> bool:
+        """Whether answers were left uncounted of somebody who may judge by now; they are new again."""
+        new = [
+            one.model_copy(update={"updated_at": ""})
+            for one in self._state.broken(mirror)
+            if one.person in self._run.judges and one.reason == no_judge(one.person)
+        ]
+        self._state.keep_responses(new)
+        return bool(new)
 
     def some(self, mirror: Mirror, charter: Charter, records: Sequence[Json]) -> None:
         """Keep what is new of the answers to these records, which come with their responses."""
@@ -74,6 +101,9 @@ class ArgillaPull:
             person = self._run.users.get(response["user_id"], response["user_id"])
             history = histories.get(reply_id, [])
             before = known.get(response["id"])
+            if self._is_nobodys(response, person, history):
+                rows.append(self._not_counted(mirror, reply_id, response, person, before))
+                continue
             if response["status"] != "submitted":
                 self._take_back(response, person, history, before)
                 act_id = self._pass_on(reply_id, response, person) if response["status"] == "discarded" else ""
@@ -89,6 +119,21 @@ class ArgillaPull:
             for row in rows
         ]
         self._state.keep_responses(rows)
+
+    def _is_nobodys(self, response: Json, person: str, history: Sequence[Act]) -> bool:
+        """Said by somebody who may not judge here. A draft says nothing yet, unless it takes something back."""
+        says = response["status"] != "draft" or person in standing_acts(history)
+        return says and person not in self._run.judges
+
+    def _not_counted(
+        self, mirror: Mirror, reply_id: str, response: Json, person: str, before: MirrorResponse | None
+    ) -> MirrorResponse:
+        """What they say is kept, and what they said while they might judge counts as before."""
+        self._run.summary.not_counted.add(person)
+        self._run.summary.failed += 1
+        act_id = before.act_id if before else ""
+        row = response_row(mirror, reply_id, response, person, act_id, said=response["values"])
+        return row.model_copy(update={"reason": no_judge(person)})
 
     def _as_act(
         self,

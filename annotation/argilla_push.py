@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from annotation.acts import Act
 from annotation.argilla_client import Argilla, Json, Refused
-from annotation.argilla_form import ReplyForDesk, record_of, sha_of, values_of
-from annotation.argilla_known import opinion_of, replies_for_desk, response_row, standing_acts
+from annotation.argilla_form import ReplyForDesk, record_of, sha_of
+from annotation.argilla_known import replies_for_desk
 from annotation.argilla_report import Run
+from annotation.argilla_show import ArgillaShow
 from annotation.errors import NotFound, UserError
 from annotation.store import Store
-from annotation.store.argilla import HIDDEN, Changed, Mirror, MirrorRecord, MirrorResponse
+from annotation.store.argilla import HIDDEN, Changed, Mirror, MirrorRecord
 from annotation.store.helpers import found_by_patterns
 from annotation.types import Charter
 
 AT_ONCE = 250
 """Records a call; Argilla takes 500."""
+REMOVED_AT_ONCE = 10
+"""Few: an answer that is begun after the look whether there is one goes with its record."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,31 @@ class ArgillaPush:
         self._state = store.argilla
         self._argilla = argilla
         self._run = run
+        self._showing = ArgillaShow(store, run, self._put)
 
     def everything(self, workspace: str, live: Sequence[Mirror]) -> None:
         """Bring the datasets of `workspace` up to date with our side; `live` are those that take new replies."""
-        ids = {one.id for one in live}
+        ids, queues = {one.id for one in live}, {one.queue for one in live}
         for mirror in self._state.mirrors(workspace):
-            if mirror.id not in ids:
+            if mirror.id not in ids and mirror.queue in queues:
                 # What nobody answered under the old charter waits under the new one.
-                self._remove(mirror, self._state.closed(mirror, all_open=True))
+                with self._run.going_on():
+                    self._remove(mirror, self._state.closed(mirror, all_open=True))
         for one in live:
-            self._push(one)
+            with self._run.going_on():
+                self._push(one)
         for one in self._state.mirrors(workspace):
             if one.id in ids:
-                self._show(one)
-                self._remove(one, self._state.closed(one))
+                with self._run.going_on():
+                    self._show(one)
+                    self._remove(one, self._state.closed(one))
+
+    def put_right(self, mirror: Mirror, reply_ids: Sequence[str]) -> None:
+        """Let the records of these replies say what they should, whether anybody need look at them or not."""
+        for start in range(0, len(reply_ids), AT_ONCE):
+            self._run.tell("putting records right", start, len(reply_ids))
+            some = self._state.as_they_are(mirror, reply_ids[start : start + AT_ONCE])
+            self._send(mirror, self._batch_of(mirror, some))
 
     def _push(self, mirror: Mirror) -> None:
         """Put replies that are new or changed there, in the order of the queue.
@@ -72,7 +85,9 @@ class ArgillaPush:
 
     def _batch(self, mirror: Mirror, after: int) -> _Batch:
         """The next replies behind this position; it has no replies where there are none."""
-        some = self._state.changed(mirror, after, AT_ONCE)
+        return self._batch_of(mirror, self._state.changed(mirror, after, AT_ONCE))
+
+    def _batch_of(self, mirror: Mirror, some: Sequence[Changed]) -> _Batch:
         replies = replies_for_desk(self._store, [one.reply_id for one in some])
         charter = self._store.charters.get(mirror.charter_version)
         batch = _Batch(some)
@@ -104,7 +119,7 @@ class ArgillaPush:
         self._state.keep_records(kept)
         self._run.summary.failed += sum(one.state == "failed" for one in kept)
         # Some of them were judged here before they came there, and the acts of that time are passed already.
-        self._show_some(mirror, [one.reply_id for one in kept if one.state == "there"])
+        self._showing.some(mirror, [one.reply_id for one in kept if one.state == "there"])
 
     def _put(self, mirror: Mirror, records: Sequence[Json]) -> Iterator[tuple[Json, Json | UserError]]:
         """Each record with what Argilla made of it. One that it refuses is found by halves, so the rest goes on."""
@@ -123,9 +138,9 @@ class ArgillaPush:
 
     def _remove(self, mirror: Mirror, records: Sequence[MirrorRecord]) -> None:
         """Take out what nobody need look at there any more, unless somebody has begun an answer there."""
-        for start in range(0, len(records), AT_ONCE):
+        for start in range(0, len(records), REMOVED_AT_ONCE):
             self._run.tell("taking out what is done", start, len(records))
-            some = [one for one in records[start : start + AT_ONCE] if not self._begun(one)]
+            some = [one for one in records[start : start + REMOVED_AT_ONCE] if not self._begun(one)]
             self._argilla.remove(mirror.id, [one.record_id for one in some])
             self._state.keep_records([one.model_copy(update={"state": "removed", "sha256": ""}) for one in some])
             self._run.summary.removed += len(some)
@@ -143,64 +158,22 @@ class ArgillaPush:
         seq = mirror.acts_seq
         while some := self._state.acts_after(mirror, seq, AT_ONCE):
             self._run.tell("showing our answers", 0, 0)
-            self._show_some(mirror, list(dict.fromkeys(reply_id for _, reply_id in some)))
+            self._showing.some(mirror, list(dict.fromkeys(reply_id for _, reply_id in some)))
             seq = some[-1][0]
             self._state.change_mirror(mirror.id, acts_seq=seq)
+        self._show_owed(mirror)
 
-    def _show_some(self, mirror: Mirror, reply_ids: Sequence[str]) -> None:
-        histories = self._state.histories(reply_ids)
-        if not histories:
-            return
-        known: dict[str, dict[str, MirrorResponse]] = {}
-        responses_known = self._state.responses(mirror, histories).values()
-        for one in sorted(responses_known, key=lambda one: one.status != "gone"):
-            known.setdefault(one.reply_id, {})[one.person] = one
-        ids = {name: user_id for user_id, name in self._run.users.items()}
-        owed = {
-            reply_id: [one for one in self._owed(history, known.get(reply_id, {})) if self._has_account(one[0], ids)]
-            for reply_id, history in histories.items()
-        }
-        charter = self._store.charters.get(mirror.charter_version)
-        replies = replies_for_desk(self._store, [reply_id for reply_id, some in owed.items() if some])
-        items, meant = [], {}
-        for reply_id, reply in replies.items():
-            responses = []
-            for person, status, act in owed[reply_id]:
-                values = values_of(opinion_of(histories[reply_id], person, act), reply, mirror.questions, charter)
-                responses.append({"user_id": ids[person], "status": status, "values": values})
-                meant[reply_id, ids[person]] = (person, act.id)
-            items.append({"external_id": reply_id, "responses": responses})
-        rows = []
-        for asked, item in self._put(mirror, items):
-            if isinstance(item, UserError):
-                self._run.summary.failed += 1
-                continue
-            for response in item.get("responses") or ():
-                if (asked["external_id"], response["user_id"]) in meant:
-                    person, act_id = meant[asked["external_id"], response["user_id"]]
-                    rows.append(response_row(mirror, asked["external_id"], response, person, act_id))
-        self._state.keep_responses(rows)
-        self._run.summary.shown += len(rows)
-
-    def _has_account(self, person: str, ids: Mapping[str, str]) -> bool:
-        if person not in ids:
-            self._run.summary.without_account.add(person)
-        return person in ids
-
-    @staticmethod
-    def _owed(history: Sequence[Act], known: Mapping[str, MirrorResponse]) -> Iterator[tuple[str, str, Act]]:
-        """(person, status, act) of answers that Argilla does not show as they are: new ones are submitted there,
-        and those that were taken back or are asked anew become drafts, so that they can be given again.
+    def _show_owed(self, mirror: Mirror) -> None:
+        """Show what could not be shown before: its author has an account now, or somebody asked to try again. A record
+        that was taken out meanwhile is put back for it.
         """
-        standing = standing_acts(history)
-        for person, act in standing.items():
-            there = known.get(person)
-            if there is None or there.act_id != act.id or there.status != "submitted":
-                yield person, "submitted", act
-        by_id = {act.id: act for act in history}
-        for person, there in known.items():
-            if person not in standing and there.status == "submitted" and there.act_id in by_id:
-                yield person, "draft", by_id[there.act_id]
+        owed = self._state.owed(mirror, {*self._run.users.values()})
+        for start in range(0, len(owed), AT_ONCE):
+            self._run.tell("showing our answers", start, len(owed))
+            some = self._state.as_they_are(mirror, owed[start : start + AT_ONCE])
+            there = {one.reply_id for one in some if one.before and one.before.state == "there"}
+            self._showing.some(mirror, list(there))
+            self._send(mirror, self._batch_of(mirror, [one for one in some if one.reply_id not in there]))
 
 
 def _offered(reply: ReplyForDesk, charter: Charter, *, hidden: bool) -> ReplyForDesk:

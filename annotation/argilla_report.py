@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from annotation.argilla_client import Unreachable
+from annotation.errors import UserError
 from annotation.types import Frozen
 
 
@@ -37,6 +40,8 @@ class Summary:
     """What could not be brought over this time; `failures` has the reasons."""
     without_account: set[str] = field(default_factory=set)
     """Who judged here and is not known there, so that Argilla does not show their answers."""
+    not_counted: set[str] = field(default_factory=set)
+    """Who answered there and may not judge here. Their answers are kept, and count once they may."""
     cancelled: bool = False
 
 
@@ -93,6 +98,29 @@ class Run:
     cancelled: Asked = lambda: False
     users: dict[str, str] = field(default_factory=dict)
     """Names of the people in Argilla, by their id there."""
+    judges: frozenset[str] = frozenset()
+    """Who may judge here."""
+    troubles: list[UserError] = field(default_factory=list)
+    """What went wrong on the way while the rest went on."""
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """What goes wrong inside is said at the end. Where Argilla does not answer, nothing after it could go well."""
+        try:
+            yield
+        except Unreachable:
+            raise
+        except UserError as error:
+            self.troubles.append(error)
+
+    def end(self) -> None:
+        """Raises UserError with all that went wrong on the way."""
+        met = list({str(one): one for one in self.troubles}.values())
+        if len(met) == 1:
+            raise met[0]
+        if met:
+            said = (" ".join(dict.fromkeys(getattr(one, part) for one in met)) for part in ("found", "wanted", "do"))
+            raise UserError(*said)
 
     def tell(self, what: str, done: int, total: int) -> None:
         """Report, and end here if somebody asked to stop: raises Cancelled."""

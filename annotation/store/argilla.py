@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -29,6 +30,8 @@ from annotation.store.tables import (
 from annotation.types import Frozen, utc_now
 
 AT_ONCE = 500
+ABSENT = ("gone", "owed")
+"""Statuses of responses that are not in Argilla."""
 HIDDEN = -1
 """Stands for the newest suggestion where the queue shows none to anybody."""
 MirrorState = Literal["live", "lost"]
@@ -37,6 +40,13 @@ RecordState = Literal["there", "failed", "removed"]
 
 _BEGUN = (argilla_responses.c.status == "draft", argilla_responses.c.act_id == "")
 """Drafts that are not ours: an answer of our desk that was taken back is a draft there too."""
+
+
+_FROM_THERE = sa.or_(
+    sa.and_(acts.c.route == "import", argilla_responses.c.said.is_not(None)),
+    acts.c.kind == "pass",
+)
+"""Kept here by a pull; an answer of our desk that is shown there is a response with an act too."""
 
 
 class Mirror(Frozen):
@@ -52,7 +62,7 @@ class Mirror(Frozen):
     state: MirrorState = "live"
     """`lost`: deleted in Argilla."""
     cursor: str = ""
-    """Argilla's time of the last answer when all answers were pulled last."""
+    """Tells whether anybody answered there since all answers were pulled last."""
     acts_seq: int = 0
     """The last act of ours that was shown there."""
 
@@ -82,12 +92,13 @@ class MirrorResponse(Frozen):
     dataset_id: str
     reply_id: str
     person: str
-    status: Literal["submitted", "discarded", "draft", "gone"]
+    status: Literal["submitted", "discarded", "draft", "gone", "owed"]
+    """`owed`: not there. An answer of ours for whose author nobody there has an account, or that was refused."""
     updated_at: str
     act_id: str = ""
     """The act here that says the same; '' if there is none."""
     reason: str = ""
-    """Why it could not be kept."""
+    """Why it could not be kept, or shown."""
     said: dict[str, Any] | None = None
     """What it said when it was pulled last, as Argilla has it; None for one that was never pulled."""
 
@@ -111,7 +122,7 @@ class MirrorCounts(Frozen):
     waiting: int
     """Replies to be put there or changed."""
     pulled: int
-    """Responses that are kept here as acts."""
+    """Responses that came from there and are kept here as acts."""
     begun: int
     """Drafts there that nobody has sent yet."""
     failed: int
@@ -130,20 +141,22 @@ class ArgillaState(Part):
 
     # Datasets
 
-    def mirrors(self, workspace: str) -> list[Mirror]:
-        """All datasets of ours in this workspace that are still there, oldest first."""
-        query = sa.select(argilla_datasets).where(
-            argilla_datasets.c.workspace == workspace, argilla_datasets.c.state == "live"
-        )
+    def mirrors(self, workspace: str, *, lost: bool = False) -> list[Mirror]:
+        """All datasets of ours in this workspace that are still there, oldest first; also those `lost` if asked."""
+        query = sa.select(argilla_datasets).where(argilla_datasets.c.workspace == workspace)
+        if not lost:
+            query = query.where(argilla_datasets.c.state == "live")
         with self._engine.connect() as db:
             rows = db.execute(query.order_by(argilla_datasets.c.made_at)).mappings()
             return [Mirror(**{name: row[name] for name in Mirror.model_fields}) for row in rows]
 
     def add_mirror(self, mirror: Mirror) -> None:
-        """Keep a new dataset; one that is known already stays as it is."""
+        """Keep a new dataset. One that was lost and is found again is live, and all in it is looked at anew."""
         row = mirror.model_dump() | {"made_at": utc_now()}
+        anew = {name: row[name] for name in ("name", "questions", "state", "cursor", "acts_seq")}
+        insert = self._insert(argilla_datasets).values(row)
         with self._writer.begin() as db:
-            db.execute(self._insert(argilla_datasets).values(row).on_conflict_do_nothing())
+            db.execute(insert.on_conflict_do_update(index_elements=["id"], set_=anew))
 
     def change_mirror(self, dataset_id: str, **values: Any) -> None:
         """Change what is given."""
@@ -170,10 +183,15 @@ class ArgillaState(Part):
         """Open replies of the queue that Argilla lacks or knows as they were, by position after `after`."""
         with self._engine.connect() as db:
             helped = _helped(db, mirror.queue)
-            columns = [tasks.c.position, tasks.c.reply_id, tasks.c.rank, *helped, *_kept_columns()]
-            query = _open_replies(mirror, helped, *columns).where(tasks.c.position > after)
+            query = _replies(mirror, *_columns(helped)).where(*_waiting(mirror, helped), tasks.c.position > after)
             rows = db.execute(query.order_by(tasks.c.position).limit(limit)).mappings()
             return [_changed(row) for row in rows]
+
+    def as_they_are(self, mirror: Mirror, reply_ids: Sequence[str]) -> list[Changed]:
+        """These replies, at most some hundreds, open or not, by position."""
+        with self._engine.connect() as db:
+            query = _replies(mirror, *_columns(_helped(db, mirror.queue))).where(tasks.c.reply_id.in_(reply_ids))
+            return [_changed(row) for row in db.execute(query.order_by(tasks.c.position)).mappings()]
 
     def closed(self, mirror: Mirror, *, all_open: bool = False) -> list[MirrorRecord]:
         """Records without an answer there that nobody need look at there any more; with `all_open`, all without one."""
@@ -218,10 +236,12 @@ class ArgillaState(Part):
             failed = argilla_records.c.dataset_id == dataset_id, argilla_records.c.state == "failed"
             records = db.execute(argilla_records.delete().where(*failed)).rowcount
             broken = argilla_responses.c.dataset_id == dataset_id, argilla_responses.c.reason != ""
+            ours = *broken, argilla_responses.c.status == "owed"
+            refused = db.execute(argilla_responses.update().where(*ours).values(reason="")).rowcount
             responses = db.execute(argilla_responses.update().where(*broken).values(updated_at="")).rowcount
             if responses:
                 db.execute(argilla_datasets.update().where(argilla_datasets.c.id == dataset_id).values(cursor=""))
-        return records + responses
+        return records + refused + responses
 
     # Responses
 
@@ -246,6 +266,38 @@ class ArgillaState(Part):
     def keep_responses(self, rows: Sequence[MirrorResponse]) -> None:
         """Keep what is known about responses, in place of what was."""
         self._keep(argilla_responses, ("id",), [one.model_dump() for one in rows], lasting=("said",))
+
+    def forget_responses(self, ids: Sequence[str]) -> None:
+        """Know nothing of these responses any more."""
+        if ids:
+            with self._writer.begin() as db:
+                for some in _pieces(ids):
+                    db.execute(argilla_responses.delete().where(argilla_responses.c.id.in_(some)))
+
+    def broken(self, mirror: Mirror) -> list[MirrorResponse]:
+        """Responses that could not be kept, or shown."""
+        here = argilla_responses.c.dataset_id == mirror.id, argilla_responses.c.reason != ""
+        with self._engine.connect() as db:
+            rows = db.execute(sa.select(argilla_responses).where(*here)).mappings()
+            return [MirrorResponse.model_validate(dict(row)) for row in rows]
+
+    def said(self, mirror: Mirror) -> Counter[tuple[str, str]]:
+        """How many responses are there as far as known here, by person and status."""
+        by = argilla_responses.c.person, argilla_responses.c.status
+        there = argilla_responses.c.dataset_id == mirror.id, argilla_responses.c.status.not_in(ABSENT)
+        with self._engine.connect() as db:
+            rows = db.execute(sa.select(*by, sa.func.count()).where(*there).group_by(*by))
+            return Counter({(row[0], row[1]): row[2] for row in rows})
+
+    def owed(self, mirror: Mirror, people: Collection[str]) -> list[str]:
+        """Replies with answers of these people that are to be shown there and are not."""
+        query = sa.select(argilla_responses.c.reply_id, argilla_responses.c.person).where(
+            argilla_responses.c.dataset_id == mirror.id,
+            argilla_responses.c.status == "owed",
+            argilla_responses.c.reason == "",
+        )
+        with self._engine.connect() as db:
+            return list(dict.fromkeys(row.reply_id for row in db.execute(query) if row.person in people))
 
     # Our side
 
@@ -299,9 +351,10 @@ class ArgillaState(Part):
         theirs = argilla_responses.c.dataset_id == mirror.id
         responses = sa.select(sa.func.count()).select_from(argilla_responses)
         with self._engine.connect() as db:
-            waiting = _open_replies(mirror, _helped(db, mirror.queue), sa.func.count())
+            waiting = _replies(mirror, sa.func.count()).where(*_waiting(mirror, _helped(db, mirror.queue)))
             records = {row[0]: row[1] for row in db.execute(by_state)}
-            pulled = db.scalar(responses.where(theirs, argilla_responses.c.act_id != "")) or 0
+            kept = responses.join(acts, acts.c.id == argilla_responses.c.act_id)
+            pulled = db.scalar(kept.where(theirs, _FROM_THERE)) or 0
             broken = db.scalar(responses.where(theirs, argilla_responses.c.reason != "")) or 0
             return MirrorCounts(
                 there=records.get("there", 0),
@@ -369,30 +422,31 @@ def _helped(db: sa.Connection, queue: str) -> list[sa.ColumnElement[int]]:
     return [suggested if settings_of(db, queue).suggestions else sa.literal(HIDDEN).label("suggested"), drafted]
 
 
-def _kept_columns() -> list[sa.Label[Any]]:
-    return [column.label(f"kept_{column.name}") for column in argilla_records.columns]
+def _columns(helped: Sequence[sa.ColumnElement[int]]) -> list[Any]:
+    kept = [column.label(f"kept_{column.name}") for column in argilla_records.columns]
+    return [tasks.c.position, tasks.c.reply_id, tasks.c.rank, *helped, *kept]
 
 
-def _open_replies(mirror: Mirror, helped: Sequence[sa.ColumnElement[int]], *columns: Any) -> sa.Select[Any]:
+def _replies(mirror: Mirror, *columns: Any) -> sa.Select[Any]:
+    """All replies, each with what is known of its record."""
+    here = sa.and_(argilla_records.c.reply_id == tasks.c.reply_id, argilla_records.c.dataset_id == mirror.id)
+    return sa.select(*columns).select_from(tasks).outerjoin(argilla_records, here)
+
+
+def _waiting(mirror: Mirror, helped: Sequence[sa.ColumnElement[int]]) -> Sequence[sa.ColumnElement[bool]]:
     """Replies for everybody that wait for a judgement and are not in Argilla as they are now."""
     suggested, drafted = helped
-    here = sa.and_(argilla_records.c.reply_id == tasks.c.reply_id, argilla_records.c.dataset_id == mirror.id)
     return (
-        sa.select(*columns)
-        .select_from(tasks)
-        .outerjoin(argilla_records, here)
-        .where(
-            tasks.c.queue == mirror.queue,
-            tasks.c.state == "open",
-            tasks.c.assignee == "",
-            sa.or_(
-                argilla_records.c.reply_id.is_(None),
-                argilla_records.c.state == "removed",
-                argilla_records.c.rank != tasks.c.rank,
-                argilla_records.c.suggested != suggested,
-                argilla_records.c.drafted != drafted,
-            ),
-        )
+        tasks.c.queue == mirror.queue,
+        tasks.c.state == "open",
+        tasks.c.assignee == "",
+        sa.or_(
+            argilla_records.c.reply_id.is_(None),
+            argilla_records.c.state == "removed",
+            argilla_records.c.rank != tasks.c.rank,
+            argilla_records.c.suggested != suggested,
+            argilla_records.c.drafted != drafted,
+        ),
     )
 
 

@@ -366,7 +366,7 @@ votes = sa.Table(
     sa.Column("form", sa.JSON(none_as_null=True)),
 )
 
-# Our datasets in Argilla. `cursor` is Argilla's time of the last answer there that was pulled, `acts_seq` the last act
+# Our datasets in Argilla. `cursor` tells how the answers there stood when all were pulled last, `acts_seq` the last act
 # here that was shown there.
 argilla_datasets = sa.Table(
     "argilla_datasets",

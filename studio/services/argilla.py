@@ -281,6 +281,12 @@ class ArgillaService:
         except UserError as error:
             log.warning("%s", error)
             self._trouble = error
+        except Exception as error:  # the looks go on: a database, for example, may be back at the next one
+            log.exception("a look at Argilla failed")
+            self._trouble = UserError(
+                f"A look at Argilla failed ({type(error).__name__}).",
+                do="It is tried again by itself; the studio's log has the details. What was synced so far is kept.",
+            )
 
     def _run(self, work: Work, report: Report = lambda progress: None) -> Summary:
         """One at a time. Its progress is on the page, whoever asked for it."""

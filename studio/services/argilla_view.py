@@ -66,6 +66,8 @@ def in_words(summary: Summary) -> str:
     parts = [f"{number:,} {what}" for what, number in counts.items() if number]
     if summary.without_account:
         parts.append(f"answers not shown there for want of an account: {', '.join(sorted(summary.without_account))}")
+    if summary.not_counted:
+        parts.append(f"not counted, of people who may not judge here: {', '.join(sorted(summary.not_counted))}")
     return ", ".join([*parts, *(["stopped before its end"] if summary.cancelled else [])])
 
 

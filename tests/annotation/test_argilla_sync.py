@@ -18,11 +18,12 @@ import httpx
 import psutil
 import pytest
 
-from annotation import argilla_client, argilla_push
+from annotation import argilla_client, argilla_push, argilla_show
 from annotation.agreement import Rating, Table, raw_agreement
 from annotation.argilla_client import Argilla
 from annotation.argilla_datasets import MARK
-from annotation.argilla_form import METADATA, dataset_name, record_of
+from annotation.argilla_form import METADATA, dataset_name, record_of, values_of
+from annotation.argilla_known import no_judge
 from annotation.argilla_report import Progress
 from annotation.argilla_server import PARTS, WORKSPACE, ArgillaServer, Part
 from annotation.argilla_sync import ArgillaSync
@@ -38,7 +39,7 @@ from annotation.store.search import Filter
 from annotation.types import Message, Span, Trait, Value
 from studio.services.argilla_view import in_words
 from studio.services.settle import SettleService
-from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, judge, ok
+from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, judge, ok, team
 
 pytestmark = pytest.mark.slow
 Json = dict[str, Any]
@@ -55,6 +56,7 @@ def store(url: str) -> Iterator[Store]:
     """A store with a charter and four replies, each for one person."""
     opened = open_store(url)
     opened.charters.add(charter(), "ana")
+    team(opened)
     fill(opened, 4)
     yield opened
     opened.close()
@@ -582,7 +584,274 @@ def test_a_changed_overlap_goes_there(store: Store, syncing: ArgillaSync, there:
     assert there.dataset()["distribution"]["min_submitted"] == 2
 
 
+def test_our_answer_that_argilla_refuses_is_a_failure_and_can_be_tried_again(
+    store: Store, syncing: ArgillaSync, there: There, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.tasks.change_settings(QueueSettings(overlap=2), "ana")
+    syncing.sync()
+    reply_id = replies(store)[0]
+    judge(store, reply_id, "ana")
+    judge(store, reply_id, "ben", verdicts=(Verdict(question="voice", value="unsure"),))
+    with monkeypatch.context() as context:
+        context.setattr(argilla_show, "values_of", _nonsense_for_unsure)
+        summary = syncing.sync()
+        assert (summary.shown, summary.failed) == (1, 1)  # Ana's goes over all the same
+        ((failed, reason),) = syncing.failures()
+        assert (failed, reason.startswith("ben's answer is not shown. Argilla refused it")) == (reply_id, True)
+        assert syncing.progress()[0].failed == 1
+        assert syncing.sync().failed == 0
+    assert syncing.sync().shown == 0  # not before somebody asks for it
+    assert syncing.retry() == 1
+    assert syncing.sync().shown == 1
+    assert syncing.failures() == []
+    assert sorted(one["values"]["voice"]["value"] for one in there.records()[reply_id]["responses"]) == [
+        "fail",
+        "unsure",
+    ]
+    assert syncing.reconcile().nothing
+
+
+def _nonsense_for_unsure(*given: Any) -> Json:
+    values = values_of(*given)
+    return values | {"voice": {"value": "nonsense"}} if values["voice"]["value"] == "unsure" else values
+
+
+def test_who_gets_an_account_there_later_has_their_earlier_answers_shown(
+    store: Store, syncing: ArgillaSync, there: There, argilla: ArgillaServer
+) -> None:
+    store.tasks.change_settings(QueueSettings(overlap=2), "ana")
+    syncing.sync()
+    stays, taken_out, *_ = replies(store)
+    for reply_id in (stays, taken_out):
+        judge(store, reply_id, "zed")
+    judge(store, taken_out, "eve")
+    summary = syncing.sync()
+    assert (summary.without_account, summary.shown, summary.removed) == ({"zed", "eve"}, 0, 1)
+    assert syncing.failures() == []
+    argilla.add_people([Person(name="zed")])
+    assert syncing.sync().shown == 2
+    assert [len(there.records()[one]["responses"]) for one in (stays, taken_out)] == [1, 1]
+    again = syncing.sync()
+    assert (again.shown, again.pulled, again.pushed, again.removed) == (0, 0, 0, 0)
+    assert syncing.reconcile().nothing
+
+
+def test_who_may_not_judge_here_is_kept_and_counts_once_they_may(
+    store: Store, syncing: ArgillaSync, there: There, argilla: ArgillaServer
+) -> None:
+    argilla.add_people([Person(name="uma")])
+    first, second, third, _ = replies(store)
+    syncing.sync()
+    there.answer("uma", first, **ALL_GOOD)
+    there.answer("uma", third, "discarded")
+    there.answer("ben", second, **ALL_GOOD)
+    summary = syncing.sync()
+    assert (summary.pulled, summary.passed, summary.not_counted, summary.failed) == (1, 0, {"uma"}, 2)
+    assert "not counted, of people who may not judge here: uma" in in_words(summary)
+    assert {*syncing.failures()} == {(one, no_judge("uma")) for one in (first, third)}
+    assert kinds(store, first) == []
+    assert syncing.sync().failed == 0
+    assert syncing.reconcile().nothing
+    kept = store.argilla.responses(mirror(store, there), [first]).values()
+    assert [one.said for one in kept] == [{name: {"value": value} for name, value in ALL_GOOD.items()}]
+    store.people.add("uma", "viewer")
+    assert syncing.sync().pulled == 0
+    store.people.change("uma", role="reviewer")
+    summary = syncing.sync()
+    assert (summary.pulled, summary.passed, syncing.failures()) == (1, 1, [])
+    assert kinds(store, first) == ["review"]
+    # Whose account is closed: what they said before counts, what they say now does not, and is left as it is there.
+    store.people.change("ben", active=False)
+    there.answer("ben", second, **ALL_GOOD | {"voice": "fail"})
+    assert syncing.sync().not_counted == {"ben"}
+    store.tasks.change_settings(QueueSettings(overlap=2), "ana")
+    syncing.reconcile()
+    assert kinds(store, second) == ["review"]
+    assert [one["values"]["voice"]["value"] for one in there.records()[second]["responses"]] == ["fail"]
+    store.people.change("ben", active=True)
+    assert syncing.sync().pulled == 1
+    assert [act.judgements[0].value for act in store.reviews.history(second)] == ["pass", "fail"]
+
+
+def test_the_figure_of_what_came_from_there_leaves_out_what_we_showed_there(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    here, answered, discarded, _ = replies(store)
+    syncing.sync()
+    judge(store, here, "ana")
+    there.answer("ben", answered, **ALL_GOOD)
+    there.answer("ben", discarded, "discarded")
+    assert syncing.sync().shown == 1
+    assert syncing.progress()[0].pulled == 2
+    assert syncing.reconcile().nothing
+    assert syncing.progress()[0].pulled == 2
+
+
+def test_answers_that_a_program_writes_in_bulk_are_found_and_an_idle_sync_reads_no_records(
+    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulk, here, theirs, _ = replies(store)
+    syncing.sync()
+    dataset = there.dataset()
+    ana = next(one["id"] for one in ok(owner.get("/users"))["items"] if one["username"] == "ana")
+    answer = {"user_id": ana, "status": "submitted", "values": {name: {"value": one} for name, one in ALL_GOOD.items()}}
+    foreign = {"fields": {"reply": "mine"}, "external_id": "mine", "responses": [answer]}
+    items = [{"external_id": bulk, "responses": [answer]}, foreign]
+    ok(owner.put(f"/datasets/{dataset['id']}/records/bulk", json={"items": items}))
+    assert there.dataset()["last_activity_at"] == dataset["last_activity_at"]  # which is why this is not enough
+    assert syncing.sync().pulled == 1
+    judge(store, here, "ben")
+    assert syncing.sync().shown == 1
+    with monkeypatch.context() as context:
+        context.setattr(Argilla, "answered", _must_not)
+        assert syncing.sync().pulled == 0
+    there.answer("ana", theirs, **ALL_GOOD)
+    assert syncing.sync().pulled == 1
+
+
+def _must_not(*given: Any) -> Any:
+    raise AssertionError("it need not read any records")
+
+
+def test_an_answer_begun_while_records_are_taken_out_stays(
+    store: Store, syncing: ArgillaSync, there: There, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(argilla_push, "REMOVED_AT_ONCE", 2)
+    syncing.sync()
+    for number, reply_id in enumerate(replies(store)):
+        store.reviews.skip(f"s{number}", reply_id, "ana", "spam")
+    last = store.argilla.closed(mirror(store, there))[-1].reply_id
+    remove, calls = Argilla.remove, count()
+
+    def begun_meanwhile(*given: Any) -> None:
+        if next(calls) == 0:
+            there.answer("ben", last, "draft", voice="fail")
+        remove(*given)
+
+    monkeypatch.setattr(Argilla, "remove", begun_meanwhile)
+    assert syncing.sync().removed == 3
+    assert [one["status"] for one in there.records()[last]["responses"]] == ["draft"]
+
+
+# Trouble
+
+
+def test_no_dataset_is_lost_while_argilla_is_away_or_says_no(
+    store: Store, desk: Argilla, syncing: ArgillaSync, there: There, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(argilla_client, "PAUSE_SECONDS", 0.01)
+    reply_id = replies(store)[0]
+    syncing.sync()
+    dataset = there.dataset()["id"]
+    there.answer("ana", reply_id, **ALL_GOOD)
+    request = desk._http.request
+    proxys = httpx.Response(404, text="no such backend")
+    for answer in (None, httpx.Response(500, text="oops"), httpx.Response(403, json={"detail": "no"}), proxys):
+
+        def away(method: str, path: str, answer: httpx.Response | None = answer, **about: Any) -> httpx.Response:
+            if path != f"/datasets/{dataset}":
+                return request(method, path, **about)
+            if answer is None:
+                raise httpx.ConnectError("nobody there")
+            return answer
+
+        with monkeypatch.context() as context:
+            context.setattr(desk._http, "request", away)
+            for step in (syncing.pull, syncing.sync, syncing.reconcile):
+                with pytest.raises(UserError):
+                    step()
+        assert [one.id for one in store.argilla.mirrors(there._workspace())] == [dataset]
+    assert syncing.pull().pulled == 1
+
+
+def test_a_dataset_that_was_taken_for_lost_and_is_there_is_live_again(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    first, second, *_ = replies(store)
+    syncing.sync()
+    (dataset,) = store.argilla.mirrors(there._workspace())
+    there.answer("ana", first, **ALL_GOOD)
+    store.argilla.change_mirror(dataset.id, state="lost")
+    assert syncing.sync().pulled == 1
+    assert [one.name for one in syncing.progress()] == [dataset.name]
+    there.answer("ana", second, "draft", voice="fail")
+    record = there.records()[second]
+    current = store.charters.current()
+    assert current is not None
+    store.charters.add(current.model_copy(update={"voice": (Trait(id="short", text="Be short."),)}), "ana")
+    syncing.sync()
+    store.argilla.change_mirror(dataset.id, state="lost")  # no queue asks for this one any more
+    values = {name: {"value": value} for name, value in ALL_GOOD.items()}
+    body = {"status": "submitted", "values": values}
+    ok(there._client_of("ana").put(f"/responses/{record['responses'][0]['id']}", json=body))
+    assert syncing.sync().pulled == 0
+    assert syncing.reconcile().pulled == 1
+    assert len(syncing.progress()) == 2
+    assert syncing.reconcile().nothing
+
+
+def test_trouble_with_one_queue_does_not_hold_up_the_others_and_is_said_at_the_end(
+    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
+) -> None:
+    place = 2
+    store.batches.make(Filter(text=f'"parcel {place}"'), Change(queue="a-legal"), "ana")  # asked for before the next
+    store.batches.make(Filter(text='"parcel 3"'), Change(queue="b-legal"), "ana")
+    syncing.sync()
+    datasets = {one.queue: one.id for one in store.argilla.mirrors(there._workspace())}
+    main, over_there = replies(store)[0], replies(store)[3]
+    there.answer("ana", over_there, **ALL_GOOD)
+    ok(owner.delete(f"/datasets/{datasets['a-legal']}"))
+    (new,) = fill(store, 1, "later")
+    judge(store, main, "ben")
+    with pytest.raises(UserError, match="was deleted in Argilla"):
+        syncing.sync()
+    assert kinds(store, over_there) == ["review"]
+    records = ok(owner.get(f"/datasets/{datasets['main']}/records", params={"include": "responses"}))["items"]
+    assert {one["external_id"]: len(one["responses"]) for one in records}.items() >= {(new, 0), (main, 1)}
+    assert [one.id for one in store.argilla.mirrors(there._workspace())] == [*datasets.values()]  # it is said again
+    with pytest.raises(UserError, match="was deleted in Argilla"):
+        syncing.sync()
+    assert len(syncing.reconcile().datasets) == 1
+    assert syncing.reconcile().nothing
+
+
 # Edited by hand
+
+
+def test_a_record_that_is_done_here_and_altered_by_hand_is_put_right(
+    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
+) -> None:
+    done = replies(store)[0]
+    syncing.sync()
+    judge(store, done, "ana")
+    syncing.sync()
+    before = there.records()[done]
+    ok(owner.patch(f"/records/{before['id']}", json={"fields": {"reply": "By hand."}, "suggestions": []}))
+    repairs = syncing.reconcile()
+    assert (repairs.altered, repairs.pushed, repairs.missing) == (1, 1, 0)
+    assert there.records()[done]["fields"] == before["fields"]
+    assert len(there.records()[done]["suggestions"]) == len(before["suggestions"])
+    assert syncing.reconcile().nothing
+
+
+def test_pages_that_shift_while_people_work_make_nothing_missing(
+    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered, deleted, *_ = replies(store)
+    syncing.sync()
+    there.answer("ana", answered, **ALL_GOOD)
+    syncing.sync()
+    records = Argilla.records
+
+    def shifted(*given: Any) -> Iterator[Any]:
+        for page, total in records(*given):
+            yield [one for one in page if one["external_id"] != answered] + page[-1:], total
+
+    monkeypatch.setattr(Argilla, "records", shifted)
+    assert syncing.reconcile().nothing
+    ok(owner.delete(f"/datasets/{there.dataset()['id']}/records", params={"ids": there.records()[deleted]["id"]}))
+    repairs = syncing.reconcile()
+    assert (repairs.missing, repairs.gone, repairs.foreign, repairs.pushed) == (1, 0, 0, 1)
 
 
 def test_a_reconcile_puts_right_what_was_done_by_hand(
@@ -645,6 +914,7 @@ def test_a_deleted_user_takes_nothing_along(
     store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client, argilla: ArgillaServer
 ) -> None:
     argilla.add_people([Person(name="gus")])
+    store.people.add("gus", "reviewer")
     reply_id = replies(store)[0]
     syncing.sync()
     there.answer("gus", reply_id, **ALL_GOOD)

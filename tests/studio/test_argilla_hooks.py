@@ -27,7 +27,7 @@ from studio.services.argilla import ArgillaService
 from studio.services.argilla_view import in_words
 from studio.settings import Settings
 from studio.web.hooks import add_hooks
-from tests.fixtures.argilla import ALL_GOOD, ClientOf, There, charter, fill, ok
+from tests.fixtures.argilla import ALL_GOOD, ClientOf, There, charter, fill, ok, team
 from tests.fixtures.studio import free_port, wait_until
 
 pytestmark = pytest.mark.slow
@@ -41,6 +41,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     """A store with a charter and four replies."""
     opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     opened.charters.add(charter(), "ana")
+    team(opened)
     fill(opened, 4)
     yield opened
     opened.close()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from annotation import argilla_client, argilla_push
 from annotation.argilla_push import ArgillaPush
@@ -24,7 +26,7 @@ from studio.services.argilla import ArgillaService, Connection
 from studio.services.argilla_view import in_words, left_in_words
 from studio.services.review import ReviewService
 from studio.settings import Settings
-from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill
+from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, team
 from tests.fixtures.studio import wait_until
 from tests.studio.conftest import Call
 
@@ -36,6 +38,7 @@ ADMIN = Person(name="root", role="admin")
 def store(tmp_path: Path) -> Iterator[Store]:
     opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     opened.charters.add(charter(), "ana")
+    team(opened)
     yield opened
     opened.close()
 
@@ -134,6 +137,30 @@ def test_what_is_stopped_stays_so_until_somebody_asks_and_goes_on_from_there(
     wait_until(lambda: again.view().label == "Both desks are alike", 30, "the rest")
     again.close()
     assert set(there.records()) == set(replies)
+
+
+def test_a_fault_that_nobody_foresaw_is_shown_and_the_looks_go_on(
+    store: Store, service: ArgillaService, there: There, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(argilla_service, "EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(argilla_service, "SHARE", 0)
+    (reply_id,) = fill(store, 1)
+    away = Event()
+    away.set()
+
+    def restarted(*given: Any) -> str:
+        if away.is_set():
+            raise OperationalError("SELECT 1", {}, Exception("the database system is shutting down"))
+        return connect(*given)
+
+    connect = ArgillaSync._connect
+    monkeypatch.setattr(ArgillaSync, "_connect", restarted)
+    service.start()
+    wait_until(lambda: service.view().label == "A look at Argilla failed (OperationalError)", 30, "the trouble")
+    assert service.view().tone == "bad"
+    away.clear()
+    wait_until(lambda: service.view().label == "Both desks are alike", 30, "the next look")
+    assert set(there.records()) == {reply_id}
 
 
 def test_a_comparison_can_be_stopped_too(
