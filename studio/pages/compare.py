@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from annotation.acts import QUESTIONS
-from annotation.errors import UserError
+from annotation.errors import Conflict, UserError
 from annotation.experiments import MOST_SIDES
 from annotation.store.comparisons import VoteForm
 from annotation.types import PLACES, Pick, Place, Strength, Tag
@@ -244,8 +244,11 @@ class _Ring:
 
     def ready(self, shown: str) -> list[Any]:
         """What can be said about the replies, and that something can be asked again."""
-        places = self._compare.places(_kept(shown)[0]) if shown else ()
-        return [*filled((), places=places, on=bool(shown))[1:], gr.Button(interactive=True)]
+        try:
+            places, on = (self._compare.places(_kept(shown)[0]), True) if shown else ((), False)
+        except Conflict:  # the names came out meanwhile; the problem that stands there says so
+            places, on = (), False
+        return [*filled((), places=places, on=on)[1:], gr.Button(interactive=True)]
 
     def vote(
         self, shown: str, outcome: Pick, strength: Strength, tags: list[Tag], comment: str, *criteria: Pick | None

@@ -131,6 +131,24 @@ def test_replies_can_be_drawn_again_before_the_vote(ana: Page) -> None:
     expect(ana.locator("#ts-after")).to_contain_text("You called it even.")
 
 
+def test_a_vote_while_the_sides_go_on_ends_the_round(ana: Page, studio: Studio) -> None:
+    """One vote reveals who stands where, so the replies that were under way take none, and one can ask anew."""
+    three_sides(ana)
+    ask(ana, "Can I order by phone?")
+    ana.fill("#ts-ask textarea", "And on Sundays?")
+    ana.evaluate("document.querySelector('#ts-go-on').click(); document.querySelector('#ts-vote-left').click()")
+    expect(ana.locator("#ts-third")).to_contain_text("You asked: “And on Sundays?”")
+    expect(ana.locator("#ts-problem")).to_contain_text("this is no longer blind")
+    expect(ana.locator("#ts-ask-both")).to_be_enabled()
+    for hidden in ("#ts-votes", "#ts-on"):
+        expect(ana.locator(hidden)).to_be_hidden()
+    with sqlite3.connect(studio.home / "tonesmith.db") as db:
+        asked = "SELECT count(votes.id), count(root) FROM comparisons LEFT JOIN votes ON comparison_id = comparisons.id"
+        ((voted, went_on),) = db.execute(f"{asked} WHERE prompt LIKE '%order by phone%'")
+    assert (voted, went_on) == (1, 1)
+    ask(ana, "Do you repair tents?")
+
+
 @pytest.mark.parametrize("size", [(1440, 900), (390, 844)])
 def test_it_fits_and_can_be_read_by_everybody(ana: Page, size: tuple[int, int]) -> None:
     ana.set_viewport_size({"width": size[0], "height": size[1]})
