@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from pydantic import AwareDatetime, Field
 
 from annotation.errors import Conflict, NotFound
+from annotation.experiments import names_in
 from annotation.store.part import Part, fields, new_id
 from annotation.store.tables import comparisons, votes
 from annotation.types import PLACES, Frozen, Message, Pick, Place, Provenance, Question, Strength, Tag, utc_now
@@ -86,6 +87,13 @@ class Comparison(Frozen):
         for reply, text in zip(self.answers[place].earlier, self.later, strict=True):
             messages += [Message(role="assistant", text=reply), Message(role="user", text=text)]
         return tuple(messages)
+
+    @property
+    def gives_away(self) -> str:
+        """A name in the replies by which a side could be told before the vote, '' if there is none."""
+        answers = self.answers.values()
+        texts = [text for answer in answers for text in (*answer.earlier, answer.text)]
+        return names_in((answer.provenance for answer in answers), texts)
 
     @property
     def whole(self) -> bool:

@@ -22,6 +22,7 @@ from annotation.versions import rows_in
 from serving.memory import Memory
 from serving.scripted import ScriptedModel
 from studio.demo_project import lines, seed
+from studio.parts.reveal import reveal_html
 from studio.services import open_services
 from studio.services.chat import ChatService, LiveReply
 from studio.services.checked import Checked
@@ -399,6 +400,15 @@ def test_a_side_that_breaks_leaves_nothing_to_vote_on_and_loses_nothing(store: S
         compare.vote(kept.id, VoteForm(outcome="left"))
     mended = comparing(store, TwoVoices())
     assert run(mended.again(kept.id))[-1].problem is None
+
+
+def test_that_a_reply_gave_its_side_away_is_said_with_the_names(store: Store) -> None:
+    telling, blind = comparing(store, TwoVoices()), comparing(store, quick())
+    voted = telling.vote(asked(telling), VoteForm(outcome="tie"))
+    assert voted.gives_away == "a-1"
+    assert "gave its side away: it says “a-1”" in reveal_html(voted)
+    voted = blind.vote(asked(blind), VoteForm(outcome="tie"))
+    assert "gave its side away" not in reveal_html(voted)
 
 
 def test_a_second_vote_and_one_by_somebody_else_are_refused(store: Store) -> None:
