@@ -70,16 +70,22 @@ def go(page: Page, studio: Studio) -> None:
     page.wait_for_timeout(1500)
 
 
+def choose(page: Page, field: str, option: str) -> None:
+    page.click(f"{field} input")
+    page.get_by_role("option", name=option, exact=True).click()
+
+
 def set_up(page: Page) -> None:
     """The form, with one mistake on the way."""
     page.click("#ts-x-start")
     expect(page.get_by_text("The experiment has no name.")).to_be_visible()
     page.fill("#ts-x-name input, #ts-x-name textarea", "Does the guide help?")
     page.fill("#ts-x-questions textarea", "\n".join(QUESTIONS))
-    for number in (0, 1):
-        page.click("#ts-x-sides input")
-        page.get_by_role("option").nth(number).click()
-    page.keyboard.press("Escape")
+    page.click("#ts-x-start")
+    expect(page.get_by_text("'Base model' stands on two sides.")).to_be_visible()
+    choose(page, "#ts-x-told-1", "The guide, from the charter")
+    page.fill("#ts-x-variety-1 input[type=number]", "0.3")
+    page.keyboard.press("Tab")
     page.get_by_label("Whose tone is more like us?").check()
     page.click("#ts-x-start")
     expect(page.locator("#ts-standing")).not_to_contain_text("The models are writing", timeout=PATIENCE_MS)
@@ -130,6 +136,7 @@ def test_from_the_questions_to_the_figures(browser: Browser, studio: Studio, tmp
     assert sum(len(line["ballots"]) for line in lines[1:]) == before
     assert lines[0]["experiment"]["ended_by"] == "cat"
     assert len(lines[0]["judges"]) == 1
+    assert [side["sampling"]["temperature"] for side in lines[0]["experiment"]["design"]["sides"]] == [0.7, 0.3]
     for page in (cat, ana):
         page.context.close()
 
