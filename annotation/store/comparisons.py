@@ -212,7 +212,7 @@ def _revealed() -> Conflict:
     )
 
 
-def _voted_in(round_id: str) -> sa.Select[tuple[str]]:
+def _voted_in(round_id: str) -> sa.Select[Any]:
     """Ids of the comparisons of a round that have a vote."""
     query = sa.select(votes.c.comparison_id).join(comparisons, comparisons.c.id == votes.c.comparison_id)
     return query.where(sa.or_(comparisons.c.id == round_id, comparisons.c.root == round_id))

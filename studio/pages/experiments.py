@@ -11,14 +11,14 @@ import gradio as gr
 
 from annotation.acts import QUESTIONS
 from annotation.experiments import MOST_SIDES, BallotForm
-from annotation.types import Outcome, Question, Tag
+from annotation.types import PLACES, Outcome, Question, Tag
 from studio.pages import judging
 from studio.parts import shell
 from studio.parts.downloads import offered
 from studio.parts.guard import by_person
 from studio.parts.judged import judged_html
 from studio.parts.results import results_html, standings_html
-from studio.parts.versus import ANSWERS, ASKED, KEYS, STRENGTHS, TAGS, VOTES, pane
+from studio.parts.versus import ANSWERS, ASKED, STRENGTH_KEYS, STRENGTHS, TAGS, VOTES, keys, keys_of, pane
 from studio.parts.words import badge, bubbles, count, duration, empty
 from studio.services import Services
 from studio.services.experiments import ExperimentForm, Shown, SideForm, Standing
@@ -48,7 +48,13 @@ def build(services: Services) -> None:
             right = gr.HTML(pane("right"), elem_id="ts-right")
         with gr.Row():
             criteria = [
-                gr.Radio(list(ANSWERS), label=ASKED[question], visible=False, elem_id=f"ts-asked-{question}")
+                gr.Radio(
+                    list(ANSWERS),
+                    label=ASKED[question],
+                    info=keys_of(question, PLACES[:2]),
+                    visible=False,
+                    elem_id=f"ts-asked-{question}",
+                )
                 for question in QUESTIONS
             ]
         with gr.Row(elem_id="ts-votes"):
@@ -56,12 +62,14 @@ def build(services: Services) -> None:
                 (gr.Button(f"{label}  ({key})", min_width=140, elem_id=f"ts-vote-{outcome}"), outcome)
                 for label, outcome, key in VOTES
             ]
-        with gr.Accordion("Say more", open=False):
+        with gr.Accordion("Say more", open=False, elem_id="ts-say-more"):
             with gr.Row():
-                strength = gr.Radio(list(STRENGTHS), value=1, label="How much better?", elem_id="ts-strength")
+                strength = gr.Radio(
+                    list(STRENGTHS), value=1, label="How much better?", info=STRENGTH_KEYS, elem_id="ts-strength"
+                )
                 tags = gr.CheckboxGroup(TAGS, label="What is wrong with the worse one?", elem_id="ts-tags")
             comment = gr.Textbox(label="Comment", max_length=2000, lines=2, elem_id="ts-comment")
-        gr.HTML("", js_on_load=KEYS)
+        gr.HTML("", js_on_load=keys(["strength"]))
     shown = gr.Textbox(visible="hidden", label="Pair")
     fix = gr.Button("Correct the one I called better", scale=0, min_width=240, visible=False, elem_id="ts-fix")
     voted = gr.Textbox(visible="hidden", label="Pair before")

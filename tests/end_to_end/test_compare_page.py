@@ -68,7 +68,7 @@ def test_three_sides_stay_blind_over_two_turns_until_the_vote(ana: Page, studio:
     three_sides(ana)
     ana.wait_for_timeout(500)
     ana.evaluate("heard.length = 0")
-    logged = len(studio.log())
+    logged = len(studio.whole_log())
     ask(ana, "Where is my parcel?")
     expect(ana.locator("#ts-third")).to_contain_text("Where is my parcel?")
     ana.fill("#ts-ask textarea", "And if it is lost?")
@@ -79,7 +79,7 @@ def test_three_sides_stay_blind_over_two_turns_until_the_vote(ana: Page, studio:
     told = "".join(ana.evaluate("heard"))
     assert told.count("And if it is lost?") > 3
     shown = "".join(ana.locator(f"#ts-{place}").inner_html() for place in ("left", "right", "third"))
-    assert [word for word in TELLING if word in told + shown + studio.log()[logged:]] == []
+    assert [word for word in TELLING if word in told + shown + studio.whole_log()[logged:]] == []
 
     ana.locator("h1").click()
     ana.keyboard.press("5")
@@ -110,6 +110,28 @@ def test_a_vote_says_more_and_is_kept_whole(ana: Page, studio: Studio) -> None:
     assert (outcome, voter) == ("left", "ana")
     assert (kept["strength"], kept["criteria"], kept["tags"]) == (3, {"policy": "third"}, ["unclear"])
     assert kept["comment"] == "The second rambles."
+
+
+def test_all_of_a_vote_can_be_given_by_keys(ana: Page, studio: Studio) -> None:
+    three_sides(ana)
+    ask(ana, "Do you ship abroad?")
+    ana.locator("h1").click()
+    for key in "tfze8":  # voice: third; policy: right; bias: left, then both bad by voice's key; clearly
+        ana.keyboard.press(key)
+    expect(ana.locator("#ts-strength").get_by_label("clearly")).to_be_checked()
+    expect(ana.locator("#ts-asked-voice")).to_contain_text("q first, w same, e all bad, r second, t third")
+    ana.fill("#ts-comment textarea", "qqq 9 4")  # while somebody types, keys are letters
+    ana.locator("h1").click()
+    ana.keyboard.press("g")
+    ana.keyboard.press("h")  # there is no fourth
+    ana.wait_for_timeout(300)
+    ana.keyboard.press("4")
+    expect(ana.locator("#ts-right .ts-won")).to_be_visible()
+    with sqlite3.connect(studio.home / "tonesmith.db") as db:
+        ((form,),) = db.execute("SELECT form FROM votes ORDER BY seq DESC LIMIT 1")
+    kept = json.loads(form)
+    assert kept["criteria"] == {"voice": "both_bad", "policy": "third", "bias": "left"}
+    assert (kept["strength"], kept["comment"]) == (2, "qqq 9 4")
 
 
 def test_replies_can_be_drawn_again_before_the_vote(ana: Page) -> None:
