@@ -7,7 +7,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Annotated, Literal
 
@@ -26,7 +26,7 @@ PairKind = Literal["pair", "control", "repeat"]
 class ArenaSide(Frozen):
     """One of the things that are compared: weights, the instructions before the conversation, and the sampling."""
 
-    name: Annotated[str, Field(min_length=1, max_length=80)]
+    name: Annotated[str, Field(min_length=1, max_length=160)]
     model: str
     """`base`, or an adapter's immutable name."""
     provenance: Provenance
@@ -209,7 +209,7 @@ def why_not_dealt(design: Design, pair: Pair) -> str:
         return "One side said nothing."
     if pair.left.text.split() == pair.right.text.split():
         return "Both say the same."
-    if leaked := names_in(design, pair):
+    if leaked := names_in((side.provenance for side in design.sides), (pair.left.text, pair.right.text)):
         return f"A reply gives its side away: it says “{leaked}”."
     return ""
 
@@ -219,15 +219,25 @@ def not_dealt(design: Design, pairs: Sequence[Pair]) -> dict[str, int]:
     return dict(Counter(reason for pair in pairs if (reason := why_not_dealt(design, pair))))
 
 
-def names_in(design: Design, pair: Pair) -> str:
-    """A name by which one of the sides could be told that stands in a reply, '' if none does."""
-    names = {side.provenance.adapter for side in design.sides} | {side.provenance.model for side in design.sides}
-    for name in sorted(name for name in names if name):
-        if any(
-            re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said.text, re.IGNORECASE) for said in (pair.left, pair.right)
-        ):
+def names_in(made: Iterable[Provenance], texts: Iterable[str]) -> str:
+    """A name by which one of these models could be told that stands in a text, '' if none does.
+
+    Its whole name, its adapter's, or that of its family (`SmolLM` and `SmolLM2` of `SmolLM2-135M-Instruct`), as words
+    of their own, in capitals or not.
+    """
+    said = list(texts)
+    names = {name for one in made for name in (one.adapter, one.model, *_families(one.model)) if name}
+    for name in sorted(names, key=lambda name: (-len(name), name)):
+        word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)
+        if any(word.search(text) for text in said):
             return name
     return ""
+
+
+def _families(model: str) -> set[str]:
+    """What stands before the first dash, with its number and without; nothing shorter than four letters."""
+    first = re.match(r"([A-Za-z]{4,})[A-Za-z0-9]*", model.rpartition("/")[2])
+    return {first.group(), first.group().rstrip("0123456789")} if first else set()
 
 
 def in_order_for(voter: str, pairs: Sequence[Pair], votes: Callable[[str], int]) -> Iterator[Pair]:

@@ -111,7 +111,7 @@ class Drawing(Frozen):
     stop: Short | Annotated[tuple[Short, ...], Field(max_length=16)] | None = None
     response_format: ResponseFormat | None = None
     user: Annotated[str, Field(max_length=200)] | None = None
-    """Taken, since programs send it, and passed on to nobody."""
+    """Who it is asked for. It says which side of a canary they are on, and is passed on to nobody."""
 
     def body(self, model: str) -> dict[str, Any]:
         """What the engine is asked; `model` as it knows it."""

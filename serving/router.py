@@ -39,6 +39,8 @@ def argv(port: int, figures_port: int) -> list[str]:
         *("-m", "vllm_router.launch_router"),
         *("--host", "127.0.0.1"),
         *("--port", str(port)),
+        # Without one it lets any page in a browser on this machine read what it answers. It serves no page itself.
+        *("--cors-allowed-origins", f"http://127.0.0.1:{port}"),
         *("--policy", "cache_aware"),
         *("--balance-abs-threshold", str(APART)),
         *("--balance-rel-threshold", "1.0"),

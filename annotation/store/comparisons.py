@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from pydantic import AwareDatetime, Field
 
 from annotation.errors import Conflict, NotFound
+from annotation.experiments import names_in
 from annotation.store.part import Part, fields, new_id
 from annotation.store.tables import comparisons, votes
 from annotation.types import PLACES, Frozen, Message, Pick, Place, Provenance, Question, Strength, Tag, utc_now
@@ -51,6 +52,8 @@ class Comparison(Frozen):
     """The third and the fourth."""
     later: tuple[str, ...] = ()
     """What was said to all sides after the prompt, each to its own reply before; the last one is answered by `text`."""
+    root: str | None = None
+    """The comparison that its round began with; None for that one itself."""
     author: str
     made_at: AwareDatetime
     outcome: Pick | None = None
@@ -69,6 +72,11 @@ class Comparison(Frozen):
         return next((place for place in self.answers if place == self.outcome), None)
 
     @property
+    def round(self) -> str:
+        """Id of the comparison that its round began with. The sides of a round are the same ones."""
+        return self.root or self.id
+
+    @property
     def asked(self) -> str:
         """The message that is answered."""
         return self.later[-1] if self.later else self.prompt[-1].text
@@ -81,6 +89,13 @@ class Comparison(Frozen):
         return tuple(messages)
 
     @property
+    def gives_away(self) -> str:
+        """A name in the replies by which a side could be told before the vote, '' if there is none."""
+        answers = self.answers.values()
+        texts = [text for answer in answers for text in (*answer.earlier, answer.text)]
+        return names_in((answer.provenance for answer in answers), texts)
+
+    @property
     def whole(self) -> bool:
         """Whether every reply came to its end, so that there is something to vote on."""
         return all(answer.provenance.finish != "error" and answer.text.strip() for answer in self.answers.values())
@@ -89,8 +104,17 @@ class Comparison(Frozen):
 class Comparisons(Part):
     """Keep comparisons, take one vote each."""
 
-    def add(self, prompt: Sequence[Message], answers: Sequence[Answer], author: str, later: Sequence[str] = ()) -> str:
-        """Keep the answers, two to four of them; returns the comparison's id."""
+    def add(
+        self,
+        prompt: Sequence[Message],
+        answers: Sequence[Answer],
+        author: str,
+        later: Sequence[str] = (),
+        root: str | None = None,
+    ) -> str:
+        """Keep the answers, two to four of them; returns the comparison's id. `root` is the `round` of the comparison
+        that this one goes on from.
+        """
         left, right, *more = (answer.model_dump(mode="json") for answer in answers)
         row = {
             "id": new_id(),
@@ -99,6 +123,7 @@ class Comparisons(Part):
             "right": right,
             "more": more,
             "later": list(later),
+            "root": root,
             "author": author,
             "made_at": utc_now(),
         }
@@ -109,10 +134,11 @@ class Comparisons(Part):
     def vote(self, comparison_id: str, form: VoteForm, voter: str) -> Comparison:
         """Keep the one vote of a comparison and return it.
 
-        Raises NotFound; Conflict for a second vote, one by somebody who did not ask, one for a side that is not there,
-        and one about replies that broke off.
+        Raises NotFound; Conflict for a second vote in the same round, one by somebody who did not ask, one for a side
+        that is not there, and one about replies that broke off.
         """
-        _check(self.get(comparison_id), form, voter)
+        comparison = self.get(comparison_id)
+        _check(comparison, form, voter)
         row = {
             "id": new_id(),
             "comparison_id": comparison_id,
@@ -124,6 +150,10 @@ class Comparisons(Part):
         }
         try:
             with self._writer.begin() as db:
+                # Held until the vote is in, so that no other one of its round can come between.
+                db.execute(sa.select(comparisons.c.id).where(comparisons.c.id == comparison.round).with_for_update())
+                if any(one != comparison_id for one in db.scalars(_voted_in(comparison.round))):
+                    raise _revealed()
                 db.execute(votes.insert().values(row))
         except sa.exc.IntegrityError as error:
             raise _already() from error
@@ -136,6 +166,11 @@ class Comparisons(Part):
         if row is None:
             raise NotFound("That comparison is not here.", do="Ask again to get a new one.")
         return _comparison(row)
+
+    def revealed(self, round_id: str) -> bool:
+        """Whether any comparison of a round has its vote, so that the sides of all of them are known."""
+        with self._engine.connect() as db:
+            return db.scalar(_voted_in(round_id).limit(1)) is not None
 
     def voted(self) -> list[Comparison]:
         """All comparisons with a vote, oldest vote first."""
@@ -168,6 +203,19 @@ def _already() -> Conflict:
     return Conflict(
         "This comparison already has its vote, and the sides have been shown.", do="Ask something new to vote again."
     )
+
+
+def _revealed() -> Conflict:
+    return Conflict(
+        "You voted on other replies of these sides, and their names have been shown: this is no longer blind.",
+        do="Ask something new to vote again.",
+    )
+
+
+def _voted_in(round_id: str) -> sa.Select[Any]:
+    """Ids of the comparisons of a round that have a vote."""
+    query = sa.select(votes.c.comparison_id).join(comparisons, comparisons.c.id == votes.c.comparison_id)
+    return query.where(sa.or_(comparisons.c.id == round_id, comparisons.c.root == round_id))
 
 
 def _with_votes() -> sa.Select[Any]:

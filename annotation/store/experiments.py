@@ -105,6 +105,21 @@ class Experiments(Part):
         with self._engine.connect() as db:
             return [_pair(row) for row in db.execute(query.order_by(experiment_pairs.c.number)).mappings()]
 
+    def of_pair(self, pair_id: str) -> tuple[Experiment, Pair]:
+        """A pair, and the experiment it is of. Raises NotFound."""
+        with self._engine.connect() as db:
+            row = db.execute(sa.select(experiment_pairs).where(experiment_pairs.c.id == pair_id)).mappings().first()
+        if row is None:
+            raise NotFound("That pair is not here.", do="Go on to the next one.")
+        return self.get(row["experiment_id"]), _pair(row)
+
+    def ballot(self, pair_id: str, voter: str) -> CastBallot | None:
+        """What somebody said of a pair, None if nothing yet."""
+        query = sa.select(ballots).where(ballots.c.pair_id == pair_id, ballots.c.voter == voter)
+        with self._engine.connect() as db:
+            row = db.execute(query).mappings().first()
+        return CastBallot(**fields(row)) if row else None
+
     def cast(self, pair_id: str, voter: str, form: BallotForm) -> CastBallot:
         """Take a ballot. Raises NotFound, and Conflict for a second one by the same person or after the end."""
         row = {

@@ -352,6 +352,7 @@ comparisons = sa.Table(
     sa.Column("made_at", Moment, nullable=False),
     sa.Column("more", sa.JSON(none_as_null=True)),
     sa.Column("later", sa.JSON(none_as_null=True)),
+    sa.Column("root", sa.String(64), index=True),
 )
 
 votes = sa.Table(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
+from pydantic import ValidationError
 from rich.table import Table
 
 from annotation.errors import UserError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from annotation.experiments import BallotForm, Experiment
     from studio.services import Services
-    from studio.services.experiments import Shown
+    from studio.services.experiments import Shown, SideForm
     from studio.services.judged import Judged
     from studio.services.judging import JudgeProgress
     from studio.services.results import Results
@@ -30,7 +31,10 @@ experiment_app = typer.Typer(
 Which = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Its name, or the beginning of its id.")]
 POLL_SECONDS = 0.5
 KEYS: dict[str, Outcome] = {"1": "left", "2": "tie", "3": "both_bad", "4": "right"}
-SIDE_WORDS = "base, or an adapter; with ' guide' after it, the charter's instructions come before each question"
+SIDE_WORDS = (
+    "base, or an adapter; after it may stand 'guide' (the charter's instructions come before each question), "
+    "'temperature=0.3', and last 'instructions=FILE' for others, as in --side 'base temperature=0.3 guide'"
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -51,7 +55,7 @@ def new(
     ] = None,
     ask: Annotated[list[str] | None, typer.Option(help="Ask also about voice, policy or bias; give several.")] = None,
     votes_each: Annotated[int, typer.Option(min=1, max=20, help="People for each pair.")] = 1,
-    temperature: Annotated[float, typer.Option(min=0, max=2)] = 0.7,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="Of sides that name none.")] = 0.7,
     longest: Annotated[int, typer.Option(min=1, max=4096, help="Longest reply, in tokens.")] = 200,
     controls: Annotated[bool, typer.Option(help="Mix in checks on the voters.")] = True,
     wait: Annotated[bool, typer.Option(help="Draw the replies now; else a running studio does.")] = True,
@@ -59,16 +63,13 @@ def new(
     as_json: AsJson = False,
 ) -> None:
     """Freeze an experiment and draw its replies. Ctrl-C leaves it; a running studio goes on from there."""
-    from studio.services.experiments import ExperimentForm, SideForm
+    from studio.services.experiments import ExperimentForm
 
     with services(home) as tonesmith:
         tonesmith.serving.adopt(required=wait)
         form = ExperimentForm(
             name=name,
-            sides=tuple(
-                SideForm(model=one.removesuffix(" guide"), guide=one.endswith(" guide"), temperature=temperature)
-                for one in side
-            ),
+            sides=tuple(_side(one, temperature) for one in side),
             prompts=_read(questions) if questions else "",
             criteria=_criteria(ask or []),
             votes_each=votes_each,
@@ -232,6 +233,31 @@ def export(
     out.print(f"{len(lines)} lines in {to}.", markup=False)
 
 
+def _side(said: str, temperature: float) -> SideForm:
+    """A side out of its words: SIDE_WORDS says which."""
+    from studio.services.experiments import SideForm
+
+    before, own, file = said.partition(" instructions=")
+    model, *words = before.split() or [""]
+    given: dict[str, object] = {"model": model, "temperature": temperature}
+    for word in words:
+        key, _, value = word.partition("=")
+        if word == "guide":
+            given["guide"] = True
+        elif key == "temperature" and value:
+            given["temperature"] = value
+        else:
+            raise UserError(f"--side is '{said}'.", f"{SIDE_WORDS}.", f"Take '{word}' out.")
+    if own and "guide" in given:
+        raise UserError(f"--side is '{said}'.", "'guide' or 'instructions=FILE'.", "Take one of them out.")
+    if own:
+        given["own"] = _read(Path(file), "A text file with the instructions.")
+    try:
+        return SideForm.model_validate(given)
+    except ValidationError as error:
+        raise UserError(f"--side is '{said}'.", "A temperature from 0 to 2.") from error
+
+
 def _criteria(asked: Sequence[str]) -> tuple[Question, ...]:
     known: tuple[Question, ...] = get_args(Question)
     if unknown := [one for one in asked if one not in known]:
@@ -239,11 +265,11 @@ def _criteria(asked: Sequence[str]) -> tuple[Question, ...]:
     return tuple(one for one in known if one in asked)
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, wanted: str = "A text file with one question a line.") -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read: {error}.", "A text file with one question a line.") from error
+        raise UserError(f"{path} can't be read: {error}.", wanted) from error
 
 
 def _draw(tonesmith: Services, experiment: Experiment, quiet: bool) -> None:

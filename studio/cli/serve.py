@@ -176,6 +176,7 @@ def compare(
     """Ask the base and one to three adapters the same, blind, and vote; the names come after the vote."""
     from annotation.store.comparisons import VoteForm
     from annotation.types import PLACES
+    from studio.parts.reveal import not_blind
     from studio.services.compare import LiveRound, RoundForm, SideOf
 
     async def ask() -> LiveRound:
@@ -197,10 +198,12 @@ def compare(
     sides = {place: answer.provenance.asked_as for place, answer in voted.answers.items()}
     if as_json:
         texts = {f"{place}_text": answer.text for place, answer in voted.answers.items()}
-        print_json({"comparison": voted.id, "outcome": outcome, **sides, **texts})
+        print_json({"comparison": voted.id, "outcome": outcome, **sides, **texts, "gives_away": voted.gives_away})
     else:
         who = ", ".join(f"{place} was {name}" for place, name in sides.items())
         out.print(f"Voted {outcome}. {who[0].upper()}{who[1:]}.", markup=False)
+        if voted.gives_away:
+            out.print(not_blind(voted), markup=False)
 
 
 def _asked(places: Sequence[Place]) -> Pick:

@@ -10,14 +10,26 @@ from typing import Any
 import gradio as gr
 
 from annotation.acts import QUESTIONS
-from annotation.errors import UserError
+from annotation.errors import Conflict, UserError
 from annotation.experiments import MOST_SIDES
 from annotation.store.comparisons import VoteForm
 from annotation.types import PLACES, Pick, Place, Strength, Tag
 from studio.parts import shell
 from studio.parts.guard import by_person
 from studio.parts.reveal import diff_of_all_html, problem_html, reveal_html, revealed, tally_html
-from studio.parts.versus import AMONG_MORE, ASKED, KEYS, MORE_VOTES, STRENGTHS, TAGS, VOTES, answers_among, pane
+from studio.parts.versus import (
+    AMONG_MORE,
+    ASKED,
+    MORE_VOTES,
+    STRENGTH_KEYS,
+    STRENGTHS,
+    TAGS,
+    VOTES,
+    answers_among,
+    keys,
+    keys_of,
+    pane,
+)
 from studio.parts.words import empty
 from studio.services import Services
 from studio.services.compare import LiveRound, RoundForm, SideOf
@@ -167,11 +179,18 @@ def _stage() -> _Stage:
     with gr.Accordion("Say more than which is better", open=False, visible=False, elem_id="ts-say-more") as more:
         with gr.Row():
             criteria = [
-                gr.Radio(answers_among(PLACES[:2]), label=ASKED[question], elem_id=f"ts-asked-{question}")
+                gr.Radio(
+                    answers_among(PLACES[:2]),
+                    label=ASKED[question],
+                    info=keys_of(question, PLACES[:2]),
+                    elem_id=f"ts-asked-{question}",
+                )
                 for question in QUESTIONS
             ]
         with gr.Row():
-            strength = gr.Radio(list(STRENGTHS), value=1, label="How much better?", elem_id="ts-strength")
+            strength = gr.Radio(
+                list(STRENGTHS), value=1, label="How much better?", info=STRENGTH_KEYS, elem_id="ts-strength"
+            )
             tags = gr.CheckboxGroup(TAGS, label="What is wrong with the worse one?", elem_id="ts-tags")
         comment = gr.Textbox(label="Comment", max_length=2000, lines=2, elem_id="ts-comment")
     with gr.Row(visible=False, elem_id="ts-votes") as votes:
@@ -184,7 +203,7 @@ def _stage() -> _Stage:
         again = gr.Button("Draw the replies again", scale=0, min_width=220, elem_id="ts-again")
     after = gr.HTML(elem_id="ts-after")
     fix = gr.Button("Correct the better one", scale=0, min_width=220, visible=False, elem_id="ts-fix")
-    gr.HTML("", js_on_load=KEYS)
+    gr.HTML("", js_on_load=keys([*(f"asked-{question}" for question in QUESTIONS), "strength"]))
     return _Stage(panes, problem, votes, buttons, more, criteria, strength, tags, comment, on, go_on, again, after, fix)
 
 
@@ -244,8 +263,11 @@ class _Ring:
 
     def ready(self, shown: str) -> list[Any]:
         """What can be said about the replies, and that something can be asked again."""
-        places = self._compare.places(_kept(shown)[0]) if shown else ()
-        return [*filled((), places=places, on=bool(shown))[1:], gr.Button(interactive=True)]
+        try:
+            places, on = (self._compare.places(_kept(shown)[0]), True) if shown else ((), False)
+        except Conflict:  # the names came out meanwhile; the problem that stands there says so
+            places, on = (), False
+        return [*filled((), places=places, on=on)[1:], gr.Button(interactive=True)]
 
     def vote(
         self, shown: str, outcome: Pick, strength: Strength, tags: list[Tag], comment: str, *criteria: Pick | None
@@ -287,7 +309,8 @@ def filled(
         gr.Button(f"{AMONG_MORE[outcome] if many else label}  ({key})", visible=True) for label, outcome, key in VOTES
     ]
     buttons += [gr.Button(visible=outcome in places) for _, outcome, _ in MORE_VOTES]
-    radios = [gr.Radio(answers_among(places or PLACES[:2]), value=None) for _ in QUESTIONS]
+    among = places or PLACES[:2]
+    radios = [gr.Radio(answers_among(among), value=None, info=keys_of(one, among)) for one in QUESTIONS]
     return [
         *panes,
         problem,

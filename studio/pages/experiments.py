@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 import gradio as gr
 
 from annotation.acts import QUESTIONS
-from annotation.experiments import BallotForm
-from annotation.types import Outcome, Question, Tag
+from annotation.experiments import MOST_SIDES, BallotForm
+from annotation.types import PLACES, Outcome, Question, Tag
 from studio.pages import judging
 from studio.parts import shell
 from studio.parts.downloads import offered
 from studio.parts.guard import by_person
 from studio.parts.judged import judged_html
 from studio.parts.results import results_html, standings_html
-from studio.parts.versus import ANSWERS, ASKED, KEYS, STRENGTHS, TAGS, VOTES, pane
+from studio.parts.versus import ANSWERS, ASKED, STRENGTH_KEYS, STRENGTHS, TAGS, VOTES, keys, keys_of, pane
 from studio.parts.words import badge, bubbles, count, duration, empty
 from studio.services import Services
 from studio.services.experiments import ExperimentForm, Shown, SideForm, Standing
 
 EVERY_SECONDS = 2.0
-TOLD = {"": "", "guide": " with the guide", "own": " with our instructions"}
-"""What a model can be told before each question, and how that reads."""
+NOBODY = ""
+"""The third and the fourth side, until somebody is chosen."""
+TOLD = [("No instructions", "none"), ("The guide, from the charter", "guide"), ("Our own", "own")]
+"""What a model can be told before each question."""
+SETTINGS_OF_A_SIDE, FEWEST_SIDES = 4, 2
 PAIR_PARTS = 8 + len(QUESTIONS)
 """Components that a pair fills."""
 
@@ -44,7 +48,13 @@ def build(services: Services) -> None:
             right = gr.HTML(pane("right"), elem_id="ts-right")
         with gr.Row():
             criteria = [
-                gr.Radio(list(ANSWERS), label=ASKED[question], visible=False, elem_id=f"ts-asked-{question}")
+                gr.Radio(
+                    list(ANSWERS),
+                    label=ASKED[question],
+                    info=keys_of(question, PLACES[:2]),
+                    visible=False,
+                    elem_id=f"ts-asked-{question}",
+                )
                 for question in QUESTIONS
             ]
         with gr.Row(elem_id="ts-votes"):
@@ -52,13 +62,18 @@ def build(services: Services) -> None:
                 (gr.Button(f"{label}  ({key})", min_width=140, elem_id=f"ts-vote-{outcome}"), outcome)
                 for label, outcome, key in VOTES
             ]
-        with gr.Accordion("Say more", open=False):
+        with gr.Accordion("Say more", open=False, elem_id="ts-say-more"):
             with gr.Row():
-                strength = gr.Radio(list(STRENGTHS), value=1, label="How much better?", elem_id="ts-strength")
+                strength = gr.Radio(
+                    list(STRENGTHS), value=1, label="How much better?", info=STRENGTH_KEYS, elem_id="ts-strength"
+                )
                 tags = gr.CheckboxGroup(TAGS, label="What is wrong with the worse one?", elem_id="ts-tags")
             comment = gr.Textbox(label="Comment", max_length=2000, lines=2, elem_id="ts-comment")
-        gr.HTML("", js_on_load=KEYS)
+        gr.HTML("", js_on_load=keys(["strength"]))
     shown = gr.Textbox(visible="hidden", label="Pair")
+    fix = gr.Button("Correct the one I called better", scale=0, min_width=240, visible=False, elem_id="ts-fix")
+    voted = gr.Textbox(visible="hidden", label="Pair before")
+    desk = gr.Textbox(visible="hidden", label="At the desk")
     with gr.Row():
         look = gr.Button("Show the figures", scale=0, min_width=180, visible=False, elem_id="ts-figures-show")
         export = gr.DownloadButton("Download everything", scale=0, min_width=200, visible=False, elem_id="ts-export")
@@ -77,32 +92,30 @@ def build(services: Services) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
     pair = [stage, asked, left, right, *criteria, shown, strength, tags, comment]
     around = [standing, look, export, ending, halt, timer]
-    chosen.input(act(_Lab.choose), chosen, [*pair, *around, figures], **quiet)
+    chosen.input(act(_Lab.choose), chosen, [*pair, *around, figures, fix], **quiet)
     for button, outcome in buttons:
         vote = gr.State(outcome)
         said = [chosen, shown, vote, strength, tags, comment, *criteria]
-        button.click(act(_Lab.vote), said, [*pair, *around], **quiet)
+        button.click(act(_Lab.vote), said, [*pair, *around, fix, voted], **quiet)
+    there = "(where) => { if (where) window.location.href = where; }"
+    fix.click(act(_Lab.fix), voted, desk, **quiet).then(None, desk, None, js=there)
     look.click(act(_Lab.figures), chosen, figures, **quiet)
     end.click(act(_Lab.end), [chosen, reason], [*pair, *around, figures, every], **quiet)
     every.expand(act(_Lab.standings), None, order, **quiet)
     halt.click(act(_Lab.halt_or_go_on), [chosen, shown], around, **quiet)
-    start = [
-        new.name,
-        new.sides,
-        new.own,
-        new.questions,
-        new.criteria,
-        new.each,
-        new.variety,
-        new.longest,
-        new.controls,
-    ]
+    sides = [setting for side in new.sides for setting in side]
+    start = [new.name, new.questions, new.criteria, new.each, new.longest, new.controls, *sides]
     new.start.click(act(_Lab.start), start, [chosen, *pair, *around, figures, new.whole], **quiet)
     timer.tick(act(_Lab.tick), [chosen, shown], [*pair, *around], **quiet)
     page = gr.context.Context.root_block
     judging.wire(services, judges, chosen, page, **quiet)
     if page is not None:
-        page.load(act(_Lab.arrive), None, [chosen, *pair, *around, new.whole, new.sides, every], **quiet)
+        page.load(
+            act(_Lab.arrive),
+            None,
+            [chosen, *pair, *around, new.whole, *(side[0] for side in new.sides), every],
+            **quiet,
+        )
 
 
 class _New:
@@ -110,12 +123,11 @@ class _New:
 
     whole: gr.Accordion
     name: gr.Textbox
-    sides: gr.Dropdown
-    own: gr.Textbox
+    sides: list[tuple[gr.Dropdown, gr.Dropdown, gr.Textbox, gr.Slider]]
+    """Each with its model, what it is told, its own instructions and its variety."""
     questions: gr.Textbox
     criteria: gr.CheckboxGroup
     each: gr.Slider
-    variety: gr.Slider
     longest: gr.Slider
     controls: gr.Checkbox
     start: gr.Button
@@ -130,14 +142,8 @@ def _new_form() -> _New:
             max_length=120,
             elem_id="ts-x-name",
         )
-        new.sides = gr.Dropdown([], multiselect=True, label="Compare two to four", elem_id="ts-x-sides")
-        new.own = gr.Textbox(
-            label="Your own instructions",
-            info="For the models above that are told 'with our instructions'.",
-            lines=2,
-            max_lines=8,
-            elem_id="ts-x-own",
-        )
+        with gr.Row():
+            new.sides = [_new_side(number) for number in range(MOST_SIDES)]
         new.questions = gr.Textbox(
             label="Questions, one a line",
             info="Left empty: the requests that the newest dataset kept away from training.",
@@ -150,7 +156,6 @@ def _new_form() -> _New:
         )
         with gr.Row():
             new.each = gr.Slider(1, 5, 1, step=1, label="People for each pair", elem_id="ts-x-each")
-            new.variety = gr.Slider(0, 1.5, 0.7, step=0.1, label="Variety", info="0 gives the same reply every time")
             new.longest = gr.Slider(
                 16, 512, 200, step=8, label="Longest reply", info="in tokens, about ¾ of a word each"
             )
@@ -161,6 +166,27 @@ def _new_form() -> _New:
         )
         new.start = gr.Button("Start", variant="primary", scale=0, min_width=140, elem_id="ts-x-start")
     return new
+
+
+def _new_side(number: int) -> tuple[gr.Dropdown, gr.Dropdown, gr.Textbox, gr.Slider]:
+    which = ("first", "second", "third", "fourth")[number]
+    with gr.Column(min_width=240):
+        model = gr.Dropdown([], label=f"{which.capitalize()} model", elem_id=f"ts-x-side-{number}")
+        told = gr.Dropdown(TOLD, value="none", label=f"What the {which} is told", elem_id=f"ts-x-told-{number}")
+        own = gr.Textbox(
+            label=f"Instructions of the {which}", lines=3, max_lines=8, visible=False, elem_id=f"ts-x-own-{number}"
+        )
+        variety = gr.Slider(
+            0,
+            1.5,
+            0.7,
+            step=0.1,
+            label=f"Variety of the {which}",
+            info="0 gives the same reply every time",
+            elem_id=f"ts-x-variety-{number}",
+        )
+    told.change(lambda what: gr.Textbox(visible=what == "own"), told, own, show_progress="hidden", api_name=False)
+    return model, told, own, variety
 
 
 class _Lab:
@@ -175,34 +201,31 @@ class _Lab:
     def arrive(self) -> list[Any]:
         there = self._experiments.all()
         newest = next((one.id for one in there if not one.ended_at), there[0].id if there else None)
-        sides = [
-            (f"{label}{said}", f"{name} {told}".strip())
-            for label, name in self._services.serving.choices()
-            for told, said in TOLD.items()
-        ]
-        may = self._curates
-        rest = [gr.Accordion(visible=may, open=may and not there), gr.Dropdown(sides if may else [])]
+        models = self._services.serving.choices() if self._curates else []
+        rest: list[Any] = [gr.Accordion(visible=self._curates, open=self._curates and not there)]
+        for number in range(MOST_SIDES):
+            nobody = [("Nobody", NOBODY)] if number >= FEWEST_SIDES else []
+            first = models[min(number, len(models) - 1)][1] if models and not nobody else NOBODY
+            rest.append(gr.Dropdown([*nobody, *models], value=first if models else None))
         rest.append(gr.Accordion(visible=any(one.ended_at for one in there)))
         return [self._list(newest), *self._all(newest), *rest]
 
     def choose(self, experiment_id: str | None) -> list[Any]:
-        return [*self._all(experiment_id), ""]
+        return [*self._all(experiment_id), "", gr.Button(visible=False)]
 
     def start(
         self,
         name: str,
-        sides: list[str],
-        own: str,
         questions: str,
         criteria: list[Question],
         each: float,
-        variety: float,
         longest: float,
         controls: bool,
+        *chosen: Any,
     ) -> list[Any]:
         form = ExperimentForm(
             name=name,
-            sides=tuple(_side(side, own, variety) for side in sides),
+            sides=_sides(chosen),
             prompts=questions,
             criteria=tuple(criteria),
             votes_each=int(each),
@@ -237,7 +260,10 @@ class _Lab:
             }
         )
         self._experiments.vote(pair_id, form)
-        return self._all(experiment_id)
+        return [*self._all(experiment_id), gr.Button(visible=outcome in ("left", "right")), pair_id]
+
+    def fix(self, voted: str) -> str:
+        return f"/review?reply={self._experiments.fix(voted)}"
 
     def tick(self, experiment_id: str | None, shown: str) -> list[Any]:
         """While replies are written: how far that is, and the first pair as soon as there is one."""
@@ -354,10 +380,14 @@ class _Lab:
         return f'{trouble}<p role="status">{" ".join(parts)}</p>{bar}'
 
 
-def _side(chosen: str, own: str, variety: float) -> SideForm:
-    """Out of a value of the list: the model's name, and what it is told."""
-    model, _, told = chosen.partition(" ")
-    return SideForm(model=model, guide=told == "guide", own=own if told == "own" else None, temperature=variety)
+def _sides(chosen: Sequence[Any]) -> tuple[SideForm, ...]:
+    """Those for whom a model is chosen, out of the settings of all."""
+    each = [chosen[start : start + SETTINGS_OF_A_SIDE] for start in range(0, len(chosen), SETTINGS_OF_A_SIDE)]
+    return tuple(
+        SideForm(model=model, guide=told == "guide", own=own if told == "own" else None, temperature=variety)
+        for model, told, own, variety in each
+        if model
+    )
 
 
 def _asked_html(shown: Shown) -> str:

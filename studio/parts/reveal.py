@@ -70,7 +70,14 @@ def reveal_html(comparison: Comparison) -> str:
     else:
         what = f"You called {every} bad."
         then = f"None is learned from. {every.capitalize()} wait for a correction at the review desk."
+    if comparison.gives_away:
+        then += f" {not_blind(comparison)}"
     return f'<div class="ts-notice ts-good" role="status"><b>{escape(what)}</b> {escape(then)}</div>'
+
+
+def not_blind(comparison: Comparison) -> str:
+    """That a reply told who it is, before the names were out."""
+    return f"A reply gave its side away: it says “{comparison.gives_away}”, so this vote may not have been blind."
 
 
 def _named(made: Provenance) -> str:

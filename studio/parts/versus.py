@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from html import escape
 from typing import get_args
@@ -32,17 +33,59 @@ ASKED: dict[Question, str] = {
 ANSWERS: tuple[tuple[str, str], ...] = (("Left", "left"), ("Same", "tie"), ("Right", "right"), ("Both bad", "both_bad"))
 STRENGTHS = (("slightly", 1), ("clearly", 2), ("much", 3))
 TAGS = [(tag.replace("_", " "), tag) for tag in get_args(Tag)]
-KEYS = """
+PLACE_KEYS: dict[Question, str] = {"voice": "qwerty", "policy": "asdfgh", "bias": "zxcvbn"}
+"""A key for each answer to a question, in the order of keys 1 to 6: left, same, both bad, right, third, fourth."""
+IN_ORDER: tuple[Pick, ...] = tuple(pick for _, pick, _ in (*VOTES, *MORE_VOTES))
+STRENGTH_KEYS = "Keys: " + ", ".join(f"{number + 6} {said}" for said, number in STRENGTHS)
+_KEYS = """
+const fields = %(fields)s;
+const folded = %(folded)s;
+let opened = -1e9;
 const typing = 'textarea, input:not([type=radio]):not([type=checkbox])';
 const press = (event) => {
   if (!document.body.contains(element)) { document.removeEventListener('keydown', press); return; }
   if (event.target.matches?.(typing) || event.ctrlKey || event.metaKey || event.altKey) return;
   const vote = { 1: 'left', 2: 'tie', 3: 'both_bad', 4: 'right', 5: 'third', 6: 'fourth' }[event.key];
   if (vote) document.querySelector(`#ts-vote-${vote}`)?.click();
+  const field = fields[event.key.toLowerCase()];
+  if (field) choose(...field, 30);
+};
+const choose = (field, value, tries) => {
+  const whole = document.querySelector(`#ts-${field}`);
+  if (whole?.offsetParent) {
+    [...whole.querySelectorAll('input')].find((one) => one.value === value)?.click();
+    return;
+  }
+  const fold = document.querySelector('#ts-say-more > button');
+  if (!folded.includes(field) || !fold?.offsetParent || !tries) return;
+  if (performance.now() - opened > 1000) {
+    opened = performance.now();
+    fold.click();
+  }
+  requestAnimationFrame(() => choose(field, value, tries - 1));
 };
 document.addEventListener('keydown', press);
 """
-"""Keys 1 to 6 press the buttons `ts-vote-…`, except while somebody types."""
+
+
+def keys(folded: Sequence[str]) -> str:
+    """A script: keys 1 to 6 press the buttons `ts-vote-…`, letters answer the questions `ts-asked-…`, 7 to 9 say how
+    much better (`ts-strength`), except while somebody types. What is `folded` lies in `ts-say-more`, which is opened.
+    """
+    fields: dict[str, tuple[str, str]] = {
+        key: (f"asked-{question}", pick)
+        for question, letters in PLACE_KEYS.items()
+        for key, pick in zip(letters, IN_ORDER, strict=True)
+    }
+    fields |= {str(number + 6): ("strength", str(number)) for _, number in STRENGTHS}
+    return _KEYS % {"fields": json.dumps(fields), "folded": json.dumps(list(folded))}
+
+
+def keys_of(question: Question, places: Sequence[Place]) -> str:
+    """Which key gives which answer to a question about so many replies, in words."""
+    said = {pick: label.lower() for label, pick in answers_among(places)}
+    there = [(key, said[pick]) for key, pick in zip(PLACE_KEYS[question], IN_ORDER, strict=True) if pick in said]
+    return "Keys: " + ", ".join(f"{key} {label}" for key, label in there)
 
 
 def answers_among(places: Sequence[Place]) -> list[tuple[str, str]]:

@@ -50,14 +50,14 @@ class ApiService:
             *(Served(name=name, parent=BASE, made_at=made_at) for name, made_at in (*named, *loaded)),
         ]
 
-    def resolve(self, model: str) -> str:
+    def resolve(self, model: str, customer: str = "") -> str:
         """The name of what will answer, as `PromotionService.resolve` has it. Raises NotFound if it is to be the
         candidate and there is none.
         """
         self._who.must("judge")
         if model == "candidate" and self._promotion.current().candidate.change is None:
             raise NotFound("There is no candidate.", "`production`, `base`, or an adapter's name.")
-        return self._promotion.resolve(model)
+        return self._promotion.resolve(model, customer)
 
     @asynccontextmanager
     async def answered(self, asked: Drawing, model: str) -> AsyncIterator[httpx.Response]:

@@ -45,7 +45,8 @@ class RoundForm(Frozen):
 class LiveRound(Frozen):
     """The replies while they grow, in the places where they stand; nothing here tells which is which.
 
-    `comparison_id` is set once they are kept, also where one broke off; `problem` says why they can't be voted on.
+    `comparison_id` is set once they are kept, also where one broke off; `problem` says why they can't be voted on. The
+    first one comes before anybody has said a word.
     """
 
     texts: tuple[str, ...]
@@ -129,7 +130,7 @@ class CompareService:
         """Say one more thing to all sides of a comparison that has no vote yet, each going on from its own words."""
         before = self._open(comparison_id)
         speakers = [self._same(answer, (*answer.earlier, answer.text)) for answer in before.answers.values()]
-        async for live in self._round(before.prompt, (*before.later, _said(text)), speakers):
+        async for live in self._round(before.prompt, (*before.later, _said(text)), speakers, before.round):
             yield live
 
     async def again(self, comparison_id: str) -> AsyncIterator[LiveRound]:
@@ -138,7 +139,7 @@ class CompareService:
         speakers = [self._same(answer, answer.earlier) for answer in before.answers.values()]
         if not before.later:
             self._coin.shuffle(speakers)
-        async for live in self._round(before.prompt, before.later, speakers):
+        async for live in self._round(before.prompt, before.later, speakers, before.round):
             yield live
 
     def places(self, comparison_id: str) -> tuple[Place, ...]:
@@ -154,7 +155,8 @@ class CompareService:
         """
         self._who.must("judge")
         comparison = self._store.comparisons.get(comparison_id)
-        if form.outcome == "both_bad" and comparison.outcome is None and comparison.author == self._who.name:
+        blind = comparison.author == self._who.name and not self._store.comparisons.revealed(comparison.round)
+        if form.outcome == "both_bad" and blind:
             for place in comparison.answers:
                 _at_the_desk(self._store, comparison, place)
         return self._store.comparisons.vote(comparison_id, form, self._who.name)
@@ -188,12 +190,12 @@ class CompareService:
         return voted[-1] if voted else None
 
     def _open(self, comparison_id: str) -> Comparison:
-        """A comparison of this person's that has no vote yet. Raises Conflict."""
+        """A comparison of this person's in whose round there is no vote yet. Raises Conflict."""
         self._who.must("judge")
         comparison = self._store.comparisons.get(comparison_id)
         if comparison.author != self._who.name:
             raise Conflict(f"{comparison.author} asked for these replies.", "Your own.", "Ask something yourself.")
-        if comparison.outcome is not None:
+        if self._store.comparisons.revealed(comparison.round):
             raise Conflict("The names are out, so this is no longer blind.", do="Ask something new.")
         return comparison
 
@@ -230,11 +232,12 @@ class CompareService:
         return speaker
 
     async def _round(
-        self, prompt: Sequence[Message], later: Sequence[str], speakers: Sequence[_Speaker]
+        self, prompt: Sequence[Message], later: Sequence[str], speakers: Sequence[_Speaker], root: str | None = None
     ) -> AsyncIterator[LiveRound]:
-        """Stream what all say and keep it, also where one breaks off."""
+        """Stream what all say and keep it, also where one breaks off. `root` is the round that this goes on with."""
         asked = (*(message.text for message in prompt if message.role == "user"), *later)
         shown = LiveRound(texts=("",) * len(speakers), earlier=tuple(one.earlier for one in speakers), asked=asked)
+        yield shown
         streams = [self._timed(one, one.messages(prompt, later)) for one in speakers]
         problem = None
         try:
@@ -250,9 +253,11 @@ class CompareService:
             yield shown.model_copy(update={"problem": problem or "Nobody said anything. Ask again."})
             return
         answers = [one.answer(broken=problem is not None) for one in speakers]
-        kept = self._store.comparisons.add(prompt, answers, self._who.name, later)
+        kept = self._store.comparisons.add(prompt, answers, self._who.name, later, root)
         if problem is None and not all(text.strip() for text in texts):
             problem = "One side said nothing, so there is nothing to compare. Ask again."
+        if root and self._store.comparisons.revealed(root):
+            problem = "You voted meanwhile, and the names are out: this is no longer blind. Ask something new."
         yield shown.model_copy(update={"texts": texts, "comparison_id": kept, "problem": problem})
 
     async def _timed(self, one: _Speaker, messages: Sequence[Message]) -> AsyncIterator[Chunk]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from annotation.charter import system_prompt
 from annotation.errors import Conflict, NotFound, UserError
@@ -17,6 +21,7 @@ from annotation.experiments import (
     BallotForm,
     CastBallot,
     Design,
+    Drawn,
     Experiment,
     Pair,
     in_order_for,
@@ -41,7 +46,7 @@ class SideForm(Frozen):
     """Whether the charter's instructions are put before each prompt."""
     own: str | None = None
     """Other instructions that are put there instead; None for none."""
-    temperature: float = 0.7
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
 
 
 class ExperimentForm(Frozen):
@@ -189,9 +194,30 @@ class ExperimentService:
         )
 
     def vote(self, pair_id: str, form: BallotForm) -> CastBallot:
-        """Take this person's ballot. Raises Conflict for a second one, or after the end."""
+        """Take this person's ballot. Raises Conflict for a second one, or after the end.
+
+        Where both are bad, both wait for a correction at the review desk; they are brought there first, so that no
+        crash can come between. What an experiment asks is kept for measuring, so no correction of it is trained on.
+        """
         self._who.must("judge")
+        if form.outcome == "both_bad":
+            experiment, pair = self._store.experiments.of_pair(pair_id)
+            if not experiment.ended_at and self._store.experiments.ballot(pair_id, self._who.name) is None:
+                for said in (pair.left, pair.right):
+                    _at_the_desk(self._store, experiment, pair, said)
         return self._store.experiments.cast(pair_id, self._who.name, form)
+
+    def fix(self, pair_id: str) -> str:
+        """Bring the reply that this person preferred before the review desk; returns its id there. Raises UserError
+        where they preferred none.
+        """
+        self._who.must("judge")
+        experiment, pair = self._store.experiments.of_pair(pair_id)
+        mine = self._store.experiments.ballot(pair_id, self._who.name)
+        if mine is None or mine.form.outcome not in ("left", "right"):
+            raise UserError("You called neither reply better.", "A vote for one of them.", "Vote first.")
+        better = pair.left if mine.form.outcome == "left" else pair.right
+        return _at_the_desk(self._store, experiment, pair, better)
 
     def end(self, experiment_id: str, reason: str = "") -> Experiment:
         """No more ballots; from now on the sides may be named. Raises UserError while nobody has voted."""
@@ -251,24 +277,23 @@ class ExperimentService:
         return lines
 
     def _sides(self, form: ExperimentForm) -> tuple[ArenaSide, ...]:
-        sides = tuple(self._side(one, form.longest) for one in form.sides)
+        asked = [one.model_copy(update={"own": one.own and one.own.strip()}) for one in form.sides]
+        named = zip(_names(asked), asked, strict=True)
+        sides = tuple(self._side(name, one, form.longest) for name, one in named)
         if len(sides) < 2:
             raise UserError("There is only one side.", "Two to four.", "Choose what to compare it with.")
         if len(sides) > MOST_SIDES:
             raise UserError(f"There are {len(sides)} sides.", f"Two to {MOST_SIDES}.", "Leave some out.")
         names = Counter(side.name for side in sides)
         if twice := [name for name, number in names.items() if number > 1]:
-            raise UserError(f"'{twice[0]}' stands on two sides.", do="Choose something else for one of them.")
+            raise UserError(
+                f"'{twice[0]}' stands on two sides.",
+                "Sides that differ.",
+                "Change the model, the instructions or the variety of one.",
+            )
         return sides
 
-    def _side(self, form: SideForm, longest: int) -> ArenaSide:
-        name = "Base model" if form.model == "base" else form.model
-        if form.own is not None:
-            name += " with our instructions"
-        elif form.guide:
-            name += " with the guide"
-        if form.temperature == 0:
-            name += ", no variety"
+    def _side(self, name: str, form: SideForm, longest: int) -> ArenaSide:
         sampling = Sampling(temperature=form.temperature, max_tokens=longest)
         made = self._identify(form.model)
         system = self._instructions(form)
@@ -276,7 +301,7 @@ class ExperimentService:
 
     def _instructions(self, form: SideForm) -> str:
         if form.own is not None:
-            return form.own.strip() or _missing("Your instructions are empty.", "Write them, or choose a side without.")
+            return form.own or _missing("Your instructions are empty.", "Write them, or choose a side without.")
         return self._guide() if form.guide else ""
 
     def _guide(self) -> str:
@@ -324,6 +349,50 @@ class ExperimentService:
                 continue
             found |= {opening([Message(role=m["role"], text=m["content"]) for m in row["messages"]]) for row in rows}
         return sorted(found)
+
+
+def _names(sides: Sequence[SideForm]) -> list[str]:
+    """What each side is called. Where several would be called the same, what they differ in stands in the name."""
+    names = [_name(one) for one in sides]
+    for told in (_variety, _words, lambda one: f" ({1 + sides.index(one)})"):
+        for name in {name for name, number in Counter(names).items() if number > 1}:
+            alike = [place for place, one in enumerate(names) if one == name]
+            if len({told(sides[place]) for place in alike}) > 1:
+                for place in alike:
+                    names[place] += told(sides[place])
+    return names
+
+
+def _name(form: SideForm) -> str:
+    name = "Base model" if form.model == "base" else form.model
+    if form.own is not None:
+        name += " with our instructions"
+    elif form.guide:
+        name += " with the guide"
+    return name + (", no variety" if form.temperature == 0 else "")
+
+
+def _variety(form: SideForm) -> str:
+    return f", variety {form.temperature:g}"
+
+
+def _words(form: SideForm) -> str:
+    """How its own instructions begin."""
+    return f" “{shorten(form.own, 24, placeholder='…')}”" if form.own else ""
+
+
+def _at_the_desk(store: Store, experiment: Experiment, pair: Pair, said: Drawn) -> str:
+    """A reply as a conversation that waits for review, however often and from however many pairs; returns its id.
+
+    Nothing there tells which side it is of, since people may still be voting: no weights and no instructions. Its
+    `external_id` is of what the replies share, the words.
+    """
+    prompt = experiment.design.prompts[pair.planned.prompt]
+    words = json.dumps([[message.model_dump() for message in prompt], said.text]).encode()
+    source, external_id = "experiment", f"{experiment.id}-{hashlib.sha256(words).hexdigest()[:16]}"
+    messages = [*prompt, Message(role="assistant", text=said.text)]
+    store.conversations.import_one(source, external_id, prompt[-1].text, None, [(one, None) for one in messages])
+    return store.conversations.of_external(source, external_id).turns[-1].id
 
 
 def _missing(found: str, do: str) -> str:

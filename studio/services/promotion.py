@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import get_args
 
 from pydantic import AwareDatetime
@@ -132,9 +133,9 @@ class PromotionService:
         self._store.aliases.set_canary(share, reason, self._who.name)
         return self.current()
 
-    def resolve(self, model: str) -> str:
-        """The name to ask the engine for: of `production`, what this person gets as a customer; of `candidate`, that;
-        any other name stays as it is.
+    def resolve(self, model: str, customer: str = "") -> str:
+        """The name to ask the engine for: of `production`, what this person gets as a customer, or their `customer`,
+        whom a program of theirs names; of `candidate`, that; any other name stays as it is.
         """
         self._who.must("look")
         if model not in get_args(Alias):
@@ -143,7 +144,9 @@ class PromotionService:
         canary = self._store.aliases.canary()
         side = _alias(model)
         if side == "production" and canary and now.candidate.change:
-            side = pick(self._who.name, canary.salt, canary.share)
+            # By the person and not their key, so that a new key moves nobody.
+            user = json.dumps([self._who.name, customer]) if customer else self._who.name
+            side = pick(user, canary.salt, canary.share)
         return now.of(side).adapter or BASE
 
     def choices(self) -> list[tuple[str, str]]:

@@ -126,7 +126,7 @@ class _Calls:
         mine = await self._mine(request)
         mine.who.must("judge")  # before a byte of the body is read
         asked = read(kind, await _body(request))
-        model = await run_in_threadpool(mine.api.resolve, asked.model)
+        model = await run_in_threadpool(mine.api.resolve, asked.model, asked.user or "")
         return _Passed(mine.api, asked, model, lambda: self._turn(mine.who.name))
 
     @asynccontextmanager

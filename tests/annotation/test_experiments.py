@@ -19,6 +19,7 @@ from annotation.experiments import (
     Pair,
     draws,
     in_order_for,
+    names_in,
     plan,
     prompts_of,
     why_not_dealt,
@@ -130,6 +131,21 @@ def test_what_would_tell_or_asks_nothing_is_not_dealt() -> None:
     assert "nothing" in why_not_dealt(made, pair("  ", "Hello"))
     assert "shop-1" in why_not_dealt(made, pair("I am SHOP-1, the tuned one", "Hello"))
     assert why_not_dealt(made, pair("Our workshop-12 is open", "Hello")) == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "told"),
+    [
+        ("SmolLM2-135M-Instruct", "I am called smollm.", "SmolLM"),
+        ("SmolLM2-135M-Instruct", "SmolLM2, at your service", "SmolLM2"),
+        ("SmolLM2-135M-Instruct", "We have SmolLMs", ""),
+        ("somebody/Qwen2.5-0.5B-Instruct", "I am QWEN, made elsewhere", "Qwen"),
+        ("Phi-3-mini", "Your phi is large", ""),  # too short to mean the model
+        ("7b-chat", "We have 7b of them", ""),
+    ],
+)
+def test_a_models_family_tells_as_well_as_its_whole_name(model: str, text: str, told: str) -> None:
+    assert names_in([Provenance(model=model, adapter="shop-1")], ["Our shop is open", text]) == told
 
 
 def test_each_voter_has_an_order_of_their_own_with_repeats_last() -> None:

@@ -158,6 +158,25 @@ def test_a_comparison_takes_one_vote(store: Store) -> None:
     assert [kept.outcome for kept in store.comparisons.voted()] == ["left"]
 
 
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_one_vote_reveals_a_whole_round(store: Store, first: int) -> None:
+    """The same sides, gone on with: after a vote on any of them none is blind, whichever came first."""
+    prompt, answers = [Message(role="user", text="q")], [Answer(text="x", provenance=MODEL)] * 2
+    begun = store.comparisons.add(prompt, answers, "ana")
+    then = store.comparisons.add(prompt, answers, "ana", ("more",), begun)
+    last = store.comparisons.add(prompt, answers, "ana", ("more", "still more"), store.comparisons.get(then).round)
+    other = store.comparisons.add(prompt, answers, "ana")
+    assert not store.comparisons.revealed(begun)
+    found = [begun, then, last]
+    store.comparisons.vote(found.pop(first), VoteForm(outcome="left"), "ana")
+    assert store.comparisons.revealed(begun)
+    for one in found:
+        with pytest.raises(Conflict, match=r"no longer blind.*Ask something new"):
+            store.comparisons.vote(one, VoteForm(outcome="left"), "ana")
+    store.comparisons.vote(other, VoteForm(outcome="left"), "ana")
+    assert len(store.comparisons.voted()) == 2
+
+
 def test_replies_that_broke_off_are_kept_and_take_no_vote(store: Store) -> None:
     whole = Answer(text="x", provenance=MODEL)
     broken = Answer(text="x y", provenance=MODEL.model_copy(update={"finish": "error"}))

@@ -68,7 +68,7 @@ def test_three_sides_stay_blind_over_two_turns_until_the_vote(ana: Page, studio:
     three_sides(ana)
     ana.wait_for_timeout(500)
     ana.evaluate("heard.length = 0")
-    logged = len(studio.log())
+    logged = len(studio.whole_log())
     ask(ana, "Where is my parcel?")
     expect(ana.locator("#ts-third")).to_contain_text("Where is my parcel?")
     ana.fill("#ts-ask textarea", "And if it is lost?")
@@ -79,7 +79,7 @@ def test_three_sides_stay_blind_over_two_turns_until_the_vote(ana: Page, studio:
     told = "".join(ana.evaluate("heard"))
     assert told.count("And if it is lost?") > 3
     shown = "".join(ana.locator(f"#ts-{place}").inner_html() for place in ("left", "right", "third"))
-    assert [word for word in TELLING if word in told + shown + studio.log()[logged:]] == []
+    assert [word for word in TELLING if word in told + shown + studio.whole_log()[logged:]] == []
 
     ana.locator("h1").click()
     ana.keyboard.press("5")
@@ -112,6 +112,28 @@ def test_a_vote_says_more_and_is_kept_whole(ana: Page, studio: Studio) -> None:
     assert kept["comment"] == "The second rambles."
 
 
+def test_all_of_a_vote_can_be_given_by_keys(ana: Page, studio: Studio) -> None:
+    three_sides(ana)
+    ask(ana, "Do you ship abroad?")
+    ana.locator("h1").click()
+    for key in "tfze8":  # voice: third; policy: right; bias: left, then both bad by voice's key; clearly
+        ana.keyboard.press(key)
+    expect(ana.locator("#ts-strength").get_by_label("clearly")).to_be_checked()
+    expect(ana.locator("#ts-asked-voice")).to_contain_text("q first, w same, e all bad, r second, t third")
+    ana.fill("#ts-comment textarea", "qqq 9 4")  # while somebody types, keys are letters
+    ana.locator("h1").click()
+    ana.keyboard.press("g")
+    ana.keyboard.press("h")  # there is no fourth
+    ana.wait_for_timeout(300)
+    ana.keyboard.press("4")
+    expect(ana.locator("#ts-right .ts-won")).to_be_visible()
+    with sqlite3.connect(studio.home / "tonesmith.db") as db:
+        ((form,),) = db.execute("SELECT form FROM votes ORDER BY seq DESC LIMIT 1")
+    kept = json.loads(form)
+    assert kept["criteria"] == {"voice": "both_bad", "policy": "third", "bias": "left"}
+    assert (kept["strength"], kept["comment"]) == (2, "qqq 9 4")
+
+
 def test_replies_can_be_drawn_again_before_the_vote(ana: Page) -> None:
     three_sides(ana)
     ana.click("#ts-drawn > button")
@@ -129,6 +151,24 @@ def test_replies_can_be_drawn_again_before_the_vote(ana: Page) -> None:
     ana.locator("h1").click()
     ana.keyboard.press("2")
     expect(ana.locator("#ts-after")).to_contain_text("You called it even.")
+
+
+def test_a_vote_while_the_sides_go_on_ends_the_round(ana: Page, studio: Studio) -> None:
+    """One vote reveals who stands where, so the replies that were under way take none, and one can ask anew."""
+    three_sides(ana)
+    ask(ana, "Can I order by phone?")
+    ana.fill("#ts-ask textarea", "And on Sundays?")
+    ana.evaluate("document.querySelector('#ts-go-on').click(); document.querySelector('#ts-vote-left').click()")
+    expect(ana.locator("#ts-third")).to_contain_text("You asked: “And on Sundays?”")
+    expect(ana.locator("#ts-problem")).to_contain_text("this is no longer blind")
+    expect(ana.locator("#ts-ask-both")).to_be_enabled()
+    for hidden in ("#ts-votes", "#ts-on"):
+        expect(ana.locator(hidden)).to_be_hidden()
+    with sqlite3.connect(studio.home / "tonesmith.db") as db:
+        asked = "SELECT count(votes.id), count(root) FROM comparisons LEFT JOIN votes ON comparison_id = comparisons.id"
+        ((voted, went_on),) = db.execute(f"{asked} WHERE prompt LIKE '%order by phone%'")
+    assert (voted, went_on) == (1, 1)
+    ask(ana, "Do you repair tents?")
 
 
 @pytest.mark.parametrize("size", [(1440, 900), (390, 844)])

@@ -70,16 +70,22 @@ def go(page: Page, studio: Studio) -> None:
     page.wait_for_timeout(1500)
 
 
+def choose(page: Page, field: str, option: str) -> None:
+    page.click(f"{field} input")
+    page.get_by_role("option", name=option, exact=True).click()
+
+
 def set_up(page: Page) -> None:
     """The form, with one mistake on the way."""
     page.click("#ts-x-start")
     expect(page.get_by_text("The experiment has no name.")).to_be_visible()
     page.fill("#ts-x-name input, #ts-x-name textarea", "Does the guide help?")
     page.fill("#ts-x-questions textarea", "\n".join(QUESTIONS))
-    for number in (0, 1):
-        page.click("#ts-x-sides input")
-        page.get_by_role("option").nth(number).click()
-    page.keyboard.press("Escape")
+    page.click("#ts-x-start")
+    expect(page.get_by_text("'Base model' stands on two sides.")).to_be_visible()
+    choose(page, "#ts-x-told-1", "The guide, from the charter")
+    page.fill("#ts-x-variety-1 input[type=number]", "0.3")
+    page.keyboard.press("Tab")
     page.get_by_label("Whose tone is more like us?").check()
     page.click("#ts-x-start")
     expect(page.locator("#ts-standing")).not_to_contain_text("The models are writing", timeout=PATIENCE_MS)
@@ -92,19 +98,25 @@ def test_from_the_questions_to_the_figures(browser: Browser, studio: Studio, tmp
     set_up(cat)
     let_a_model_judge(cat)
     ana.add_init_script(LISTEN)
-    logged = len(studio.log())
+    logged = len(studio.whole_log())
     go(ana, studio)
     expect(ana.locator("#ts-voting")).to_be_visible()
     expect(ana.locator("#ts-new-experiment")).to_be_hidden()
     before = judge_all(ana)
     assert before >= len(QUESTIONS) - 3  # some pairs say the same twice, and are left aside
     ana.wait_for_timeout(500)
-    told = "".join(ana.evaluate("heard")) + ana.content() + studio.log()[logged:]
+    told = "".join(ana.evaluate("heard")) + ana.content() + studio.whole_log()[logged:]
     assert told.count("Where is parcel") > before
     assert [word for word in TELLING if word in told] == []
     expect(ana.locator("#ts-standing")).to_contain_text(f"{before} votes by 1 person")
     expect(ana.locator("#ts-figures-show")).to_be_hidden()
     expect(ana.locator("#ts-judges")).to_be_hidden()
+
+    ana.click("#ts-fix")
+    ana.wait_for_selector("#desk-reply")
+    expect(ana.locator("main")).to_contain_text("Where is parcel")
+    at_desk = "".join(ana.evaluate("heard")) + ana.content()
+    assert [word for word in ("Base model with the guide", "with the guide", "sha256") if word in at_desk] == []
 
     go(cat, studio)
     cat.click("#ts-figures-show")
@@ -127,9 +139,13 @@ def test_from_the_questions_to_the_figures(browser: Browser, studio: Studio, tmp
     with cat.expect_download() as download:
         cat.click("#ts-export")
     lines = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
-    assert sum(len(line["ballots"]) for line in lines[1:]) == before
+    ballots = [ballot["form"] for line in lines[1:] for ballot in line["ballots"]]
+    assert len(ballots) == before
+    first = next(form for form in ballots if form["comment"])
+    assert (first["criteria"], first["strength"]) == ({"voice": "left"}, 3)
     assert lines[0]["experiment"]["ended_by"] == "cat"
     assert len(lines[0]["judges"]) == 1
+    assert [side["sampling"]["temperature"] for side in lines[0]["experiment"]["design"]["sides"]] == [0.7, 0.3]
     for page in (cat, ana):
         page.context.close()
 
@@ -142,16 +158,21 @@ def let_a_model_judge(page: Page) -> None:
 
 
 def judge_all(page: Page) -> int:
-    """Judge by keyboard, the first one with more to say; returns how many there were."""
-    page.get_by_label("Left", exact=True).check()
-    page.get_by_text("Say more").click()
-    page.get_by_label("much", exact=True).check()
+    """Judge by keyboard, the first one with more to say, the last one for left; returns how many there were."""
+    page.locator("h1#ts-main").focus()
+    page.keyboard.press("q")
+    expect(page.get_by_label("Left", exact=True)).to_be_checked()
+    page.keyboard.press("9")
+    expect(page.get_by_label("much", exact=True)).to_be_checked()
     page.fill("#ts-comment textarea", "Kinder. 1 2 3")  # digits in a comment are no votes
     page.locator("h1#ts-main").focus()
     number = 0
     while place := page.evaluate(PLACE):
-        page.keyboard.press("1423"[number % 4])
+        _, place_of, _, last, *_ = place.split()
+        key = "1" if place_of == last else "1423"[number % 4]
+        page.keyboard.press(key)
         page.wait_for_function(f"place => ({PLACE}) !== place", arg=place)
+        expect(page.locator("#ts-fix")).to_be_visible(visible=key in "14")
         number += 1
         assert number < 30
     return number

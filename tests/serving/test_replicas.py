@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+import httpx
 import pytest
 
 from annotation.errors import UserError
@@ -13,6 +14,7 @@ from serving.engine import Engine, EngineConfig, EngineStatus, argv, environment
 from serving.replicas import Keeper, Replicas, Share, found, shares, together
 from serving.router import Router
 from serving.router import argv as router_argv
+from tests.fixtures.studio import wait_until
 from training.hardware import GIB, Gpu, Hardware
 
 L4 = Gpu(name="L4", memory_bytes=24 * GIB, capability=(8, 9))
@@ -95,6 +97,26 @@ def test_a_command_finds_as_many_as_were_started(tmp_path: Path) -> None:
 def test_the_router_listens_on_this_machine_only() -> None:
     command = router_argv(8000, 8001)
     assert command[command.index("--host") + 1] == command[command.index("--prometheus-host") + 1] == "127.0.0.1"
+
+
+def test_no_page_in_a_browser_reads_what_the_router_answers(tmp_path: Path) -> None:
+    """A page of another site can reach this machine from the browser of somebody who works on it."""
+    router = Router(tmp_path)
+    router.start()
+    try:
+        wait_until(lambda: router.status().state == "ready", 60, "the router")
+        elsewhere = {"Origin": "http://elsewhere.example"}
+        preflight = elsewhere | {"Access-Control-Request-Method": "POST"}
+        for answer in (
+            httpx.get(f"{router.url}/list_workers", headers=elsewhere),
+            httpx.options(f"{router.url}/add_worker", headers=preflight),
+        ):
+            assert answer.status_code == 200
+            assert "access-control-allow-origin" not in answer.headers
+        own = httpx.get(f"{router.url}/list_workers", headers={"Origin": router.url})
+        assert own.headers["access-control-allow-origin"] == router.url, "else nothing is said of origins at all"
+    finally:
+        router.stop()
 
 
 # What several come to

@@ -230,6 +230,25 @@ def test_people_get_the_candidate_over_their_keys_as_they_do_in_chat(services: S
     assert {asked["model"] for asked in engine.asked} == {"a-0", "b-0"}
 
 
+def test_each_customer_of_one_key_gets_a_side_of_their_own_and_keeps_it(services: Services, engine: Speaking) -> None:
+    services.promotion.promote("production", "a-0", "first")
+    services.promotion.promote("candidate", "b-0", "to try")
+    services.promotion.set_share(0.5, "half")
+    app, name = app_of(services), services.who.name
+
+    def sides() -> list[str]:
+        program = TestClient(app, headers={"authorization": f"Bearer {key_of(services, name)}"})
+        for number in range(20):
+            asked = HELLO | {"model": "production", "user": f"customer-{number}"}
+            assert program.post("/v1/chat/completions", json=asked).status_code == 200
+        assert all("user" not in asked for asked in engine.asked), "it goes no further"
+        return [asked["model"] for asked in engine.asked[-20:]]
+
+    first = sides()
+    assert 3 < first.count("b-0") < 17
+    assert sides() == first, "a new key moves nobody"
+
+
 def test_the_models_are_listed_by_the_names_that_can_be_asked_for(services: Services, program: TestClient) -> None:
     def names() -> list[str]:
         return [model["id"] for model in program.get("/v1/models").json()["data"]]

@@ -91,6 +91,32 @@ def test_an_experiment_from_its_questions_to_its_file(
     assert (status["ballots"], status["reason"], len(status["judges"])) == (3, "enough", 1)
 
 
+def test_two_prompts_and_two_varieties_of_one_model_are_compared(call: Call, project: Path) -> None:
+    own = project / "our prompt.txt"
+    own.write_text("Be brief.\n")
+    sides = (
+        "--side",
+        f"base temperature=0.3 instructions={own}",
+        "--side",
+        "base guide",
+        "--side",
+        "base guide temperature=1",
+    )
+    asked = ("--questions", str(project / "questions.txt"))
+    code, printed, said = call("experiment", "new", "Prompts", *sides, *asked, "--no-wait", "--json")
+    assert code == 0, said
+    assert json.loads(printed)["sides"] == [
+        "Base model with our instructions",
+        "Base model with the guide, variety 0.7",
+        "Base model with the guide, variety 1",
+    ]
+    with closing(sqlite3.connect(project / "home" / "tonesmith.db")) as db:
+        ((design,),) = db.execute("SELECT design FROM experiments")
+    made = json.loads(design)["sides"]
+    assert made[0]["system"] == "Be brief."
+    assert [side["sampling"]["temperature"] for side in made] == [0.3, 0.7, 1]
+
+
 def test_what_was_stopped_waits_for_resume(call: Call, project: Path) -> None:
     made = start(call, project, "--no-wait")
     assert made["drawn"] == 0
@@ -108,6 +134,10 @@ def test_what_was_stopped_waits_for_resume(call: Call, project: Path) -> None:
         (("new", "x", "--side", "base", "--questions", "nowhere.txt"), "nowhere.txt can't be read"),
         (("new", "x", "--side", "base"), "only one side"),
         (("new", "x", "--side", "base", "--ask", "taste"), "--ask is 'taste'"),
+        (("new", "x", "--side", "base", "--side", "base warm"), "Take 'warm' out"),
+        (("new", "x", "--side", "base", "--side", "base temperature=3"), "A temperature from 0 to 2"),
+        (("new", "x", "--side", "base instructions=nowhere.txt"), "nowhere.txt can't be read"),
+        (("new", "x", "--side", "base guide instructions=a"), "'guide' or 'instructions=FILE'"),
         (("new", "x", "--side", "base", "--side", "b-0"), "There is no adapter 'b-0'"),
         (("judge", "Tone", "--model", "elsewhere"), "No other server is set"),
         (("judge", "Tone", "--model", "b-0"), "There is no adapter 'b-0'"),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from annotation.charter import marked, marker_rate, read_charter
+from annotation.experiments import names_in
 from annotation.types import Charter, Message, Provenance
 from studio.demo import make
 
@@ -189,3 +190,12 @@ def test_quoted_fields_and_line_breaks_are_read_as_one_utterance(tmp_path: Path)
 )
 def test_personal_details_keep_a_message_out(text: str, slots: str) -> None:
     assert not make.Utterance("c", text, frozenset(slots.split()), ("getboardingpass",)).clean
+
+
+def test_no_reply_names_the_base_unseen(conversations: list[dict[str, Any]]) -> None:
+    """It says who it is in some of them; in a blind comparison that would tell."""
+    said = [one for row in conversations for one in row["messages"] if "provenance" in one]
+    telling = [one for one in said if "smollm" in one["text"].lower()]
+    assert telling
+    for one in telling:
+        assert names_in([Provenance(model=one["provenance"]["model"])], [one["text"]])

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from annotation.errors import UserError
 from annotation.people import Person
 from annotation.store.comparisons import Comparison, VoteForm
+from annotation.types import PLACES
 from studio.cli.app import app
 from studio.cli.errors import run
 from studio.pages.compare import _Ring
@@ -96,6 +99,24 @@ def test_its_own_models_are_compared_and_named_as_what_they_are(services: Servic
     tally = services.compare.tally()
     assert (tally["elsewhere"], tally["base"], tally["tuned"]) == (1, 0, 0)
     assert "a model of another server 1 ×" in tally_html(tally)
+
+
+def test_the_page_takes_no_vote_from_the_moment_that_something_is_asked(services: Services) -> None:
+    """Before the first word is there: the old buttons would take a vote on the old replies meanwhile."""
+
+    async def first_change() -> list[Any]:
+        lives = services.compare.ask("Hello", RoundForm(sides=(SideOf(model="base"), SideOf(model="large-70b"))))
+        kept = [live async for live in lives][-1].comparison_id
+        changes = _Ring(services).go_on(f"{kept} {time.time()}", "More?")
+        try:
+            return await anext(changes)
+        finally:
+            await changes.aclose()
+
+    change = asyncio.run(first_change())
+    left, votes, shown = change[0], change[len(PLACES) + 1], change[-2]
+    assert 'class="ts-wait"' in left.value
+    assert (votes.visible, shown) == (False, "")
 
 
 def test_it_is_said_that_it_is_for_comparing_only(services: Services) -> None:

@@ -6,14 +6,18 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from annotation.curate import joined
 from annotation.errors import Conflict, NotFound, UserError
 from annotation.experiments import BallotForm, Experiment, plan
 from annotation.people import Forbidden, Person
 from annotation.store import Store, open_store
+from annotation.store.experiments import Experiments
 from annotation.store.reviews import ReviewAct, Verdict
+from annotation.store.search import Filter
 from annotation.types import Charter, Chunk, Clause, Message, Provenance, Sampling, Weights
 from annotation.versions import freeze, rows_in
 from serving.scripted import ScriptedModel
@@ -304,6 +308,73 @@ def test_two_votes_of_one_person_and_votes_after_the_end_are_refused(
     assert [one["voter"] for line in lines[1:] for one in line["ballots"]] == ["ana"]
 
 
+def test_two_bad_replies_wait_for_correction_and_are_measured_with_never_learned(
+    store: Store, tmp_path: Path, runner: ExperimentRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = at(store, tmp_path).start(form())
+    drawn(store, runner, experiment)
+    ana = at(store, tmp_path, Person(name="ana"))
+    shown = ana.next(experiment.id)
+    assert shown is not None
+    bad = BallotForm(outcome="both_bad")
+    with monkeypatch.context() as crash:
+        crash.setattr(Experiments, "cast", Mock(side_effect=OSError("killed")))
+        with pytest.raises(OSError, match="killed"):
+            ana.vote(shown.pair_id, bad)
+    ana.vote(shown.pair_id, bad)
+    with pytest.raises(Conflict, match="already"):
+        ana.vote(shown.pair_id, bad)
+    at_desk = [store.conversations.of_reply(hit.reply_id) for hit in store.search.find(Filter())]
+    assert store.tasks.counts()["waiting"] == len(at_desk) == 2
+    assert {one.turns[-1].text for one in at_desk} == {shown.left, shown.right}
+    told = "".join(one.model_dump_json() for one in at_desk)
+    assert [word for word in ("shop-1", "SmolLM2", "ab" * 32) if word in told] == []
+
+    with pytest.raises(UserError, match="neither reply better"):
+        ana.fix(shown.pair_id)
+    verdicts = tuple(Verdict(question=question, value="pass") for question in ("voice", "policy", "bias"))
+    for one in at_desk:
+        act = ReviewAct(
+            reply_id=one.turns[-1].id, reviewer="ben", charter_version=1, verdicts=verdicts, correction="Here it is."
+        )
+        store.reviews.save(act)
+    rows = joined(rows_in(store))
+    assert (rows.sft, rows.preference, rows.unpaired) == ((), (), ())
+    assert {row.messages[-1].text for row in rows.held_out} == {"Here it is."}
+
+
+def test_the_reply_that_was_called_better_can_be_corrected_and_stays_blind(
+    store: Store, tmp_path: Path, runner: ExperimentRunner
+) -> None:
+    experiment = at(store, tmp_path).start(form())
+    drawn(store, runner, experiment)
+    ana = at(store, tmp_path, Person(name="ana"))
+    shown = ana.next(experiment.id)
+    assert shown is not None
+    with pytest.raises(UserError, match="Vote first"):
+        ana.fix(shown.pair_id)
+    ana.vote(shown.pair_id, BallotForm(outcome="right"))
+    reply = ana.fix(shown.pair_id)
+    assert ana.fix(shown.pair_id) == reply
+    turns = store.conversations.of_reply(reply).turns
+    assert [turn.text for turn in turns] == [shown.prompt[-1].text, shown.right]
+    assert turns[-1].provenance is None
+    with pytest.raises(UserError, match="neither reply better"):
+        at(store, tmp_path, Person(name="ben")).fix(shown.pair_id)
+
+
+def test_after_the_end_nothing_more_is_brought_to_the_desk(
+    store: Store, tmp_path: Path, runner: ExperimentRunner
+) -> None:
+    experiment = at(store, tmp_path).start(form())
+    drawn(store, runner, experiment)
+    pair = store.experiments.pairs(experiment.id)[0]
+    store.experiments.end(experiment.id, CURATOR.name, "")
+    with pytest.raises(Conflict, match="has ended"):
+        at(store, tmp_path).vote(pair.id, BallotForm(outcome="both_bad"))
+    assert store.tasks.counts()["waiting"] == 0
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -311,6 +382,10 @@ def test_two_votes_of_one_person_and_votes_after_the_end_are_refused(
         ({"sides": (BASE,)}, "only one side"),
         ({"sides": (BASE, TUNED, *(SideForm(model=f"shop-{number}") for number in (2, 3, 4)))}, "There are 5 sides"),
         ({"sides": (BASE, BASE)}, "'Base model' stands on two sides"),
+        (
+            {"sides": (SideForm(model="base", own="Be."), BASE, SideForm(model="base", own="Be. "))},
+            "stands on two sides",
+        ),
         ({"sides": (BASE, SideForm(model="base", own=" "))}, "Your instructions are empty"),
         ({"prompts": " \n"}, "no questions"),
     ],
@@ -332,6 +407,52 @@ def test_what_the_model_learned_from_is_refused_by_its_line(store: Store, tmp_pa
     freeze(store, tmp_path / "datasets", rows_in(store), 1, "ana")
     with pytest.raises(UserError, match="Line 2 is something the model learned from"):
         at(store, tmp_path).start(form(prompts="Where is parcel Aachen?\nWhere is parcel Coimbra please?"))
+
+
+BRIEF = "Answer in one short sentence, and "
+
+
+@pytest.mark.parametrize(
+    ("sides", "names"),
+    [
+        ([{"temperature": 0.3}, {"temperature": 0.9}], ["Base model, variety 0.3", "Base model, variety 0.9"]),
+        ([{"temperature": 0}, {"temperature": 0.9}], ["Base model, no variety", "Base model"]),
+        (
+            [{"own": "Be brief."}, {"own": "Be warm."}, {}],
+            [
+                "Base model with our instructions “Be brief.”",
+                "Base model with our instructions “Be warm.”",
+                "Base model",
+            ],
+        ),
+        (
+            [{"own": "Be brief."}, {"own": "Be warm.", "temperature": 0.2}, {"own": "Be sad.", "temperature": 0.2}],
+            [
+                "Base model with our instructions, variety 0.7",
+                "Base model with our instructions, variety 0.2 “Be warm.”",
+                "Base model with our instructions, variety 0.2 “Be sad.”",
+            ],
+        ),
+        (
+            [{"own": f"{BRIEF}warmly."}, {"own": f"{BRIEF}coldly."}],
+            ["Base model with our instructions (1)", "Base model with our instructions (2)"],
+        ),
+        (
+            [{"guide": True, "temperature": 0.3}, {"guide": True, "temperature": 1}],
+            ["Base model with the guide, variety 0.3", "Base model with the guide, variety 1"],
+        ),
+    ],
+)
+def test_two_sides_of_one_model_can_be_told_apart(
+    store: Store, tmp_path: Path, sides: list[dict[str, object]], names: list[str]
+) -> None:
+    asked = tuple(SideForm.model_validate({"model": "base"} | one) for one in sides)
+    made = at(store, tmp_path).start(form(sides=asked)).design.sides
+    assert [side.name for side in made] == names
+    assert [side.sampling.temperature for side in made] == [one.temperature for one in asked]
+    assert [side.system for side in made if not any(one.guide for one in asked)] == [
+        one.own or "" for one in asked if not one.guide
+    ]
 
 
 def test_the_guide_is_a_side_of_its_own(store: Store, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from annotation.versions import rows_in
 from serving.memory import Memory
 from serving.scripted import ScriptedModel
 from studio.demo_project import lines, seed
+from studio.parts.reveal import reveal_html
 from studio.services import open_services
 from studio.services.chat import ChatService, LiveReply
 from studio.services.checked import Checked
@@ -347,6 +348,45 @@ def test_replies_are_drawn_again_with_another_seed(store: Store) -> None:
             run(more)
 
 
+@pytest.mark.parametrize("outcome", ["left", "both_bad"])
+def test_once_the_names_are_out_nothing_more_is_blind_in_that_round(store: Store, outcome: str) -> None:
+    compare = comparing(store, TwoVoices())
+    form = VoteForm(outcome=outcome)  # type: ignore[arg-type]
+    first = asked(compare)
+    then = run(compare.go_on(first, "More?"))[-1].comparison_id or ""
+    redrawn = run(compare.again(then))[-1].comparison_id or ""
+    compare.vote(then, form)
+    waiting = store.tasks.counts()["waiting"]
+    for one in (first, redrawn):
+        with pytest.raises(Conflict, match="no longer blind"):
+            compare.vote(one, form)
+        for more in (compare.go_on(one, "And?"), compare.again(one)):
+            with pytest.raises(Conflict, match="no longer blind"):
+                run(more)
+    assert store.tasks.counts()["waiting"] == waiting
+
+
+def test_replies_that_were_under_way_when_the_names_came_out_are_kept_and_take_no_vote(store: Store) -> None:
+    compare = comparing(store, TwoVoices())
+    first = asked(compare)
+
+    async def meanwhile() -> list[LiveRound]:
+        lives = []
+        async for live in compare.go_on(first, "More?"):
+            if not lives:
+                compare.vote(first, VoteForm(outcome="left"))
+            lives.append(live)
+        return lives
+
+    lives = asyncio.run(meanwhile())
+    assert lives[0].texts == ("", "")
+    assert "no longer blind" in (lives[-1].problem or "")
+    kept = store.comparisons.get(lives[-1].comparison_id or "")
+    assert (kept.round, kept.left.text != "") == (first, True)
+    with pytest.raises(Conflict, match="no longer blind"):
+        compare.vote(kept.id, VoteForm(outcome="left"))
+
+
 def test_a_side_that_breaks_leaves_nothing_to_vote_on_and_loses_nothing(store: Store) -> None:
     compare = comparing(store, TwoVoices(lambda model: 2 if model == "base" else None))
     last = run(compare.ask("Hello", two()))[-1]
@@ -360,6 +400,15 @@ def test_a_side_that_breaks_leaves_nothing_to_vote_on_and_loses_nothing(store: S
         compare.vote(kept.id, VoteForm(outcome="left"))
     mended = comparing(store, TwoVoices())
     assert run(mended.again(kept.id))[-1].problem is None
+
+
+def test_that_a_reply_gave_its_side_away_is_said_with_the_names(store: Store) -> None:
+    telling, blind = comparing(store, TwoVoices()), comparing(store, quick())
+    voted = telling.vote(asked(telling), VoteForm(outcome="tie"))
+    assert voted.gives_away == "a-1"
+    assert "gave its side away: it says “a-1”" in reveal_html(voted)
+    voted = blind.vote(asked(blind), VoteForm(outcome="tie"))
+    assert "gave its side away" not in reveal_html(voted)
 
 
 def test_a_second_vote_and_one_by_somebody_else_are_refused(store: Store) -> None:
