@@ -10,15 +10,16 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from annotation.acts import Act, ActBody
+from annotation.acts import COUNTED, Act, ActBody
 from annotation.argilla_client import Argilla, Json
 from annotation.argilla_datasets import ArgillaDatasets, Deleted
-from annotation.argilla_form import ReplyForDesk, act_of, same_values, values_of
+from annotation.argilla_form import Opinion, ReplyForDesk, act_of, same_values, values_of
 from annotation.argilla_known import no_judge, opinion_of, replies_for_desk, response_row, standing_acts
 from annotation.argilla_report import Run
 from annotation.errors import UserError
 from annotation.store import Store
 from annotation.store.argilla import Mirror, MirrorResponse
+from annotation.store.reviews import ReviewAct
 from annotation.types import Charter
 
 SAVED_AT_ONCE = 50
@@ -153,14 +154,17 @@ class ArgillaPull:
             return row, None
         text = reply.conversation.turns[-1].text
         standing = standing_acts(history).get(person)
-        if standing:
-            ours = values_of(opinion_of(history, person, standing), reply, mirror.questions, charter)
-        if standing and same_values(ours, response["values"], text):
+        said = opinion_of(history, person, standing) if standing else None
+        if (
+            said
+            and standing
+            and same_values(values_of(said, reply, mirror.questions, charter), response["values"], text)
+        ):
             return row.model_copy(update={"act_id": standing.id}), None
         act = act_of(response["values"], reply, charter, person, act_id=act_id, made_at=_moment(response["updated_at"]))
-        corrects = act.correction is not None and act.correction.strip() != text.strip()
-        if before and standing and standing.id == before.act_id and standing.correction and not corrects:
-            self._undo(standing, person, response)  # they took their correction back
+        if said and standing and before and standing.id == before.act_id and _takes_back(act, said, text):
+            for one in _reviews_of(person, history):  # what they say now is all that they say
+                self._undo(one, person, response)
         return row, act
 
     def _take_back(self, response: Json, person: str, history: Sequence[Act], before: MirrorResponse | None) -> None:
@@ -178,7 +182,7 @@ class ArgillaPull:
         return act_id
 
     def _undo(self, act: Act, person: str, response: Json) -> None:
-        undo_id = _act_id(response, "undo")
+        undo_id = _act_id(response, f"undo:{act.id}")
         made_at = _moment(response["updated_at"])
         self._store.reviews.add("undo", act.reply_id, person, ActBody(undoes=act.id), undo_id, made_at)
 
@@ -191,6 +195,24 @@ class ArgillaPull:
         self._run.summary.pulled += len(acts) - len(reasons)
         self._run.summary.failed += len(reasons)
         return reasons
+
+
+def _takes_back(act: ReviewAct, said: Opinion, text: str) -> bool:
+    """Whether something that a person had said is not among what they say now: an answer, a correction, a ranking."""
+    answered = {one.question for one in act.verdicts}
+    corrects = act.correction is not None and act.correction.strip() != text.strip()
+    return (
+        any(one.question not in answered for one in said.judgements)
+        or (said.correction is not None and not corrects)
+        or (bool(said.ranking) and not act.ranking)
+    )
+
+
+def _reviews_of(person: str, history: Sequence[Act]) -> list[Act]:
+    """Their reviews that were not taken back."""
+    undone = {act.body.undoes for act in history if act.kind == "undo"}
+    mine = [act for act in history if act.person == person and act.kind == "review" and act.route in COUNTED]
+    return [act for act in mine if act.id not in undone]
 
 
 def _is_known(known: MirrorResponse | None, response: Json) -> bool:

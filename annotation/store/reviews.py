@@ -89,7 +89,7 @@ class Reviews(Part):
 
         Raises UserError for an act that says nothing, NotFound for an unknown reply, SavedElsewhere if another tab
         saved this item with other answers, HoldLost if the hold on it ran out and its places are taken, NeverHeld for
-        an act of route `search` without a hold.
+        a review by search that has no hold.
         """
         with self._writer.begin() as db:
             return _save(db, act)
@@ -430,7 +430,7 @@ def _end_hold(db: sa.Connection, act: ReviewAct, state: str, before: Sequence[Ac
         if held is not None:
             return held
     hold = _hold(db, act.act_id, act.reply_id, act.reviewer)
-    if hold is None and act.route == "search":
+    if hold is None and act.route == "search" and act.origin == "review":
         raise NeverHeld("This reply was not given to you.", do="Open it on the Find page, or take the next one.")
     if hold is None:
         row = {"id": act.act_id, "reply_id": act.reply_id, "person": act.reviewer, "route": act.route}

