@@ -40,6 +40,7 @@ STRENGTH_KEYS = "Keys: " + ", ".join(f"{number + 6} {said}" for said, number in 
 _KEYS = """
 const fields = %(fields)s;
 const folded = %(folded)s;
+const wanted = {};
 let opened = -1e9;
 const typing = 'textarea, input:not([type=radio]):not([type=checkbox])';
 const press = (event) => {
@@ -48,12 +49,16 @@ const press = (event) => {
   const vote = { 1: 'left', 2: 'tie', 3: 'both_bad', 4: 'right', 5: 'third', 6: 'fourth' }[event.key];
   if (vote) document.querySelector(`#ts-vote-${vote}`)?.click();
   const field = fields[event.key.toLowerCase()];
-  if (field) choose(...field, 30);
+  if (field) { wanted[field[0]] = field[1]; choose(...field, 30); }
 };
 const choose = (field, value, tries) => {
+  if (wanted[field] !== value) return;
   const whole = document.querySelector(`#ts-${field}`);
   if (whole?.offsetParent) {
-    [...whole.querySelectorAll('input')].find((one) => one.value === value)?.click();
+    const one = [...whole.querySelectorAll('input')].find((one) => one.value === value);
+    if (!one?.checked) one?.click();
+    // What has just been unfolded may be drawn once more, as it was.
+    if (performance.now() - opened < 1000 && tries) setTimeout(() => choose(field, value, tries - 1), 100);
     return;
   }
   const fold = document.querySelector('#ts-say-more > button');

@@ -222,7 +222,7 @@ def test_what_is_kept_replays_to_where_it_stands(
     (reply_id,) = fill(store, "a", queue=TWO)
     for number, (step, who, value) in enumerate(steps):
         if step == "judge":
-            store.reviews.save(act(f"act-{number}", reply_id, who, value, route="search"))
+            store.reviews.save(act(f"act-{number}", reply_id, who, value))
         elif step == "settle":
             store.reviews.save(act(f"act-{number}", reply_id, who, value, route="adjudication"))
         elif step == "undo":
