@@ -248,14 +248,9 @@ class ReviewService:
         """
         self._who.must("judge")
         charter = self.charter
-        made_under = form.charter_version or charter.version
-        if made_under != charter.version and self._store.charters.get(made_under) != charter:
-            raise RulesChanged(
-                f"The house rules changed while this was open: version {charter.version} is in force now.",
-                "",
-                "Your answers are still here. Look at the rules once more, then save again.",
-            )
-        _check_cited(form.verdicts, charter)
+        elsewhere = form.charter_version not in (None, charter.version)
+        shown = self._store.charters.get(form.charter_version or 0) if elsewhere else None
+        check_rules(form.verdicts, charter, shown)
         act = ReviewAct(
             act_id=form.act_id,
             reply_id=form.reply_id,
