@@ -50,7 +50,15 @@ def fits(page: Page, path: str) -> None:
 
 
 def unreadable(page: Page) -> list[str]:
-    """What axe-core finds that shuts somebody out."""
+    """What axe-core finds that shuts somebody out, and finds again once colours that were fading have settled."""
+    found = _unreadable(page)
+    if found:
+        page.wait_for_timeout(2000)
+        found = _unreadable(page)
+    return found
+
+
+def _unreadable(page: Page) -> list[str]:
     return [
         f"{violation['id']}: {node['html'][:160]} {node['any'][0]['message'] if node['any'] else ''}"
         for violation in Axe().run(page).response["violations"]
