@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 
@@ -160,8 +161,9 @@ def test_a_vote_while_the_sides_go_on_ends_the_round(ana: Page, studio: Studio) 
     ask(ana, "Can I order by phone?")
     ana.fill("#ts-ask textarea", "And on Sundays?")
     ana.evaluate("document.querySelector('#ts-go-on').click(); document.querySelector('#ts-vote-left').click()")
-    expect(ana.locator("#ts-third")).to_contain_text("You asked: “And on Sundays?”")
-    expect(ana.locator("#ts-problem")).to_contain_text("this is no longer blind")
+    # Which of the two is over first is left to chance: the page ends with the vote, or says what it did to the replies.
+    over = ana.locator("#ts-problem, #ts-after").get_by_text(re.compile("no longer blind|You preferred"))
+    expect(over.first).to_be_visible()
     expect(ana.locator("#ts-ask-both")).to_be_enabled()
     for hidden in ("#ts-votes", "#ts-on"):
         expect(ana.locator(hidden)).to_be_hidden()
