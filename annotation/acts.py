@@ -125,14 +125,19 @@ class Standing:
         return "approved" if len(values) == len(QUESTIONS) else "partial"
 
 
+def not_undone(acts: Sequence[Act]) -> list[Act]:
+    """The acts that were not taken back, without those that took something back."""
+    undone = {act.body.undoes for act in acts if act.kind == "undo"}
+    return [act for act in acts if act.id not in undone and act.kind != "undo"]
+
+
 def replay(acts: Sequence[Act]) -> Standing:
     """Where a reply stands after `acts`, oldest first.
 
     An act that was taken back counts as never done. A `requeue` clears the answers it asks for again, with the
     corrections that followed from them, and everybody has to look anew.
     """
-    undone = {act.body.undoes for act in acts if act.kind == "undo"}
-    live = [act for act in acts if act.id not in undone and act.kind != "undo"]
+    live = not_undone(acts)
     answers: dict[str, dict[Question, Judgement]] = {}
     settled: dict[Question, Judgement] = {}
     corrections: list[Correction] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from annotation.acts import COUNTED, Act, replay
+from annotation.acts import COUNTED, Act, not_undone, replay
 from annotation.argilla_client import Json
 from annotation.argilla_form import Opinion, ReplyForDesk
 from annotation.store import Store
@@ -30,12 +30,11 @@ def replies_for_desk(store: Store, reply_ids: Sequence[str]) -> dict[str, ReplyF
 
 def standing_acts(history: Sequence[Act]) -> dict[str, Act]:
     """The newest counted review of each person, as long as it stands."""
-    undone = {act.body.undoes for act in history if act.kind == "undo"}
     standing: dict[str, Act] = {}
-    for act in history:
-        if act.kind == "requeue" and act.id not in undone:
+    for act in not_undone(history):
+        if act.kind == "requeue":
             standing.clear()
-        elif act.kind == "review" and act.route in COUNTED and act.id not in undone:
+        elif act.kind == "review" and act.route in COUNTED:
             standing[act.person] = act
     return standing
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from annotation.acts import COUNTED, Act, ActBody
+from annotation.acts import COUNTED, Act, ActBody, not_undone
 from annotation.argilla_client import Argilla, Json
 from annotation.argilla_datasets import ArgillaDatasets, Deleted
 from annotation.argilla_form import Opinion, ReplyForDesk, act_of, same_values, values_of
@@ -210,9 +210,8 @@ def _takes_back(act: ReviewAct, said: Opinion, text: str) -> bool:
 
 def _reviews_of(person: str, history: Sequence[Act]) -> list[Act]:
     """Their reviews that were not taken back."""
-    undone = {act.body.undoes for act in history if act.kind == "undo"}
-    mine = [act for act in history if act.person == person and act.kind == "review" and act.route in COUNTED]
-    return [act for act in mine if act.id not in undone]
+    live = not_undone(history)
+    return [act for act in live if act.person == person and act.kind == "review" and act.route in COUNTED]
 
 
 def _is_known(known: MirrorResponse | None, response: Json) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 from pydantic import AwareDatetime, Field
 
-from annotation.acts import Act, ActBody, Resolved
+from annotation.acts import Act, ActBody, Resolved, not_undone
 from annotation.argilla_form import ReplyForDesk, act_of
 from annotation.charter import system_prompt
 from annotation.errors import Conflict, UserError
@@ -166,7 +166,7 @@ class ReviewService:
             text_now=item.conversation.turns[-1].text,
             said=tuple(
                 _said(act)
-                for act in _standing(self._not_to_repeat(reply_id, item.history))
+                for act in not_undone(self._not_to_repeat(reply_id, item.history))
                 if act.kind in ("comment", "flag")
             ),
             expires_at=utc_now(),
@@ -186,7 +186,7 @@ class ReviewService:
     def _shown(self, hold: Hold, item: Item, settings: QueueSettings, again: bool = False) -> ReviewItem:
         """What is dealt comes without answers, also a repeat; not so what somebody looks at `again`."""
         reply = item.conversation.turns[-1].text
-        live = _standing(self._not_to_repeat(hold.reply_id, item.history) if hold.route == "repeat" else item.history)
+        live = not_undone(self._not_to_repeat(hold.reply_id, item.history) if hold.route == "repeat" else item.history)
         own = [act for act in live if act.person == self._who.name]
         mine = own if again else []
         # What is asked anew comes with what they had made of it; a repeat comes as it came the first time.
@@ -395,11 +395,6 @@ def _own_text(acts: Sequence[Act]) -> str | None:
             text = None
         text = act.correction.after if act.correction else text
     return text
-
-
-def _standing(history: Sequence[Act]) -> list[Act]:
-    undone = {act.body.undoes for act in history}
-    return [act for act in history if act.id not in undone and act.kind != "undo"]
 
 
 def _note(text: str, empty: bool = False) -> str:
