@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
-from tests.fixtures.studio import Studio, free_port, wait_until
+from tests.fixtures.studio import Studio, free_port, set_alike_aside, wait_until
 
 pytestmark = pytest.mark.slow
 EMOJI = "Hi 👋🏽 the 🎉 balloon comes on Monday"
@@ -38,6 +38,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     started = Studio(tmp_path_factory.mktemp("argilla-page") / "home", "--demo", "--engine", "scripted")
     started.start()
     started.run("people", "add", "ben")
+    set_alike_aside(started.home)
     port = free_port()
     assert f"Argilla is at http://127.0.0.1:{port}." in started.run("argilla", "up", "--port", str(port))
     yield started

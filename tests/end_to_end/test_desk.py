@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Response, expect
 
 from tests.end_to_end.test_pages import unreadable
-from tests.fixtures.studio import Studio, wait_until
+from tests.fixtures.studio import Studio, set_alike_aside, wait_until
 
 pytestmark = pytest.mark.slow
 QUESTIONS = ("voice", "policy", "bias")
@@ -26,6 +26,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     started.start()
     started.run("people", "add", "ben", "--role", "reviewer")
     started.run("people", "add", "vic", "--role", "viewer")
+    set_alike_aside(started.home)
     yield started
     started.stop()
 
