@@ -1,5 +1,5 @@
 """The desk in Chromium over 200,000 conversations: from the key that saves to the next reply on screen, and what the
-page's process weighs at its most while every page is opened."""
+page's process weighs at its most while every page is opened; on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from annotation.store import open_store
 from benchmarks import full_store
-from benchmarks.judgement import percentile
+from benchmarks.judgement import at_rest, percentile, postgresql
 from benchmarks.row import Row, within
 
 ITEMS = 60
@@ -59,19 +59,32 @@ WATCH = """() => {
 
 
 def measure(folder: Path) -> list[Row]:
-    """95th percentile of 60 key presses, and the most memory that the studio took with every page open once."""
+    """On SQLite, then on PostgreSQL. The stores are those that `judgement` filled, if it ran before."""
     home = folder / "desk"
     home.mkdir(parents=True)
-    made = folder / "judgement.db"  # of the measure before this one, if it ran
+    made = folder / "judgement.db"
     if made.exists():
         shutil.copy(made, home / "tonesmith.db")
     else:
         store = open_store(f"sqlite:///{home / 'tonesmith.db'}")
         full_store.fill(store)
         store.close()
-    with studio(home) as (url, process), browser_page() as page:
+    rows = _rows("SQLite", home, {})
+    with postgresql(folder) as store:
+        if store.charters.current() is None:
+            full_store.fill(store)
+        at_rest(store)
+        url = store.engine.url.render_as_string(hide_password=False)
+        return rows + _rows("PostgreSQL", folder / "desk-postgresql", {"TONESMITH_STORE_URL": url})
+
+
+def _rows(database: str, home: Path, environment: dict[str, str]) -> list[Row]:
+    """95th percentile of 60 key presses, and the most memory that the studio took with every page open once."""
+    environment = os.environ | environment
+    with studio(home, environment) as (url, process), browser_page() as page:
         command = [sys.executable, "-m", "studio", "people", "link", getpass.getuser(), "--home", str(home)]
-        page.goto(url + subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+        link = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
+        page.goto(url + link)
         for name in PAGES:
             page.goto(f"{url}/{name}")
             page.wait_for_selector("h1#ts-main")
@@ -81,9 +94,9 @@ def measure(folder: Path) -> list[Row]:
         waits = press_keys(page)
         memory = peak(process)
     return [
-        within(f"key press to next reply on screen, p95 of {ITEMS}", percentile(waits), KEY_LIMIT),
+        within(f"{database}: key press to next reply on screen, p95 of {ITEMS}", percentile(waits), KEY_LIMIT),
         Row(
-            "memory of the page process at its most, every page opened",
+            f"{database}: memory of the page process at its most, every page opened",
             f"{memory:.0f} MB",
             f"limit {MEMORY_LIMIT} MB",
             memory / MEMORY_LIMIT,
@@ -114,13 +127,13 @@ def press_keys(page: Page) -> list[float]:
 
 
 @contextmanager
-def studio(home: Path) -> Iterator[tuple[str, psutil.Process]]:
+def studio(home: Path, environment: dict[str, str]) -> Iterator[tuple[str, psutil.Process]]:
     """A studio on `home` with scripted replies: its address and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "studio", "up", "--engine", "scripted", "--home", str(home), "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
     try:
         url = f"http://127.0.0.1:{port}"
         for _ in range(400):

@@ -39,7 +39,7 @@ def measure(folder: Path) -> list[Row]:
     rows += _against_limits("SQLite", saves, nexts)
     with postgresql(folder) as store:
         full_store.fill(store)
-        _at_rest(store)
+        at_rest(store)
         rows += _against_limits("PostgreSQL", *judge(store))
     peer = argilla_desk.measure(folder / "argilla")
     ours = {"save": percentile(saves), "next": percentile(nexts)}
@@ -99,7 +99,7 @@ def postgresql(folder: Path) -> Iterator[Store]:
         server.cleanup()
 
 
-def _at_rest(store: Store) -> None:
+def at_rest(store: Store) -> None:
     """What PostgreSQL would else do beside the measurement: a year's rows do not come all at once."""
     with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
         for command in ("VACUUM (ANALYZE)", "CHECKPOINT"):

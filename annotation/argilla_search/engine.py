@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from argilla_server.database import AsyncSessionLocal, async_engine
 from argilla_server.models import Dataset, MetadataProperty, Record, Response, Suggestion, User, VectorSettings
 from argilla_server.search_engine.base import (
     Filter,
@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.elements import ColumnElement
 
 from . import schema
-from .connections import read_from_memory
+from .connections import DIALECT, Reading, read_from_memory
 from .filters import Filters, Walk, columns_of, scopes_of
 from .similarity import Vectors
 from .tables import RECORDS, RESPONSES, SCOPES, VALUES, WORDS
@@ -61,11 +61,11 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
         """Each answer closes its own session."""
 
     async def ping(self) -> bool:
-        async with AsyncSessionLocal() as db:
+        async with Reading() as db:
             return bool(await db.scalar(select(literal(1))) == 1)
 
     async def info(self) -> dict[str, Any]:
-        return {"name": NAME, "database": async_engine.dialect.name}
+        return {"name": NAME, "database": DIALECT}
 
     # Keeping an index: its triggers do.
 
@@ -120,7 +120,7 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
             SCOPES.c.name == metadata_property.name,
         )
         of_scope = VALUES.c.scope == scope.scalar_subquery()
-        async with AsyncSessionLocal() as db:
+        async with Reading() as db:
             if metadata_property.is_terms:
                 count = func.count().label("count")
                 terms = select(VALUES.c.text, count).where(of_scope).group_by(VALUES.c.text)
@@ -148,18 +148,17 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
         user_id: UUID | None = None,
     ) -> SearchResponses:
         """Sorted as asked; else the best answer to the words first; else for a user in an order that only they have."""
-        async with AsyncSessionLocal() as db:
+        async with Reading() as db:
             asked = await self._asked(db, dataset, query, filter, sort or [])
-            rows = [(await db.execute(asked.page(user_id, offset, limit))).all()]
-            if asked.walk is not None and len(rows[0]) < limit:
-                rows.append(await asked.without_value(db, offset, limit - len(rows[0])))
-            found = [row for part in rows for row in part]
-            total = found[0].total if found else None
-            if total is None:
-                total = offset + len(found)
-                if len(found) == limit or (offset and not found):  # there may be more, or the page is past the end
-                    reached = getattr(found[0], "reached", None) if found else None
-                    total = await db.scalar(asked.count(offset + limit, reached)) or 0
+        looking: list[Any] = [self._page(asked, user_id, offset, limit)]
+        if asked.counted_apart(user_id):
+            looking.append(self._count(asked.count(offset + limit, None)))
+        found, *counted = await asyncio.gather(*looking)
+        total = counted[0] if counted else found[0].total if found else None
+        if total is None:
+            total = offset + len(found)
+            if len(found) == limit or (offset and not found):  # there may be more, or the page is past the end
+                total = await self._count(asked.count(offset + limit, found[0].reached if found else None))
         items = [SearchResponseItem(record_id=row.record_id, score=row.score) for row in found]
         return SearchResponses(items=items, total=total)
 
@@ -183,7 +182,7 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
             raise ValueError("Cannot find a vector value to apply with provided info")
         if order == "least_similar":
             vector = [-number for number in vector]
-        async with AsyncSessionLocal() as db:
+        async with Reading() as db:
             asked = await self._asked(db, dataset, query, filter, [])
             if record is not None:
                 asked.conditions.append(RECORDS.c.record_id != record.id)
@@ -201,23 +200,35 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
         db: AsyncSession, dataset: Dataset, query: TextQuery | str | None, chosen: Filter | None, sort: list[Order]
     ) -> Asked:
         """Raises ValueError for a field that is not there or a date that is none."""
-        dialect = async_engine.dialect.name
         scopes = await scopes_of(db, dataset.id, chosen, sort)
-        filters = Filters(scopes, await columns_of(db, scopes, sort), by_hash=dialect == "postgresql")
+        filters = Filters(scopes, await columns_of(db, scopes, sort), by_hash=DIALECT == "postgresql")
         conditions = [] if chosen is None else [filters.condition(chosen)]
         found = None
         if query is not None:
             words = TextQuery(q=query) if isinstance(query, str) else query
             searched, field = _field(dataset, words.field)
-            found = find(words.q, dataset.id, field, dialect) if searched else None
+            found = find(words.q, dataset.id, field, DIALECT) if searched else None
             if found is None:
                 conditions.append(false())
         walk = filters.walk(sort[0]) if sort else None
         return Asked(dataset.id, conditions, found, filters.orders(sort), filters.orders(sort[1:]), walk)
 
     @staticmethod
+    async def _page(asked: Asked, user_id: UUID | None, offset: int, limit: int) -> list[Any]:
+        async with Reading() as db:
+            found = list((await db.execute(asked.page(user_id, offset, limit))).all())
+            if asked.walk is not None and len(found) < limit:
+                found += await asked.without_value(db, offset, limit - len(found))
+            return found
+
+    @staticmethod
+    async def _count(statement: Any) -> int:
+        async with Reading() as db:
+            return await db.scalar(statement) or 0
+
+    @staticmethod
     async def _counts(statement: Any) -> dict[str, int]:
-        async with AsyncSessionLocal() as db:
+        async with Reading() as db:
             counts = dict((await db.execute(statement)).all())
         return {"total": sum(counts.values()), **counts}
 
@@ -251,6 +262,12 @@ class Asked:
         # Equals in the order of the index, so that none of them have to be sorted.
         orders = [self.walk.order, *self.later_orders, self.walk.last]
         return ids.order_by(*orders).offset(offset).limit(limit)
+
+    def counted_apart(self, user_id: UUID | None) -> bool:
+        """Whether the page says nothing of how many there are, or less soon than another look at the same time."""
+        if self.words is not None and not self.orders:
+            return not self.conditions
+        return bool(self.orders) or user_id is None
 
     def _shuffled(self, user_id: UUID, offset: int, limit: int) -> Any:
         """What is asked for is found once, to be ordered and counted: for both, the index of numbers is enough."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -381,6 +382,13 @@ def test_a_page_past_the_end_counts_words_within_a_filter(
     within = terms(metadata("source"), "mail")  # r0 and r2
     past = desk.search(text=words, where=[within], limit=2, offset=9)
     assert (past["items"], past["total"]) == ([], len({"r0", "r2"} & set(found)))
+
+
+def test_many_ask_at_once(desk: Desk) -> None:
+    """More than Argilla has connections: each of its requests holds one while it waits for our answer."""
+    with ThreadPoolExecutor(60) as people:
+        found = list(people.map(lambda number: desk.search(text="cat", where=[terms(STATUS, "pending")]), range(180)))
+    assert {page["total"] for page in found} == {found[0]["total"]}
 
 
 def test_progress(desk: Desk, neighbour: Desk) -> None:

@@ -161,6 +161,7 @@ def test_the_next_reply_is_there_at_once_and_an_empty_save_is_refused(page: Page
     expect(page.get_by_text("Nothing is marked and the reply is unchanged.")).to_be_visible()
     assert reply(page) == before
     page.keyboard.press("a")
+    expect(page.get_by_text("Nothing is marked and the reply is unchanged.")).to_have_count(0)
     page.keyboard.press("Control+Enter")
     expect(page.locator("#desk-reply")).not_to_have_text(before, use_inner_text=True, timeout=1000)
 

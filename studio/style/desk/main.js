@@ -350,6 +350,7 @@ class Desk {
   }
 
   changed() {
+    if (this.incomplete) { this.incomplete = false; this.notice.replaceChildren(); } // it said what was missing
     if (this.item) store.setItem(`desk-${this.item.reply_id}`, JSON.stringify(this.entered()));
   }
 
@@ -362,19 +363,26 @@ class Desk {
     return { act_id: extra && item.spent ? `${item.act_id}-extra` : item.act_id, reply_id: item.reply_id, verdicts, corrected: entered.corrected, reasons: entered.reasons, ranking: entered.ranking.length > 1 ? entered.ranking : [], seconds: Math.round((Date.now() - entered.opened) / 100) / 10, charter_version: this.setting.charter.version, extra };
   }
 
+  // What has to be entered before it can be saved; null if nothing.
+  missing(item, entered) {
+    const text = this.reply().text.trim();
+    const corrected = entered.corrected.trim();
+    const answered = QUESTIONS.some((question) => entered.answers[question].value);
+    if (!answered && corrected === text && item.text_now.trim() === text && entered.ranking.length < 2) {
+      return new Problem({ found: 'Nothing is marked and the reply is unchanged.', do: 'Answer a question, edit the reply, or skip it.' });
+    }
+    if (!corrected && text) {
+      return new Problem({ found: 'Nothing is left of the reply.', do: 'Write it as it should have been, or leave it as it was.' });
+    }
+    return null;
+  }
+
   async save(extra = false) {
     if (!this.item?.act_id) { if (this.item && this.setting.may_judge) await this.attempt(() => this.advance()); return; }
     const item = this.item;
     const entered = this.entered();
-    const text = this.reply().text.trim();
-    if (!QUESTIONS.some((question) => entered.answers[question].value) && entered.corrected.trim() === text && item.text_now.trim() === text && entered.ranking.length < 2) {
-      this.complain(new Problem({ found: 'Nothing is marked and the reply is unchanged.', do: 'Answer a question, edit the reply, or skip it.' }));
-      return;
-    }
-    if (!entered.corrected.trim() && text) {
-      this.complain(new Problem({ found: 'Nothing is left of the reply.', do: 'Write it as it should have been, or leave it as it was.' }));
-      return;
-    }
+    const missing = this.missing(item, entered);
+    if (missing) { this.complain(missing); this.incomplete = true; return; }
     const form = this.filled(item, entered, extra === true);
     this.say('Saving…');
     this.leaving.add(item.reply_id);
@@ -465,6 +473,7 @@ class Desk {
   }
 
   complain(problem, ...more) {
+    this.incomplete = false;
     if (!(problem instanceof Problem)) throw problem;
     this.say('');
     this.notice.replaceChildren(el('div', { className: 'ts-notice ts-bad', role: 'alert' }, el('b', { textContent: problem.found }), ` ${[problem.wanted, problem.next].filter(Boolean).join(' ')} `, ...more));
