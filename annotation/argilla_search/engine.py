@@ -31,6 +31,7 @@ from .connections import DIALECT, Reading, read_from_memory
 from .filters import Filters, Walk, columns_of, scopes_of
 from .similarity import Vectors
 from .tables import RECORDS, RESPONSES, SCOPES, VALUES, WORDS
+from .timing import timed
 from .words import Found, find
 
 NAME = "sql"
@@ -95,6 +96,7 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
 
     # Counting.
 
+    @timed
     async def get_dataset_progress(self, dataset: Dataset) -> dict[str, int]:
         """`total`, and how many records have each status."""
         if dataset.is_draft:
@@ -104,6 +106,7 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
             select(status, func.count()).where(RECORDS.c.dataset_id == dataset.id).group_by(status)
         )
 
+    @timed
     async def get_dataset_user_progress(self, dataset: Dataset, user: User) -> dict[str, int]:
         """`total`, and how many of this user's responses have each status."""
         if dataset.is_draft:
@@ -112,6 +115,7 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
         where = (RESPONSES.c.user_id == user.id, RESPONSES.c.dataset_id == dataset.id)
         return await self._counts(select(status, func.count()).where(*where).group_by(status))
 
+    @timed
     async def compute_metrics_for(self, metadata_property: MetadataProperty) -> MetadataMetrics:
         """The terms with their counts, or the smallest and the largest number."""
         scope = select(SCOPES.c.number).where(
@@ -137,6 +141,7 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
 
     # Searching.
 
+    @timed
     async def search(
         self,
         dataset: Dataset,
@@ -162,6 +167,7 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
         items = [SearchResponseItem(record_id=row.record_id, score=row.score) for row in found]
         return SearchResponses(items=items, total=total)
 
+    @timed
     async def similarity_search(
         self,
         dataset: Dataset,

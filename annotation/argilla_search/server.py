@@ -1,7 +1,8 @@
 """What uvicorn serves: Argilla's own application, which at its start asks for the engine registered here."""
 
-from argilla_server import app
+from argilla_server import app as argilla
 
 from . import engine  # noqa: F401 -- registers itself
+from .timing import ServerTiming
 
-__all__ = ["app"]
+app = ServerTiming(argilla)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -382,6 +383,15 @@ def test_a_page_past_the_end_counts_words_within_a_filter(
     within = terms(metadata("source"), "mail")  # r0 and r2
     past = desk.search(text=words, where=[within], limit=2, offset=9)
     assert (past["items"], past["total"]) == ([], len({"r0", "r2"} & set(found)))
+
+
+def test_an_answer_tells_how_much_of_its_time_was_the_search(desk: Desk) -> None:
+    """In milliseconds, and no more than the whole of it; nothing where nothing was searched."""
+    for path in (f"/datasets/{desk.id}/progress", f"/me/datasets/{desk.id}/metrics"):
+        response = desk.owner.get(path)
+        (spent,) = re.findall(r"search;dur=([\d.]+)", response.headers["server-timing"])
+        assert 0 < float(spent) <= response.elapsed.total_seconds() * 1000
+    assert "search" not in desk.owner.get("/status").headers["server-timing"]
 
 
 def test_many_ask_at_once(desk: Desk) -> None:
