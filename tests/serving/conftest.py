@@ -15,6 +15,7 @@ import pytest
 
 from annotation.files import sha256_of
 from annotation.types import utc_now
+from serving.attestation import ATTESTED
 from training.types import Adapter, SftConfig
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -84,13 +85,19 @@ class FakeEngine:
         self.moves_on_load: dict[str, float] = {}
         self.silent = False  # about how likely a text is
         self.metrics = ""
+        self.attests = True
+
+    def _entry(self, name: str) -> dict[str, str]:
+        return {"id": name, "parent": "base", "root": self.paths.get(name, "")}
 
     def __call__(self, handler: BaseHTTPRequestHandler) -> None:
         if handler.path == "/v1/models":
-            entries = [{"id": "base"}, *({"id": name, "parent": "base"} for name in self.held)]
+            entries = [{"id": "base"}, *(self._entry(name) for name in self.held)]
             return respond(handler, 200, {"data": entries})
         if handler.path == "/metrics" and self.metrics:
             return respond(handler, 200, self.metrics, "text/plain; version=0.0.4")
+        if handler.path == ATTESTED:
+            return respond(handler, 200 if self.attests else 404, {"base_sha256": "b"} if self.attests else {})
         body = self._peer.asked[-1][1]
         if handler.path == "/tokenize":
             return respond(handler, 200, {"tokens": [1, 2, 3]})
