@@ -18,14 +18,16 @@ class Present:
         self._find = find
 
     async def stream(self, messages: Sequence[Message], *, model: str, sampling: Sampling) -> AsyncIterator[Chunk]:
+        said = False
         for again in (False, True):
             asked = await asyncio.to_thread(self._find, model, again)
             try:
                 async for chunk in asked.stream(messages, model=model, sampling=sampling):
+                    said = True
                     yield chunk
                 return
-            except Refused as error:  # before the first word: nothing of a reply is ever said twice
-                if again or not gone(error):
+            except Refused as error:
+                if said or again or not gone(error):  # nothing of a reply is ever said twice
                     raise
 
 

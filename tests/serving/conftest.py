@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Thread, local
 from typing import Any
 
 import pytest
@@ -29,6 +29,8 @@ class Peer:
         self.url = url
         self.answer: Answer = lambda handler: respond(handler, 404, {})
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.now = local()
+        """`now.body`: what is being answered in this thread."""
 
 
 def respond(handler: BaseHTTPRequestHandler, status: int, body: Any, kind: str = "application/json") -> None:
@@ -48,7 +50,8 @@ def running_peer() -> Iterator[Peer]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
-            found.asked.append((self.path, json.loads(self.rfile.read(length) or b"{}")))
+            found.now.body = json.loads(self.rfile.read(length) or b"{}")
+            found.asked.append((self.path, found.now.body))
             found.answer(self)
 
         do_GET = do_POST
@@ -98,7 +101,7 @@ class FakeEngine:
             return respond(handler, 200, self.metrics, "text/plain; version=0.0.4")
         if handler.path == ATTESTED:
             return respond(handler, 200 if self.attests else 404, {"base_sha256": "b"} if self.attests else {})
-        body = self._peer.asked[-1][1]
+        body = self._peer.now.body
         if handler.path == "/tokenize":
             return respond(handler, 200, {"tokens": [1, 2, 3]})
         if handler.path == "/v1/completions" and self.silent:
