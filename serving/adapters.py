@@ -17,6 +17,10 @@ from serving.stand_in import is_stand_in
 from training import registry
 from training.types import Adapter
 
+BASES_KEPT = 16
+"""Of how many addresses it is remembered what their base says."""
+Said = tuple[tuple[float, ...], ...]
+
 
 class AdapterServer:
     """The adapters of one engine, or of several that all hold the same. They forget them when they end; `memory` does
@@ -156,10 +160,13 @@ class AdapterServer:
         effect, parity = self._compared(adapter, texts, tolerance)
         if parity and not parity.holds:  # once more: what an engine says while it is busy may be a moment's
             effect, parity = self._compared(adapter, texts, tolerance)
+        bases = self._bases(texts) if befores else ()
+        moved = max((probe.apart(*both) for both in zip(bases, befores, strict=True)), default=0.0)
+        if moved > tolerance:
+            parity = Parity(apart=moved, same_prompt=True, holds=False)
         self._memory.change(lambda held: _measured(held, adapter.name, effect, parity))
         try:
-            for before, base in zip(befores, self._bases(texts) if befores else (), strict=True):
-                probe.must_be_unchanged(adapter.name, before, base, tolerance)
+            probe.must_be_unchanged(adapter.name, moved, tolerance)
             probe.must_hold(adapter.name, parity)
         except probe.Unsound:
             if adapter.name not in self._kept():
@@ -189,7 +196,7 @@ class AdapterServer:
             except UserError:  # it does not say how likely a text is
                 continue
         if found:
-            self._memory.change(lambda known: known.model_copy(update={"bases": known.bases | found}))
+            self._memory.change(lambda known: known.model_copy(update={"bases": _newest(known.bases | found)}))
 
     def drift(self, leave: Collection[str] = ()) -> Drift | None:
         """What the engine (one only) holds too little or too much of, against what it should; None while somebody is
@@ -318,6 +325,11 @@ class Drift(Frozen):
 def held(engine: Client) -> dict[str, str]:
     """The adapters that one engine answers to, each with the folder it came from. Raises UserError."""
     return {name: folder for name, folder in engine.adapters().items() if not is_stand_in(name)}
+
+
+def _newest(bases: dict[str, Said]) -> dict[str, Said]:
+    """A restarted engine may have another address, and the ones before are of no use."""
+    return dict(list(bases.items())[-BASES_KEPT:])
 
 
 def _worst(parities: Sequence[Parity | None]) -> Parity | None:

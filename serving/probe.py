@@ -57,9 +57,9 @@ def apart(one: Scores, other: Scores) -> float:
     )
 
 
-def must_be_unchanged(name: str, before: Scores, base: Scores, tolerance: float) -> None:
-    """Raise UserError if loading `name` changed the base, in nats a token, by more than `tolerance`."""
-    if apart(base, before) > tolerance:
+def must_be_unchanged(name: str, moved: float, tolerance: float) -> None:
+    """Raise Unsound if loading `name` moved the base, in nats a token, by more than `tolerance`."""
+    if moved > tolerance:
         raise Unsound(
             f"Loading {name} changed how the base model itself answers.",
             "A base that stays as it was.",
