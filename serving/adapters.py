@@ -198,18 +198,21 @@ class AdapterServer:
         if found:
             self._memory.change(lambda known: known.model_copy(update={"bases": _newest(known.bases | found)}))
 
-    def drift(self, leave: Collection[str] = ()) -> Drift | None:
+    def drift(self, leave: Collection[str] = (), guests: bool = False) -> Drift | None:
         """What the engine (one only) holds too little or too much of, against what it should; None while somebody is
-        changing that. What is named in `leave` is left as it is.
+        changing that. What is named in `leave` is left as it is; with `guests`, so is what somebody else loaded, while
+        there is room.
         """
         (engine,) = self._engines
         if not self._memory.lock.free():
             return None
         there = held(engine)
         wanted = self._wanted()
+        foreign = [name for name in there if name not in wanted and name not in leave]
+        if guests:
+            foreign = foreign[: max(0, len(there) - self._max)]
         return Drift(
-            lacks=tuple(name for name in wanted if name not in there and name not in leave),
-            foreign=tuple(name for name in there if name not in wanted and name not in leave),
+            lacks=tuple(name for name in wanted if name not in there and name not in leave), foreign=tuple(foreign)
         )
 
     def repair(self, drift: Drift) -> dict[str, str]:

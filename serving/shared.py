@@ -41,7 +41,7 @@ class SharedAdapters(AdapterServer):
             drift = self.drift()
             return self.repair(drift) if drift else {}
 
-    def drift(self, leave: Collection[str] = ()) -> Drift | None:
+    def drift(self, leave: Collection[str] = (), guests: bool = True) -> Drift | None:
         """What the engine lacks and has room for."""
         found = super().drift(leave)
         if found is None:

@@ -157,7 +157,9 @@ class ServingService:
 
     def _mend(self, client: Client) -> str:
         server = self._server(client)
-        drift = server.drift(leave=self._problems)
+        several = isinstance(self._engine, Replicas) and len(self._engine.engines) > 1
+        # Of several all hold the same; one alone may be attached to by another studio.
+        drift = server.drift(leave=self._problems, guests=not several)
         if not drift:
             return ""
         problems = server.repair(drift)

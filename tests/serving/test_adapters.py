@@ -469,6 +469,19 @@ def test_what_was_changed_by_hand_is_seen_put_right_and_told(
     assert drift.told(problems) == ("lacked r1-0; put back; held stranger, which it should not; taken out")
 
 
+def test_a_guest_of_an_engine_that_is_alone_stays_while_there_is_room(
+    fake: FakeEngine, peer: Peer, tmp_path: Path, base: Base
+) -> None:
+    make_adapter(tmp_path / "adapters")
+    one = server(peer, tmp_path, base, room=2)
+    one.load("r1-0")
+    fake.held.append("guest")
+    assert one.drift(guests=True) == Drift()
+    assert one.drift() == Drift(foreign=("guest",))
+    fake.held.append("second")
+    assert one.drift(guests=True) == Drift(foreign=("guest",)), "one too many, so one of them goes"
+
+
 def test_what_can_not_be_put_back_is_told_once_and_left(fake: FakeEngine, tmp_path: Path, base: Base) -> None:
     adapter = make_adapter(tmp_path / "adapters")
     one = only(fake, tmp_path, base)
