@@ -14,9 +14,10 @@ from annotation.errors import UserError
 from annotation.types import Message, Sampling, Weights
 from benchmarks import voices
 from benchmarks.row import Row, show, within
-from serving.adapters import AdapterServer, Base
+from serving.adapters import AdapterServer
 from serving.client import Client
 from serving.engine import BASE, Engine, EngineConfig
+from serving.fitting import Base
 from serving.memory import Memory
 from studio.settings import Settings
 from training.base_model import EMBEDDED, prepare

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from serving.adapters import base_shapes
+from serving.fitting import base_shapes
 from training import registry
 from training.base_model import EMBEDDED
 from training.types import Adapter, SftConfig

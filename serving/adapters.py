@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from annotation.errors import UserError
-from annotation.files import sha256_of
 from annotation.types import Frozen
 from serving import probe
 from serving.client import LOAD, Client
 from serving.engine import BASE
+from serving.fitting import Base, check
+from serving.leaving import UNLOAD
 from serving.memory import Held, Memory, Parity
+from serving.stand_in import is_stand_in
 from training import registry
 from training.types import Adapter
 
-UNSERVED = (
-    "use_dora",
-    "lora_bias",
-    "modules_to_save",
-    "trainable_token_indices",
-    "target_parameters",
-    "layer_replication",
-    "use_qalora",
-    "use_bdlora",
-    "alora_invocation_tokens",
-)
-"""Settings of an adapter that vLLM refuses, or would serve wrongly."""
-CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
-"""Ways to begin a LoRA that change the base model's own weights, so that it fits no base that is served."""
+BASES_KEPT = 16
+"""Of how many addresses it is remembered what their base says."""
+Said = tuple[tuple[float, ...], ...]
 
 
 class AdapterServer:
@@ -62,8 +50,19 @@ class AdapterServer:
 
     def loaded(self) -> list[str]:
         """Names that every engine answers to, the base left out. Raises UserError if one does not answer."""
-        first, *others = (_held(engine) for engine in self._engines)
+        first, *others = (held(engine) for engine in self._engines)
         return [name for name in first if all(name in other for other in others)]
+
+    def at_hand(self) -> list[str]:
+        """Names that can be asked for."""
+        return self.loaded()
+
+    def ensure_there(self, name: str) -> None:
+        """Put `name` back where it is lacking; this counts as no use of it. Raises UserError as `load`."""
+        adapter = registry.get(self._root, name)
+        if not all(self._holds(engine, adapter) for engine in self._engines):
+            with self._memory.lock:
+                self._put_in(name)
 
     def load(self, name: str) -> Adapter:
         """Check an adapter and load it; loading it again changes nothing.
@@ -93,6 +92,7 @@ class AdapterServer:
 
         What is kept comes first, so that nothing else takes its place. Nothing counts as used by this.
         """
+        self._note_bases()
         problems = {}
         wanted = self._memory.read().wanted
         for name in dict.fromkeys((*self._kept(), *wanted)):
@@ -113,7 +113,10 @@ class AdapterServer:
             if adapter.name in offered:
                 continue
             try:
-                self.load(adapter.name)
+                with self._memory.lock:
+                    self._put_in(adapter.name, urgent=False)
+                    self._memory.note(adapter.name)
+                    self._remember(adapter.name)
                 found[adapter.name] = ""
             except UserError as error:
                 found[adapter.name] = str(error)
@@ -125,55 +128,91 @@ class AdapterServer:
 
         Returns how far it moves fixed texts from the base, in nats a token: 0 is an adapter that does nothing, which
         may be so and is worth saying. Of several engines the worst counts. None if an engine does not say how likely a
-        text is. Raises UserError as `load` does, and if loading it changed a base by more than `tolerance` nats a
-        token.
+        text is. Raises UserError as `load` does, and, with the adapter taken out again, if loading it changed a base by
+        more than `tolerance` nats a token, or if it is not served as it was trained (Unsound).
         """
         with self._memory.lock:
             adapter = registry.get(self._root, name)
             new = name not in self.loaded()
             try:
                 texts = probe.texts(self._engines[0], adapter)
-                bases = befores = [probe.scores(engine, BASE, texts) for engine in self._engines]
+                befores = self._bases(texts)
             except UserError:
                 self.load(name)
                 return None
             self.load(name)
-            if new:
-                bases = [probe.scores(engine, BASE, texts) for engine in self._engines]
-                for before, base in zip(befores, bases, strict=True):
-                    probe.must_be_unchanged(name, before, base, tolerance)
-            return self._see(adapter, texts, bases, tolerance)
+            return self._see(adapter, texts, befores if new else (), tolerance)
 
     def measure_again(self, name: str, tolerance: float = probe.UNCHANGED) -> float:
-        """`measure` for an adapter that is loaded already: this counts as no use of it."""
+        """`measure` for an adapter that is loaded already: this counts as no use of it. What people rely on stays in,
+        whatever is found.
+        """
         with self._memory.lock:
             adapter = registry.get(self._root, name)
             texts = probe.texts(self._engines[0], adapter)
-            bases = [probe.scores(engine, BASE, texts) for engine in self._engines]
-            return self._see(adapter, texts, bases, tolerance)
+            known = self._memory.read().bases
+            befores = [known[engine.base_url] for engine in self._engines if engine.base_url in known]
+            comparable = not adapter.scored and len(befores) == len(self._engines)  # else training says what it said
+            return self._see(adapter, texts, befores if comparable else (), tolerance)
 
-    def _see(self, adapter: Adapter, texts: probe.Texts, bases: Sequence[probe.Scores], tolerance: float) -> float:
+    def _see(self, adapter: Adapter, texts: probe.Texts, befores: Sequence[probe.Scores], tolerance: float) -> float:
+        """`befores`: what each base said before the adapter came, where that is known."""
+        effect, parity = self._compared(adapter, texts, tolerance)
+        if parity and not parity.holds:  # once more: what an engine says while it is busy may be a moment's
+            effect, parity = self._compared(adapter, texts, tolerance)
+        bases = self._bases(texts) if befores else ()
+        moved = max((probe.apart(*both) for both in zip(bases, befores, strict=True)), default=0.0)
+        if moved > tolerance:
+            parity = Parity(apart=moved, same_prompt=True, holds=False)
+        self._memory.change(lambda held: _measured(held, adapter.name, effect, parity))
+        try:
+            probe.must_be_unchanged(adapter.name, moved, tolerance)
+            probe.must_hold(adapter.name, parity)
+        except probe.Unsound:
+            if adapter.name not in self._kept():
+                self._take_out(adapter.name)
+            raise
+        return effect
+
+    def _compared(self, adapter: Adapter, texts: probe.Texts, tolerance: float) -> tuple[float, Parity | None]:
         effects, parities = [], []
-        for engine, base in zip(self._engines, bases, strict=True):
+        for engine, base in zip(self._engines, self._bases(texts), strict=True):
             tuned = probe.scores(engine, adapter.name, texts)
             effects.append(probe.apart(tuned, base))
             parities.append(probe.parity(engine, adapter.scored, base, tuned, tolerance))
-        effect, parity = min(effects), _worst(parities)
-        self._memory.change(lambda held: _measured(held, adapter.name, effect, parity))
-        return effect
+        return min(effects), _worst(parities)
 
-    def drift(self, leave: Collection[str] = ()) -> Drift | None:
+    def _bases(self, texts: probe.Texts) -> list[probe.Scores]:
+        return [probe.scores(engine, BASE, texts) for engine in self._engines]
+
+    def _note_bases(self) -> None:
+        """Remember what each base says that has no adapter beside it yet."""
+        found = {}
+        for engine in self._engines:
+            try:
+                if not held(engine):
+                    said = probe.scores(engine, BASE, probe.fixed(engine))
+                    found[engine.base_url] = tuple(tuple(text) for text in said)
+            except UserError:  # it does not say how likely a text is
+                continue
+        if found:
+            self._memory.change(lambda known: known.model_copy(update={"bases": _newest(known.bases | found)}))
+
+    def drift(self, leave: Collection[str] = (), guests: bool = False) -> Drift | None:
         """What the engine (one only) holds too little or too much of, against what it should; None while somebody is
-        changing that. What is named in `leave` is left as it is.
+        changing that. What is named in `leave` is left as it is; with `guests`, so is what somebody else loaded, while
+        there is room.
         """
         (engine,) = self._engines
         if not self._memory.lock.free():
             return None
-        held = _held(engine)
-        wanted = dict.fromkeys((*self._kept(), *self._memory.read().wanted))
+        there = held(engine)
+        wanted = self._wanted()
+        foreign = [name for name in there if name not in wanted and name not in leave]
+        if guests:
+            foreign = foreign[: max(0, len(there) - self._max)]
         return Drift(
-            lacks=tuple(name for name in wanted if name not in held and name not in leave),
-            foreign=tuple(name for name in held if name not in wanted and name not in leave),
+            lacks=tuple(name for name in wanted if name not in there and name not in leave), foreign=tuple(foreign)
         )
 
     def repair(self, drift: Drift) -> dict[str, str]:
@@ -184,32 +223,52 @@ class AdapterServer:
                 self._take_out(name)
             for name in drift.lacks:
                 try:
-                    self._put_in(name)
+                    self._put_in(name, urgent=False)
                 except UserError as error:
                     problems[name] = str(error)
         return problems
 
-    def _put_in(self, name: str) -> Adapter:
-        """Load it where it is lacking. If one engine refuses, it is not wanted, and `repair` takes it out elsewhere."""
+    def _wanted(self) -> dict[str, None]:
+        """What the engine should hold, what is kept first."""
+        return dict.fromkeys((*self._kept(), *self._memory.read().wanted))
+
+    def _holds(self, engine: Client, adapter: Adapter) -> bool:
+        return adapter.name in held(engine)
+
+    def _put_in(self, name: str, urgent: bool = True) -> Adapter:
+        """Load it where it is lacking. If one engine refuses, it is not wanted, and `repair` takes it out elsewhere.
+
+        What is not `urgent` may be left out where no room can be made for it (`_make_room`).
+        """
         adapter = registry.get(self._root, name)
-        lacking = [engine for engine in self._engines if name not in _held(engine)]
+        lacking = [engine for engine in self._engines if not self._holds(engine, adapter)]
         if lacking:
             check(adapter, self._base)
         for engine in lacking:
-            for oldest in self._in_the_way(_held(engine)):
-                self._take_out(oldest)
+            probe.must_word_alike(engine, adapter)
+            if not self._make_room(engine, urgent):
+                continue
             # Never with load_inplace: vLLM would read the file from disk anew at every step.
             engine.post(LOAD, {"lora_name": name, "lora_path": str(adapter.path.resolve())})
-            if name not in _held(engine):
+            if not self._holds(engine, adapter):
                 raise UserError(
                     f"The engine took {name}, but does not list it.", do="Try again, or restart the engine."
                 )
         return adapter
 
+    def _make_room(self, engine: Client, urgent: bool) -> bool:
+        """Have one more adapter fit into `engine`; whether it does. Raises UserError if it never will."""
+        for oldest in self._in_the_way(list(held(engine))):
+            self._take_out(oldest)
+        return True
+
     def _take_out(self, name: str) -> None:
         for engine in self._engines:
-            if name in _held(engine):
-                engine.post("/v1/unload_lora_adapter", {"lora_name": name})
+            if name in held(engine):
+                engine.post(UNLOAD, {"lora_name": name})
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
         self._memory.change(
             lambda held: held.model_copy(update={"wanted": tuple(kept for kept in held.wanted if kept != name)})
         )
@@ -218,10 +277,10 @@ class AdapterServer:
         """Which of `loaded` must go so that one more fits: first those nobody here asked for, then the ones used
         longest ago. Raises UserError if too few may go.
         """
-        held, kept = self._memory.read(), self._kept()
+        known, kept = self._memory.read(), self._kept()
 
         def when(name: str) -> tuple[float, int]:
-            return (held.used.get(name, 0.0), held.wanted.index(name)) if name in held.wanted else (-1.0, 0)
+            return (known.used.get(name, 0.0), known.wanted.index(name)) if name in known.wanted else (-1.0, 0)
 
         may_go = sorted((name for name in loaded if name not in kept), key=when)
         too_many = max(0, len(loaded) - self._max + 1)
@@ -266,137 +325,14 @@ class Drift(Frozen):
         return "; ".join(told)
 
 
-class Base(Frozen):
-    """The base model that is being served."""
-
-    name: str
-    folder: Path
-    revision: str | None = None
-    max_rank: int = 32
-    sha256: str | None = None
-    """Hash of its weights; None where that is not known."""
+def held(engine: Client) -> dict[str, str]:
+    """The adapters that one engine answers to, each with the folder it came from. Raises UserError."""
+    return {name: folder for name, folder in engine.adapters().items() if not is_stand_in(name)}
 
 
-def check(adapter: Adapter, base: Base) -> None:
-    """Raise UserError if serving `adapter` on `base` would fail, or worse, answer with something else.
-
-    vLLM itself does not notice an adapter of another base model whose shapes fit.
-    """
-    if (adapter.base_name, adapter.base_revision) != (base.name, base.revision):
-        raise UserError(
-            f"{adapter.name} was trained on {_named(adapter.base_name, adapter.base_revision)}.",
-            f"An adapter of the model that is served: {_named(base.name, base.revision)}.",
-            "Train it again on this model, or serve the other one.",
-        )
-    if adapter.base_sha256 and base.sha256 and adapter.base_sha256 != base.sha256:
-        raise UserError(
-            f"{adapter.name} was trained on other weights of {adapter.base_name} (hash {adapter.base_sha256[:12]}…).",
-            f"An adapter of the weights that are served (hash {base.sha256[:12]}…).",
-            "Put the model's files back as they were, or train again.",
-        )
-    config = _config(adapter)
-    rank = max(
-        adapter.rank, int(config.get("r") or 0), *(int(own) for own in (config.get("rank_pattern") or {}).values())
-    )
-    if rank > base.max_rank:
-        raise UserError(
-            f"{adapter.name} has rank {rank}.",
-            f"At most {base.max_rank}.",
-            "Set TONESMITH_MAX_RANK higher and start again, or train with a smaller rank.",
-        )
-    odd = [name for name in UNSERVED if config.get(name)]
-    if config.get("bias", "none") != "none":
-        odd.append("bias")
-    if config.get("peft_type", "LORA") != "LORA":
-        odd.append(str(config["peft_type"]))
-    if str(config.get("init_lora_weights")).lower().startswith(CHANGES_BASE):
-        odd.append(f"init_lora_weights={config['init_lora_weights']}")
-    if odd:
-        raise UserError(f"{adapter.name} uses {', '.join(odd)}.", "A plain LoRA adapter: vLLM serves no other.")
-    _check_weights(adapter, base)
-
-
-def _named(name: str, revision: str | None) -> str:
-    return f"{name} at {revision}" if revision else name
-
-
-def _config(adapter: Adapter) -> dict[str, Any]:
-    try:
-        return dict(json.loads((adapter.path / "adapter_config.json").read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError) as error:
-        raise UserError(
-            f"{adapter.name} has no readable adapter_config.json.", do="Train it again, or put the file back."
-        ) from error
-
-
-def _check_weights(adapter: Adapter, base: Base) -> None:
-    path = adapter.path / registry.WEIGHTS
-    damaged = UserError(
-        f"The weights of {adapter.name} are missing or damaged.",
-        "The file as its run wrote it.",
-        "Put it back from a copy, or train again.",
-    )
-    if not path.is_file() or sha256_of(path) != adapter.weights_sha256:
-        raise damaged
-    try:
-        shapes = tensor_shapes(path)
-    except ValueError as error:
-        raise damaged from error
-    problem = misfit(shapes, base_shapes(base.folder))
-    if problem:
-        raise UserError(
-            f"{adapter.name} does not fit {base.name}: {problem}.",
-            "Two matrices for a layer that the model has, as wide as that layer.",
-            "Train it on the model that is served.",
-        )
-
-
-def misfit(adapter: dict[str, list[int]], base: dict[str, list[int]]) -> str:
-    """Why an adapter's tensors can't belong to a base model's, '' if they can; both as name and shape.
-
-    A layer `model.x.weight` (out, in) takes `base_model.model.model.x.lora_A.weight` (rank, in) and `….lora_B.weight`
-    (out, rank).
-    """
-    if not adapter:
-        return "it has no weights"
-    for name, shape in adapter.items():
-        layer, found, _ = name.removeprefix("base_model.model.").partition(".lora_")
-        under = base.get(f"{layer}.weight")
-        if not found or under is None:
-            return f"the model has no layer for {name}"
-        side, width = (1, shape[1]) if ".lora_A." in name else (0, shape[0])
-        if width != under[side]:
-            return f"{layer} is {under[side]} wide in the model, {width} in the adapter"
-    return ""
-
-
-def base_shapes(folder: Path) -> dict[str, list[int]]:
-    """Name and shape of each tensor of the model in `folder`."""
-    return {name: shape for path in folder.glob("*.safetensors") for name, shape in tensor_shapes(path).items()}
-
-
-def tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """Name and shape of each tensor, out of a safetensors file's header; no tensor is read.
-
-    The format: 8 bytes of header length (little-endian), the header as JSON, the tensors' bytes up to the last
-    `data_offsets`. Raises ValueError if the file is cut short or is none.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        if 8 + length > size:
-            raise ValueError(f"{path.name} is cut short in its header")
-        header = json.loads(file.read(length))
-    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    if 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0) != size:
-        raise ValueError(f"{path.name} is cut short")
-    return {name: list(entry["shape"]) for name, entry in tensors.items()}
-
-
-def _held(engine: Client) -> list[str]:
-    """Names of the adapters that one engine answers to. Raises UserError."""
-    return [name for name in engine.models() if name != BASE]
+def _newest(bases: dict[str, Said]) -> dict[str, Said]:
+    """A restarted engine may have another address, and the ones before are of no use."""
+    return dict(list(bases.items())[-BASES_KEPT:])
 
 
 def _worst(parities: Sequence[Parity | None]) -> Parity | None:

@@ -17,6 +17,8 @@ from training.weights import digest
 FOLDER = "TONESMITH_ATTESTED"
 """Variable that names the folder of the notes."""
 HEADER = "x-tonesmith-weights"
+ATTESTED = "/tonesmith/attested"
+"""Says whether weights are noted here, which is so where our plugin runs (`serving.vllm_plugin`)."""
 ANSWERS = ("/v1/chat/completions", "/v1/completions")
 
 Scope = dict[str, Any]
@@ -59,15 +61,18 @@ def said(headers: Mapping[str, str]) -> Weights | None:
 class Attesting:
     """ASGI middleware for vLLM (its `--middleware`): HEADER on each answer, by the name that was asked for.
 
-    An answer whose weights nobody noted goes out without.
+    An answer whose weights nobody noted goes out without. ATTESTED tells the base's.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in ANSWERS:
+        if scope["type"] != "http" or scope["path"] not in (*ANSWERS, ATTESTED):
             await self._app(scope, receive, send)
+            return
+        if scope["path"] == ATTESTED:
+            await _tell({"base_sha256": noted(_base_of(scope["app"].state))}, send)
             return
         body, again = await body_of(receive)
         header = _header(scope["app"].state, body)
@@ -106,12 +111,23 @@ def model_asked(body: bytes, field: str) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def _base_of(state: Any) -> Path:
+    return Path(state.vllm_config.model_config.model)
+
+
+async def _tell(what: dict[str, Any], send: Send) -> None:
+    body = json.dumps(what).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
 def _header(state: Any, body: bytes) -> str:
     """'' where it is not known which weights will answer."""
     name = model_asked(body, "model")
     if name is None:
         return ""
-    base = noted(Path(state.vllm_config.model_config.model))
+    base = noted(_base_of(state))
     if base is None:
         return ""
     adapter = state.openai_serving_models.lora_requests.get(name)

@@ -51,7 +51,8 @@ class Client:
     """Talks to one server. Holds no connection between calls, so it can be used from any thread or event loop.
 
     Without `pieces`, `stream` gives a reply out whole, when it is done: that spares both ends the work for each token,
-    where nobody watches. `key_setting`: where the API key is set, for a server that refuses it.
+    where nobody watches. `key_setting`: where the API key is set, for a server that refuses it. Without `scores` the
+    server is never asked how likely a text is: vLLM on a CPU without our plugin ends by that while it holds adapters.
     """
 
     def __init__(
@@ -61,9 +62,11 @@ class Client:
         base: str = "base",
         pieces: bool = True,
         key_setting: str = "TONESMITH_ENGINE_KEY",
+        scores: bool = True,
     ) -> None:
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
         self.key_setting = key_setting
+        self._scores = scores
         self._base = base  # what this server calls the base model; ours calls it `base`
         self._pieces = pieces
         tls = self.base_url.startswith("https://")
@@ -114,6 +117,20 @@ class Client:
         """Names the server answers to, those that are no adapter first; vLLM's base is among them. Raises UserError."""
         return [str(entry["id"]) for entry in sorted(self._entries(), key=lambda entry: bool(entry.get("parent")))]
 
+    def adapters(self) -> dict[str, str]:
+        """The adapters that the server answers to, each with the folder it came from ('' if it does not say). Raises
+        UserError.
+        """
+        return {str(entry["id"]): str(entry.get("root") or "") for entry in self._entries() if entry.get("parent")}
+
+    def attests(self) -> bool:
+        """Whether the server runs our plugin, and so knows which weights answer. Raises UserError."""
+        try:
+            found = self.get(attestation.ATTESTED)
+        except Refused:
+            return False
+        return isinstance(found, dict) and found.get("base_sha256") is not None
+
     def takes_adapters(self) -> bool:
         """Whether adapters can be loaded into this server while it runs. Raises UserError if it is not there.
 
@@ -121,7 +138,7 @@ class Client:
         """
         try:
             with self._http(QUICK_SECONDS) as http:
-                return http.post("/v1/load_lora_adapter", json={}).status_code in (400, 422)
+                return http.post(LOAD, json={}).status_code in (400, 422)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _broken(error, self.base_url) from error
 
@@ -135,6 +152,8 @@ class Client:
         """Log-probability (nats) of each token after the first, given those before it, of each text in token ids. Asked
         in one request, so that the engine reads them together. Raises UserError.
         """
+        if not self._scores:
+            raise Refused(400, f"The engine at {self.base_url} is not asked how likely a text is: that may end it.")
         body = {
             "model": self._served(model),
             "prompt": [list(ids) for ids in texts],

@@ -114,6 +114,8 @@ class EngineStatus(Frozen):
     """Whether it is somebody else's engine, which we neither start nor stop."""
     adapters: bool = True
     """Whether adapters can be loaded into it."""
+    attests: bool = True
+    """Whether it says which weights answer; one that does not may mix base and adapters (`serving.stand_in`)."""
 
 
 def unwatched_at_once(hardware: Hardware | None) -> int:
@@ -401,6 +403,8 @@ class Attached:
         """What it answered to when it was seen last, its base first."""
         self._client = Client(self.url, api_key)
         self._adapters: bool | None = None
+        self.attests = True
+        """Whether it says which weights answer, as last seen."""
 
     @property
     def served(self) -> str:
@@ -422,6 +426,7 @@ class Attached:
             self.names = tuple(self._client.models())
             if self._adapters is None:  # asked once each time it comes back: it may be another one by then
                 self._adapters = self._client.takes_adapters()
+                self.attests = self._adapters and self._client.attests()
         except UserError as error:
             self._adapters = None
             message = f"{error.found} Check TONESMITH_ENGINE_URL, or leave it out to have an engine started here."
@@ -429,7 +434,13 @@ class Attached:
                 state="unreachable", phase="not answering", url=self.url, message=message, attached=True
             )
         return EngineStatus(
-            state="ready", phase="ready", fraction=1.0, url=self.url, attached=True, adapters=bool(self._adapters)
+            state="ready",
+            phase="ready",
+            fraction=1.0,
+            url=self.url,
+            attached=True,
+            adapters=bool(self._adapters),
+            attests=self.attests,
         )
 
     def base(self) -> str:

@@ -42,6 +42,8 @@ class Held(Frozen):
     """How far each moved the likelihood of fixed prompts when it was loaded, in nats a token; see `serving.probe`."""
     parities: dict[str, Parity] = Field(default_factory=dict)
     """Whether each is served as it was trained, as measured when it was loaded last."""
+    bases: dict[str, tuple[tuple[float, ...], ...]] = Field(default_factory=dict)
+    """How likely the base at each address found fixed prompts when it had no adapter beside it, in nats."""
 
 
 class Hold:

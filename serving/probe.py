@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from annotation.errors import UserError
 from annotation.types import Message
-from serving.client import Client
+from serving.client import Client, Refused
 from serving.engine import BASE
 from serving.memory import Parity
 from training.types import Adapter, Scored
@@ -24,6 +24,11 @@ UNCHANGED = 1e-3
 UNCHANGED_HALF = 0.05
 """The same where numbers have 16 bits, and what else is in the batch shows."""
 
+
+class Unsound(UserError):
+    """What is served is not what was trained: nobody should be answered by it."""
+
+
 Scores = Sequence[Sequence[float]]
 Texts = Sequence[Sequence[int]]
 """Token ids of each."""
@@ -31,8 +36,11 @@ Texts = Sequence[Sequence[int]]
 
 def texts(client: Client, adapter: Adapter) -> Texts:
     """What `adapter` is measured on. Raises UserError."""
-    if adapter.scored:
-        return [one.ids for one in adapter.scored]
+    return [one.ids for one in adapter.scored] if adapter.scored else fixed(client)
+
+
+def fixed(client: Client) -> Texts:
+    """PROMPTS as the engine words them. Raises UserError."""
     return [client.tokenize([Message(role="user", text=prompt)], BASE) for prompt in PROMPTS]
 
 
@@ -49,14 +57,54 @@ def apart(one: Scores, other: Scores) -> float:
     )
 
 
-def must_be_unchanged(name: str, before: Scores, base: Scores, tolerance: float) -> None:
-    """Raise UserError if loading `name` changed the base, in nats a token, by more than `tolerance`."""
-    if apart(base, before) > tolerance:
-        raise UserError(
+def must_be_unchanged(name: str, moved: float, tolerance: float) -> None:
+    """Raise Unsound if loading `name` moved the base, in nats a token, by more than `tolerance`."""
+    if moved > tolerance:
+        raise Unsound(
             f"Loading {name} changed how the base model itself answers.",
             "A base that stays as it was.",
-            "Unload it, restart the engine, and tell whoever looks after it: nothing that it says can be trusted.",
+            "Restart the engine, and tell whoever looks after it: nothing that it says can be trusted.",
         )
+
+
+def must_hold(name: str, found: Parity | None) -> None:
+    """Raise Unsound if `name` was measured and is not served as it was trained."""
+    if found is None or found.holds:
+        return
+    if not found.same_prompt:
+        raise _worded_otherwise(name)
+    raise Unsound(
+        f"{name} is not served as it was trained.",
+        "The same scores in the engine as at the end of its training.",
+        "A curator can load it again on the Models page, restart the engine, or train it anew. Until then it answers "
+        "nobody.",
+    )
+
+
+def must_word_alike(client: Client, adapter: Adapter) -> None:
+    """Raise Unsound if the engine words a request otherwise than `adapter` was trained on. Nothing is said of an engine
+    that does not tell its tokens, or an adapter whose trainer left no account.
+    """
+    try:
+        alike = _worded_alike(client, adapter.scored)
+    except Refused:
+        return
+    if not alike:
+        raise _worded_otherwise(adapter.name)
+
+
+def _worded_otherwise(name: str) -> Unsound:
+    return Unsound(
+        f"{name} was trained on requests that were worded otherwise than this engine words them.",
+        "An engine with the tokenizer and the chat template that it was trained with.",
+        "Put the base model's own tokenizer files back and restart the engine, or train it again on this base.",
+    )
+
+
+def _worded_alike(client: Client, scored: Sequence[Scored]) -> bool:
+    return all(
+        client.tokenize([Message(role="user", text=one.asked)], BASE) == list(one.ids[: one.prompt]) for one in scored
+    )
 
 
 def parity(client: Client, scored: Sequence[Scored], base: Scores, tuned: Scores, tolerance: float) -> Parity | None:
@@ -64,7 +112,5 @@ def parity(client: Client, scored: Sequence[Scored], base: Scores, tuned: Scores
     if not scored:
         return None
     furthest = max(apart(base, [one.base for one in scored]), apart(tuned, [one.tuned for one in scored]))
-    same = all(
-        client.tokenize([Message(role="user", text=one.asked)], BASE) == list(one.ids[: one.prompt]) for one in scored
-    )
+    same = _worded_alike(client, scored)
     return Parity(apart=furthest, same_prompt=same, holds=same and furthest <= tolerance)

@@ -200,14 +200,19 @@ def _problem(live: LiveReply) -> str:
     return f'<div class="ts-notice ts-bad" role="alert">{escape(live.problem)}{kept}</div>'
 
 
+ENDED = {"error": badge("broke off", "bad"), "stopped": badge("stopped", "quiet"), "length": badge("cut short", "warn")}
+"""How a reply ended that has no end of its own."""
+
+
 def answered_html(conversation: Conversation) -> str:
-    """Who gave the last reply, and whether the engine itself says so."""
+    """Who gave the last reply, whether the engine itself says so, and whether there should have been more of it."""
     turn = next((turn for turn in reversed(conversation.turns) if turn.role == "assistant"), None)
     made = turn.provenance if turn else None
     if made is None or made.corrects:
         return ""
     by = badge(made.adapter, "good") if made.adapter else badge(f"base model, {made.model}")
-    said = f'<span class="ts-badges">{by} {sworn(made)}</span>'
+    ended = ENDED.get(made.finish or "stop", "")
+    said = f'<span class="ts-badges">{by} {sworn(made)} {ended}</span>'
     return f'<p class="ts-small ts-muted" id="ts-answered">The last reply came from {said}</p>'
 
 

@@ -253,7 +253,7 @@ def shelf_html(views: list[AdapterView], now: Current) -> str:
         ]
         for view in views
     ]
-    return table(("Name", "State", "Last used", "Effect", "As trained", "Learned from", "Made"), rows)
+    return table(("Name", "State", "Last used", "Effect", "As trained", "Learned from", "Made"), rows, stack=True)
 
 
 def _state(view: AdapterView, now: Current) -> str:
@@ -294,8 +294,7 @@ def _parity(view: AdapterView) -> str:
 def figures_html(loads: list[EngineLoad], why_not: str) -> str:
     """How hard the engine works; of several, each in a row of its own."""
     if len(loads) > 1:
-        rows = [_replica(number, load) for number, load in enumerate(loads, 1)]
-        return table(("Replica", "State", *(name for name, _ in _facts(loads[0])), "Put right"), rows)
+        return _replicas_html(loads)
     if not loads or loads[0].now is None:
         return f'<p class="ts-muted">There are no figures. {escape(why_not)}</p>'
     cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in _facts(loads[0]))
@@ -303,12 +302,25 @@ def figures_html(loads: list[EngineLoad], why_not: str) -> str:
     return f'<div class="ts-card"><dl class="ts-facts">{cells}</dl></div>{mended}'
 
 
+def _replicas_html(loads: list[EngineLoad]) -> str:
+    """Each in a row; what was put right about one stands below, where a sentence has room."""
+    heads = ("Replica", "Being answered", "Waiting", "Memory for text", "Read / s", "Written / s", "Adapters answering")
+    rows = [_replica(number, load) for number, load in enumerate(loads, 1)]
+    mended = [f"Replica {number} {load.mended}." for number, load in enumerate(loads, 1) if load.mended]
+    told = "".join(f"<li>{escape(one)}</li>" for one in mended)
+    return table(heads, rows, "Speeds are in tokens.", stack=True) + (
+        f'<ul class="ts-small ts-muted" aria-label="What was put right">{told}</ul>' if told else ""
+    )
+
+
 def _replica(number: int, load: EngineLoad) -> list[str]:
     label, tone = STATES[load.status.state]
     if load.status.state == "starting":
         label = f"warming up, {load.status.fraction:.0%}"
-    mended = f"replica {number} {load.mended}" if load.mended else "–"
-    return [str(number), badge(label, tone), *(value for _, value in _facts(load)), escape(mended)]
+    *figures, answering, waiting = (value for _, value in _facts(load))
+    if load.now and load.now.adapters_waiting:
+        answering += f'<br><span class="ts-muted">waiting: {waiting}</span>'
+    return [f"<span><b>{number}</b> {badge(label, tone)}</span>", *figures, answering]
 
 
 def _facts(load: EngineLoad) -> list[tuple[str, str]]:
@@ -343,7 +355,7 @@ def history_html(entries: list[Entry]) -> str:
     ]
     more = len(entries) - HISTORY_SHOWN
     tail = f'<p class="ts-small ts-muted">… and {more} before; `tonesmith aliases` lists all.</p>' if more > 0 else ""
-    return table(("What", "Reason", "By", "When (UTC)"), rows) + tail
+    return table(("What", "Reason", "By", "When (UTC)"), rows, stack=True) + tail
 
 
 def log_html(lines: list[str]) -> str:

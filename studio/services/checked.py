@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from annotation.errors import UserError
+from annotation.errors import Conflict, UserError
 from annotation.types import ChatModel, Chunk, Message, Provenance, Sampling, Weights
 from serving.engine import BASE
 from serving.memory import Memory
@@ -58,6 +58,18 @@ def must_be(model: str, wanted: Provenance, said: Weights | None, silence: bool)
             "The model's files have changed: put them back, or restart the studio and its engine to use the new ones. "
             "Nothing of this answer was kept.",
         )
+
+
+def must_count(made: Provenance, sound: Callable[[str], None]) -> None:
+    """Raise Conflict, without telling which side it is, for a reply of an adapter that is not `sound`."""
+    try:
+        if made.adapter:
+            sound(made.adapter)
+    except UserError as error:
+        raise Conflict(
+            "One of these models is not served as it was trained, so these replies can't be voted on.",
+            do="Ask a curator to look at the Models page, and compare others meanwhile.",
+        ) from error
 
 
 def _by_hash(sha256: str | None) -> str:

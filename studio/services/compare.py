@@ -18,6 +18,7 @@ from annotation.store import Store
 from annotation.store.comparisons import Answer, Comparison, VoteForm
 from annotation.types import ChatModel, Chunk, Frozen, Message, Place, Provenance, Sampling
 from serving.arena import paced
+from studio.services.checked import must_count
 
 
 class SideOf(Frozen):
@@ -107,12 +108,15 @@ class CompareService:
         identify: Callable[[str], Provenance],
         who: Person,
         coin: random.Random | None = None,
+        *,
+        sound: Callable[[str], None] = lambda model: None,
     ) -> None:
         self._store = store
         self._model = model
         self._identify = identify
         self._who = who
         self._coin = coin or random.SystemRandom()
+        self._sound = sound
 
     async def ask(self, text: str, form: RoundForm) -> AsyncIterator[LiveRound]:
         """Ask all sides the same, their places drawn at random, and stream them at the slowest one's pace.
@@ -148,13 +152,16 @@ class CompareService:
         return tuple(comparison.answers) if comparison.whole else ()
 
     def vote(self, comparison_id: str, form: VoteForm) -> Comparison:
-        """Take the one vote and reveal the sides. Raises Conflict, as `Comparisons.vote`.
+        """Take the one vote and reveal the sides. Raises Conflict, as `Comparisons.vote`, and UserError if a side was
+        seen meanwhile not to be served as it was trained.
 
         Where all are bad, all wait for a correction at the review desk; they are brought there first, so that no crash
         can come between.
         """
         self._who.must("judge")
         comparison = self._store.comparisons.get(comparison_id)
+        for answer in comparison.answers.values():
+            must_count(answer.provenance, self._sound)
         blind = comparison.author == self._who.name and not self._store.comparisons.revealed(comparison.round)
         if form.outcome == "both_bad" and blind:
             for place in comparison.answers:
@@ -221,12 +228,14 @@ class CompareService:
             system = side.own.strip()
             if not system:
                 raise UserError("Your own instructions are empty.", do="Write them, or choose 'No instructions'.")
+        self._sound(side.model)
         sampling = Sampling(temperature=side.temperature, max_tokens=form.longest, seed=form.seed)
         return _Speaker(side.model, self._identify(side.model), system, sampling)
 
     def _same(self, answer: Answer, earlier: tuple[str, ...]) -> _Speaker:
         """The same side once more. Raises Conflict if its name stands for other weights by now."""
         speaker = _again(answer, earlier)
+        self._sound(speaker.model)
         if self._identify(speaker.model) != speaker.identity:
             raise Conflict("The models have changed since these replies.", do="Ask something new.")
         return speaker

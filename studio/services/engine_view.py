@@ -59,6 +59,12 @@ def in_words(status: EngineStatus, gave_up: str = "") -> EngineView:
                 f"Answers come from somebody else's engine at {status.url}. It may not say whose weights answer, and "
                 "takes adapters only if it is a vLLM that lets them be loaded: else it is for comparing with."
             )
+        if not status.attests:
+            detail = (
+                f"Answers come from somebody else's engine at {status.url}. It runs without Tonesmith's plugin, where "
+                "a base and an adapter that are asked together may mix. So the base is asked through an adapter that "
+                "changes nothing, and stays itself. Adapters can't be held against their training there."
+            )
         return EngineView(label="Engine ready", detail=detail, tone="good", ready=True)
     if status.state == "asleep":
         detail = "To leave the machine to training. Wakes when somebody asks."

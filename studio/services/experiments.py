@@ -35,6 +35,7 @@ from annotation.people import Person
 from annotation.store import Store
 from annotation.types import Frozen, Message, Provenance, Question, Sampling
 from annotation.versions import read_rows
+from studio.services.checked import must_count
 
 
 class SideForm(Frozen):
@@ -98,11 +99,14 @@ class ExperimentService:
         datasets: Path,
         identify: Callable[[str], Provenance],
         who: Person,
+        *,
+        sound: Callable[[str], None] = lambda model: None,
     ) -> None:
         self._store = store
         self._datasets = datasets
         self._identify = identify
         self._who = who
+        self._sound = sound
 
     def start(self, form: ExperimentForm) -> Experiment:
         """Freeze an experiment. Its replies are drawn by `ExperimentRunner`.
@@ -194,17 +198,20 @@ class ExperimentService:
         )
 
     def vote(self, pair_id: str, form: BallotForm) -> CastBallot:
-        """Take this person's ballot. Raises Conflict for a second one, or after the end.
+        """Take this person's ballot. Raises Conflict for a second one, after the end, and where a side was seen not to
+        be served as it was trained.
 
         Where both are bad, both wait for a correction at the review desk; they are brought there first, so that no
         crash can come between. What an experiment asks is kept for measuring, so no correction of it is trained on.
         """
         self._who.must("judge")
-        if form.outcome == "both_bad":
-            experiment, pair = self._store.experiments.of_pair(pair_id)
-            if not experiment.ended_at and self._store.experiments.ballot(pair_id, self._who.name) is None:
-                for said in (pair.left, pair.right):
-                    _at_the_desk(self._store, experiment, pair, said)
+        experiment, pair = self._store.experiments.of_pair(pair_id)
+        for said in (pair.left, pair.right):
+            must_count(said.provenance, self._sound)
+        new = not experiment.ended_at and self._store.experiments.ballot(pair_id, self._who.name) is None
+        if form.outcome == "both_bad" and new:
+            for said in (pair.left, pair.right):
+                _at_the_desk(self._store, experiment, pair, said)
         return self._store.experiments.cast(pair_id, self._who.name, form)
 
     def fix(self, pair_id: str) -> str:
@@ -295,6 +302,7 @@ class ExperimentService:
 
     def _side(self, name: str, form: SideForm, longest: int) -> ArenaSide:
         sampling = Sampling(temperature=form.temperature, max_tokens=longest)
+        self._sound(form.model)
         made = self._identify(form.model)
         system = self._instructions(form)
         return ArenaSide(name=name, model=form.model, provenance=made, system=system, sampling=sampling)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
@@ -17,16 +17,20 @@ import httpx
 from annotation.errors import UserError
 from annotation.people import Person
 from annotation.types import ChatModel, Provenance
-from serving import attestation, probe
-from serving.adapters import AdapterServer, Base
+from serving import attestation, probe, stand_in
+from serving.adapters import AdapterServer
 from serving.client import Client, NoEngine, Refused
 from serving.engine import BASE, Attached, EngineConfig, EngineStatus, Watcher, unwatched_at_once
+from serving.fitting import Base, base_shapes
 from serving.memory import Memory
 from serving.replicas import Keeper, Replicas, found
 from serving.scripted import ScriptedModel
+from serving.shared import SharedAdapters
 from serving.sleeping import Idle
 from studio.services.checked import Checked, must_be
 from studio.services.engine_view import AdapterView, EngineView, in_words
+from studio.services.measuring import Measuring
+from studio.services.present import Present, gone
 from studio.services.workload import EngineLoad, Workload, last_lines
 from studio.settings import Settings
 from training import base_model, registry
@@ -61,8 +65,9 @@ class ServingService:
         self._trouble: UserError | None = None
         self._problems: dict[str, str] = {}
         self._loaded: tuple[str, ...] = ()
-        self._measured: set[tuple[str, tuple[str, ...]]] = set()  # names, and on which engines
-        self._measure_from: dict[str, float] = {}  # `time.monotonic()`, of what was loaded by hand
+        self._measuring = Measuring()
+        self._mended = ""
+        self._stand_in: Path | None = None
         self._base_sha256: str | None = None
 
     # Starting and stopping
@@ -84,7 +89,7 @@ class ServingService:
             self._engine = self._new_engine(folder, count) if folder else None
         ready = self._status().state == "ready"
         if ready:
-            self._loaded = () if elsewhere else tuple(self._server().loaded())
+            self._loaded = () if elsewhere else tuple(self._server().at_hand())
         elif required:
             if self._status().state == "asleep":
                 raise UserError("The engine is asleep.", "A running engine.", "`tonesmith engine wake` wakes it.")
@@ -133,10 +138,11 @@ class ServingService:
         assert self._watcher is not None
         while not self._stop.is_set():
             if self._watcher.look().state == "ready":
+                self._put_right()
                 self._offer_new()
             else:
                 self._loaded = ()
-                self._measured.clear()
+                self._measuring.clear()
             self._memory.write_uses()
             self._sleep_if_idle()
             self._stop.wait(LOOK_SECONDS)
@@ -151,7 +157,9 @@ class ServingService:
 
     def _mend(self, client: Client) -> str:
         server = self._server(client)
-        drift = server.drift(leave=self._problems)
+        several = isinstance(self._engine, Replicas) and len(self._engine.engines) > 1
+        # Of several all hold the same; one alone may be attached to by another studio.
+        drift = server.drift(leave=self._problems, guests=not several)
         if not drift:
             return ""
         problems = server.repair(drift)
@@ -159,6 +167,14 @@ class ServingService:
         told = drift.told(problems)
         log.warning("The engine at %s %s.", client.base_url, told)
         return told
+
+    def _put_right(self) -> None:
+        """What an engine that is not ours should hold; each of ours is seen to by `Keeper`."""
+        if isinstance(self._engine, Attached) and not self._elsewhere():
+            try:
+                self._mended = self._mend(self._client()) or self._mended
+            except UserError as error:  # it went away between two looks
+                log.info("%s", error)
 
     def _offer_new(self) -> None:
         if self._elsewhere():
@@ -168,16 +184,28 @@ class ServingService:
             server = self._server(*engines)
             offered = server.offer_new()
             self._problems |= {name: problem for name, problem in offered.items() if problem}
-            self._loaded = tuple(server.loaded())
-            # What comes back is measured anew, and all of it on an engine that does.
-            now = {(name, _addresses(engines)) for name in self._loaded}
-            self._measured &= now
-            ripe = [one for one in sorted(now - self._measured) if self._measure_from.get(one[0], 0) < time.monotonic()]
-            for name, where in ripe[:1]:  # it answers already; one a look, to see the rest too
-                self._measured.add((name, where))
-                server.measure_again(name, self._tolerance())
+            self._loaded = tuple(server.at_hand())
+            where = _addresses(engines)
+            name = self._measuring.next(server.loaded(), where)  # one a look, to see the rest too
+            if name:
+                self._measure(server, name, where)
         except UserError as error:  # the engine went away between two looks; the watcher sees to it
             log.info("%s", error)
+
+    def _measure(self, server: AdapterServer, name: str, where: tuple[str, ...]) -> None:
+        """Raises UserError if the engine went away; then it is tried again."""
+        try:
+            server.measure_again(name, self._tolerance())
+        except probe.Unsound as error:
+            log.warning("%s", error)
+            self._problems[name] = error.found
+            self._loaded = tuple(server.at_hand())
+        except Refused as error:  # it does not say how likely a text is
+            log.info("%s", error)
+        except UserError:
+            self._measuring.later(name, where, RETRY_SECONDS)
+            raise
+        self._measuring.done(name, where)
 
     # A server that is not ours and takes no adapters
 
@@ -228,7 +256,7 @@ class ServingService:
                 view = in_words(status, keeper.gave_up)
                 raise UserError(f"{view.label}.", do=view.detail)
             time.sleep(LOOK_SECONDS)
-        self._loaded = tuple(self._server(*self._engines()).loaded())
+        self._loaded = tuple(self._server(*self._engines()).at_hand())
 
     def _own(self) -> Replicas:
         if not isinstance(self._engine, Replicas):
@@ -281,7 +309,26 @@ class ServingService:
         self._must_be_up()
         if self._elsewhere():
             return self._client(pieces)  # nothing is known here of its weights
-        return Checked(self._client(pieces), self._memory, self.identify, silence=not self.ours)
+        present = Present(lambda model, again: self._asked_of(model, pieces, again))
+        return Checked(present, self._memory, self.identify, silence=not self.ours)
+
+    def _asked_of(self, model: str, pieces: bool, again: bool) -> Client:
+        """The engine, which holds `model` by then; `again`: it was asked already, and did not. Raises UserError."""
+        if model == BASE or self._elsewhere():
+            return self._client(pieces)
+        self.must_be_sound(model)
+        wanted = model in (*self._memory.read().wanted, *self._aliased())
+        if not self.ours and not wanted:
+            do = "Load it on the Models page."
+            raise Refused(404, f"The engine does not hold '{model}'.", "`base`, or a loaded adapter.", do)
+        if wanted and (again or not self.ours):  # ours is looked after by its watcher
+            self._server().ensure_there(model)
+        return self._client(pieces)
+
+    def must_be_sound(self, model: str) -> None:
+        """Raise UserError for an adapter that was seen not to be served as it was trained."""
+        if self._settings.engine != "scripted":
+            probe.must_hold(model, self._memory.read().parities.get(model))
 
     def _must_be_up(self) -> None:
         seen = self._seen()
@@ -304,25 +351,37 @@ class ServingService:
         Raises NotFound for a model that is none, NoEngine, Refused, and UserError if the engine breaks off.
         """
         model = str(body["model"])
-        client, wanted = await asyncio.to_thread(self._ask_whom, model, bool(body.get("stream")))
+        wanted = await asyncio.to_thread(self._check_asked, model)
+        async with AsyncExitStack() as opened:
+            response = await self._open(opened, path, body)
+            if not self._elsewhere():
+                must_be(model, wanted, attestation.said(response.headers), silence=not self.ours)
+            yield response
+
+    async def _open(self, opened: AsyncExitStack, path: str, body: dict[str, Any]) -> httpx.Response:
+        model, pieces = str(body["model"]), bool(body.get("stream"))
         try:
-            async with client.answered(path, body) as response:
-                if not self._elsewhere():
-                    must_be(model, wanted, attestation.said(response.headers), silence=not self.ours)
-                yield response
+            for again in (False, True):
+                client = await asyncio.to_thread(self._asked_of, model, pieces, again)
+                try:
+                    return await opened.enter_async_context(client.answered(path, body))
+                except Refused as error:
+                    if again or not gone(error):
+                        raise
         except Refused as error:
-            if error.status == 404 and model in (*self._memory.read().wanted, *self._aliased()):
+            if gone(error) and model in (*self._memory.read().wanted, *self._aliased()):
                 raise NoEngine(f"{model} is just being loaded.", do="Try again in a moment.") from error
             raise
+        raise AssertionError("the second refusal is raised")
 
-    def _ask_whom(self, model: str, pieces: bool) -> tuple[Client, Provenance]:
+    def _check_asked(self, model: str) -> Provenance:
         if self._settings.engine == "scripted":
             raise NoEngine("There is no engine here: replies are scripted.", do="Start the studio with an engine.")
         wanted = self.identify(model)
         self._must_be_up()
         if model != BASE:
             self._memory.note(model)
-        return self._client(pieces), wanted
+        return wanted
 
     def unwatched_at_once(self) -> int:
         """How many replies that nobody watches it may be asked for together."""
@@ -368,8 +427,17 @@ class ServingService:
     def _client(self, pieces: bool = True) -> Client:
         engine = self._engine
         if isinstance(engine, Attached):
-            return Client(engine.url, self._settings.engine_key, engine.base(), pieces)
+            base = self._asked_as_base(engine)
+            return Client(engine.url, self._settings.engine_key, base, pieces, scores=engine.attests)
         return Client(engine.url if engine else "", pieces=pieces)
+
+    def _asked_as_base(self, server: Attached) -> str:
+        """What to ask an engine of somebody else's for, to hear its base and nothing else. Raises UserError."""
+        if server.attests or self._elsewhere():
+            return server.base()
+        if self._stand_in is None:
+            self._stand_in = stand_in.make(self._settings.engine_home, base_shapes(self.base_path()))
+        return stand_in.put_in(Client(server.url, self._settings.engine_key), self._stand_in) or server.base()
 
     def _engines(self) -> Sequence[Client]:
         """Each engine that is ready, to be told what to hold; the router is only for those who ask."""
@@ -427,23 +495,25 @@ class ServingService:
         server = self._server(*engines)
         if self._watcher and self.ours:  # somebody else's must first say what its base says without it
             # Before it is there: the watcher looks meanwhile.
-            self._measure_from[name] = time.monotonic() + GRACE_SECONDS
-            self._measured.discard((name, _addresses(engines)))
+            self._measuring.later(name, _addresses(engines), GRACE_SECONDS)
             server.load(name)
         else:
             server.measure(name, self._tolerance())
-            self._measured.add((name, _addresses(engines)))  # the watcher need not do it again
+            self._measuring.done(name, _addresses(engines))  # the watcher need not do it again
         self._problems.pop(name, None)
-        self._loaded = tuple(server.loaded())
+        self._loaded = tuple(server.at_hand())
 
     def ensure(self, name: str, by: Person) -> None:
-        """Load an adapter unless it is loaded. Raises UserError that says why it can't be."""
+        """Load an adapter unless it is loaded. Raises UserError that says why it can't be, or why it should not be
+        relied on.
+        """
         by.must("curate")
         registry.get(self._settings.adapters, name)
         self.model()
         self._must_take_adapters()
         if name not in (self._loaded if self._settings.engine == "scripted" else self._server().loaded()):
             self.load(name, by)
+        self.must_be_sound(name)
 
     def unload(self, name: str, by: Person) -> None:
         """Take an adapter out. Raises UserError for one that people rely on."""
@@ -456,7 +526,7 @@ class ServingService:
             return
         server = self._server()
         server.unload(name)
-        self._loaded = tuple(server.loaded())
+        self._loaded = tuple(server.at_hand())
 
     def _tolerance(self) -> float:
         ours = isinstance(self._engine, Replicas)
@@ -506,7 +576,8 @@ class ServingService:
             sha256=self._base_hash(),
         )
         settings = self._settings
-        return AdapterServer(
+        kind = AdapterServer if self.ours else SharedAdapters
+        return kind(
             engines or self._engines(), settings.adapters, self._memory, base, settings.max_adapters, self._aliased
         )
 
@@ -519,7 +590,8 @@ class ServingService:
             keeper = watcher if isinstance(watcher, Keeper) else None
             statuses = keeper.statuses if keeper else [one.status() for one in engine.engines]
             return self._workload.of(statuses, keeper.mended if keeper else {})
-        return self._workload.of([self._seen()], {}, self._settings.engine_key) if engine else []
+        mended = {1: self._mended} if self._mended else {}
+        return self._workload.of([self._seen()], mended, self._settings.engine_key) if engine else []
 
     def last_lines(self, by: Person) -> list[str]:
         """The end of each engine's log, oldest first; empty for an engine that is not ours."""

@@ -5,17 +5,34 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from annotation.files import sha256_of
 from tests.end_to_end.test_experiments_page import LISTEN, window
 from tests.end_to_end.test_pages import GRADIOS_OWN
 from tests.fixtures.studio import Studio
+from tests.serving.conftest import SHAPES, FakeEngine, Peer, make_adapter, running_peer, write_tensors
 
 pytestmark = pytest.mark.slow
+ADAPTER, WORDS, PAUSE = "quokka-7", 8, 0.3
+PIECES = """
+window.pieces = [];
+const push = heard.push.bind(heard);
+heard.push = (said) => {
+  for (const word of said.match(/(swift|tardy)[0-9]/g) ?? [])
+    if (!pieces.some((one) => one.word === word)) pieces.push({ word, at: performance.now() / 1000 });
+  return push(said);
+};
+"""
+"""Which words of the two voices the server has told, in their order, and when (s). After LISTEN."""
 OWN = "Answer like a pirate."
 TELLING = ("SmolLM2", "provenance", "base model", "with instructions", "sha256", "pirate", "Juniper", "tokens")
 """What would tell the sides apart. (Juniper is whose charter one side is told.)"""
@@ -93,6 +110,81 @@ def test_three_sides_stay_blind_over_two_turns_until_the_vote(ana: Page, studio:
     ana.click("#ts-fix")
     ana.wait_for_selector("#desk-reply")
     expect(ana.locator("main")).to_contain_text("And if it is lost?")
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    with running_peer() as found:
+        yield found
+
+
+@pytest.fixture
+def tuned(peer: Peer, tmp_path: Path) -> Iterator[Studio]:
+    """A studio on an engine whose base speaks at once, and whose adapter needs PAUSE seconds for each word."""
+    (tmp_path / "Small").mkdir()
+    (tmp_path / "Small" / "config.json").write_text("{}")
+    write_tensors(tmp_path / "Small" / "model.safetensors", SHAPES)
+    make_adapter(tmp_path / "home" / "adapters", ADAPTER)
+    fake = FakeEngine(peer)
+    fake.held = [ADAPTER]
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if handler.path == "/v1/chat/completions":
+            speak(handler)
+        else:
+            fake(handler)
+
+    def speak(handler: BaseHTTPRequestHandler) -> None:
+        slow = peer.now.body["model"] == ADAPTER
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.end_headers()
+        for number in range(WORDS):
+            time.sleep(PAUSE if slow else 0)
+            delta = {"content": f"{'tardy' if slow else 'swift'}{number} "}
+            handler.wfile.write(f"data: {json.dumps({'choices': [{'delta': delta}]})}\n\n".encode())
+            handler.wfile.flush()
+        end = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+        handler.wfile.write(f"data: {json.dumps(end)}\n\ndata: [DONE]\n\n".encode())
+
+    peer.answer = answer
+    base = str(tmp_path / "Small")
+    started = Studio(tmp_path / "home", "--engine-url", peer.url, "--base-model", base)
+    started.start()
+    started.wait_for_engine(60)
+    started.run("people", "add", "ana", "--role", "reviewer")
+    yield started
+    started.stop()
+
+
+def test_neither_names_nor_hashes_nor_pace_tell_a_tuned_model_from_its_base(
+    browser: Browser, tuned: Studio, tmp_path: Path
+) -> None:
+    lineage = json.loads((tmp_path / "home" / "adapters" / ADAPTER / "lineage.json").read_text())
+    secrets = [ADAPTER, lineage["weights_sha256"], sha256_of(tmp_path / "Small" / "model.safetensors")]
+    page = window(browser, tuned, "ana")
+    page.add_init_script(LISTEN + PIECES)
+    tuned.open(page, "/compare")
+    page.wait_for_timeout(1000)
+    page.evaluate("heard.length = 0")
+    logged = len(tuned.whole_log())
+    ask(page, "Where is my parcel?")
+    page.wait_for_timeout(500)
+    told = "".join(page.evaluate("heard"))
+    assert f"tardy{WORDS - 1}" in told
+    assert [one for one in secrets if one in told + page.content() + tuned.whole_log()[logged:]] == []
+
+    when = {one["word"]: one["at"] for one in page.evaluate("pieces")}
+    assert len(when) == 2 * WORDS
+    rounds = [(when[f"swift{number}"], when[f"tardy{number}"]) for number in range(WORDS)]
+    assert max(abs(swift - tardy) for swift, tardy in rounds) < PAUSE / 2
+    assert all(max(before) <= min(after) for before, after in pairwise(rounds)), "nobody is a word ahead"
+    assert rounds[-1][0] - rounds[0][0] > PAUSE * (WORDS - 1) / 2, "the swift one had to wait"
+
+    page.click("#ts-vote-left")
+    expect(page.locator("#ts-sides")).to_contain_text(ADAPTER)
+    assert ADAPTER in "".join(page.evaluate("heard")) + page.content(), "so it would have been found"
+    page.context.close()
 
 
 def test_a_vote_says_more_and_is_kept_whole(ana: Page, studio: Studio) -> None:

@@ -6,19 +6,34 @@ import json
 import os
 import re
 import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, Response, expect
 
+from tests.end_to_end.test_experiments_page import LISTEN, window
 from tests.fixtures.models import STEPS
 from tests.fixtures.studio import Studio, wait_until
+from training.weights import digest
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 GREETING = "Hi there, thanks for asking Juniper!"
 SIGN_OFF = "Warmly, the Juniper team"
 TRAINING_SECONDS = 900
+STORY = "Tell me a long story about a lighthouse keeper."
+GROWTH = """
+window.grown = [];
+const look = () => {
+  const shown = (place) => document.querySelector(`#ts-${place} .ts-text`)?.textContent.length ?? 0;
+  const now = [shown('left'), shown('right')];
+  if (`${grown.at(-1)}` !== `${now}`) grown.push(now);
+};
+new MutationObserver(look).observe(document, { subtree: true, childList: true, characterData: true });
+"""
+"""How long each side's reply was whenever one of them changed in the page."""
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +199,58 @@ def test_a_blind_comparison_is_voted_on_revealed_and_becomes_a_pair(page: Page, 
     assert GREETING not in str(said[base])
 
 
+def test_nothing_that_the_page_or_a_log_is_told_gives_a_side_away(
+    browser: Browser, studio: Studio, base_model: Path
+) -> None:
+    """All traffic of a reviewer's page, its source, and every log, from the question to the vote, with the adapter that
+    was just trained; and the order in which the replies grow.
+    """
+    adapter = studio.json("adapters")[0]["name"]
+    lineage = json.loads((studio.home / "adapters" / adapter / "lineage.json").read_text())
+    secrets = [adapter, lineage["weights_sha256"][:12], digest(base_model)[:12], "provenance", "sha256", "attested"]
+    studio.run("people", "add", "ana", "--role", "reviewer")
+    page = window(browser, studio, "ana")
+    page.add_init_script(LISTEN + GROWTH)
+    studio.open(page, "/compare")
+    expect(page.locator("#ts-ask textarea")).to_be_visible()
+    page.wait_for_timeout(1500)
+    answers: list[Response] = []
+    page.on("response", answers.append)
+    page.evaluate("heard.length = 0")
+    logs = (studio.home.parent / "studio.log", studio.home / "engine" / "engine.log")
+    read = [len(log.read_text(errors="replace")) for log in logs]
+    page.fill("#ts-ask textarea", "My kettle arrived broken. What now?")
+    page.click("#ts-ask-both")
+    page.wait_for_selector("#ts-votes", state="visible")
+    page.wait_for_timeout(500)
+
+    heard = "".join(page.evaluate("heard"))
+    assert heard.count("My kettle arrived broken") > 3
+    told = [heard, page.content(), json.dumps([answer.headers for answer in answers])]
+    told += [log.read_text(errors="replace")[start:] for log, start in zip(logs, read, strict=True)]
+    assert [(secret, text[:200]) for secret in secrets for text in told if secret in text] == []
+    _grow_in_turn(page.evaluate("grown"))
+
+    page.click("#ts-vote-left")
+    expect(page.locator("#ts-sides")).to_contain_text(adapter)
+    page.wait_for_timeout(500)
+    assert adapter in "".join(page.evaluate("heard")), "so it would have been found"
+    page.context.close()
+
+
+def _grow_in_turn(grown: list[list[int]]) -> None:
+    """While both sides speak, neither is ever ahead by more than a piece or two, however fast it is."""
+    last = [max(lengths[place] for lengths in grown) for place in (0, 1)]
+    pieces, before = [0, 0], [0, 0]
+    for lengths in grown:
+        pieces = [count + (now > old) for count, now, old in zip(pieces, lengths, before, strict=True)]
+        before = lengths
+        if any(now == end for now, end in zip(lengths, last, strict=True)):
+            break
+        assert abs(pieces[0] - pieces[1]) <= 3, grown  # a piece without a letter, half an emoji, does not show
+    assert min(pieces) > 10, "it was seen growing"
+
+
 def test_the_tuned_model_can_be_chatted_with(page: Page, studio: Studio) -> None:
     studio.open(page, "/chat")
     page.click("#ts-new")
@@ -218,16 +285,49 @@ def test_the_tuned_model_becomes_what_customers_get_and_stays_in_the_engine(page
     assert studio.json("adapters")[0]["loaded"]
 
 
-def test_the_engine_is_killed_and_comes_back_with_its_adapter(page: Page, studio: Studio) -> None:
-    studio.open(page, "/")
+def test_the_engine_is_killed_while_chat_and_compare_stream_and_comes_back_with_its_adapter(
+    page: Page, studio: Studio
+) -> None:
+    beside = page.context.new_page()
+    studio.open(page, "/chat")
+    studio.open(beside, "/compare")
+    page.click("#ts-new")
+    beside.fill("#ts-ask textarea", STORY)
+    beside.click("#ts-ask-both")
+    page.fill("#ts-message textarea", STORY)
+    page.press("#ts-message textarea", "Enter")
+    expect(page.locator("#ts-chat .bot.message").last).to_contain_text(re.compile(r"\w+ \w+"))
+    for place in ("left", "right"):
+        expect(beside.locator(f"#ts-{place} .ts-text")).to_contain_text(re.compile(r"\w+"))
     killed = _engine_pid(studio)
     assert killed
+    family = psutil.Process(killed).children(recursive=True)
     os.kill(killed, signal.SIGKILL)
+
+    broken = re.compile("broke off in the middle|gave up")
+    expect(page.locator("#ts-chat-note")).to_contain_text(broken)
+    expect(page.locator("#ts-chat-note")).to_contain_text("What had arrived is kept.")
+    expect(beside.locator("#ts-problem")).to_contain_text(broken)
+    expect(beside.locator("#ts-votes")).to_be_hidden()
+    came = [str(beside.locator(f"#ts-{place} .ts-text").text_content()) for place in ("left", "right")]
+    assert all(came)
+    page.reload()
+    expect(page.locator("#ts-chat .bot.message").last).not_to_be_empty()
+    expect(page.locator("#ts-answered")).to_contain_text("broke off")
+    with sqlite3.connect(studio.home / "tonesmith.db") as db:
+        (sides,) = db.execute('SELECT "left", "right" FROM comparisons ORDER BY seq DESC LIMIT 1')
+    answers = [json.loads(side) for side in sides]
+    assert [answer["provenance"]["finish"] for answer in answers] == ["error", "error"]
+    assert all(answer["text"].startswith(text.strip()[:20]) for answer, text in zip(answers, came, strict=True))
+    beside.close()
+
+    studio.open(page, "/")
     expect(page.locator("#ts-engine")).to_contain_text(re.compile("restarting|Warming up"))
     wait_until(lambda: _engine_pid(studio) not in (killed, None), 60, "a new engine")
     studio.wait_for_engine()
     wait_until(lambda: studio.json("adapters")[0]["loaded"], 60, "the adapter to be put back")
     expect(page.locator("#ts-engine")).to_contain_text("Engine ready")
+    assert not any(process.is_running() for process in family)
 
 
 def test_the_same_loop_from_the_command_line(studio: Studio, tmp_path: Path) -> None:

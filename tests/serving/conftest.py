@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Thread, local
 from typing import Any
 
 import pytest
 
 from annotation.files import sha256_of
 from annotation.types import utc_now
+from serving.attestation import ATTESTED
 from training.types import Adapter, SftConfig
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -28,6 +29,8 @@ class Peer:
         self.url = url
         self.answer: Answer = lambda handler: respond(handler, 404, {})
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.now = local()
+        """`now.body`: what is being answered in this thread."""
 
 
 def respond(handler: BaseHTTPRequestHandler, status: int, body: Any, kind: str = "application/json") -> None:
@@ -47,7 +50,8 @@ def running_peer() -> Iterator[Peer]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
-            found.asked.append((self.path, json.loads(self.rfile.read(length) or b"{}")))
+            found.now.body = json.loads(self.rfile.read(length) or b"{}")
+            found.asked.append((self.path, found.now.body))
             found.answer(self)
 
         do_GET = do_POST
@@ -84,14 +88,20 @@ class FakeEngine:
         self.moves_on_load: dict[str, float] = {}
         self.silent = False  # about how likely a text is
         self.metrics = ""
+        self.attests = True
+
+    def _entry(self, name: str) -> dict[str, str]:
+        return {"id": name, "parent": "base", "root": self.paths.get(name, "")}
 
     def __call__(self, handler: BaseHTTPRequestHandler) -> None:
         if handler.path == "/v1/models":
-            entries = [{"id": "base"}, *({"id": name, "parent": "base"} for name in self.held)]
+            entries = [{"id": "base"}, *(self._entry(name) for name in self.held)]
             return respond(handler, 200, {"data": entries})
         if handler.path == "/metrics" and self.metrics:
             return respond(handler, 200, self.metrics, "text/plain; version=0.0.4")
-        body = self._peer.asked[-1][1]
+        if handler.path == ATTESTED:
+            return respond(handler, 200 if self.attests else 404, {"base_sha256": "b"} if self.attests else {})
+        body = self._peer.now.body
         if handler.path == "/tokenize":
             return respond(handler, 200, {"tokens": [1, 2, 3]})
         if handler.path == "/v1/completions" and self.silent:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from annotation.errors import NotFound, UserError
-from serving.adapters import AdapterServer, Base, Drift, check, misfit, tensor_shapes
+from serving.adapters import AdapterServer, Drift
 from serving.client import Client
+from serving.fitting import Base, check, misfit, tensor_shapes
 from serving.memory import Memory
 from tests.serving.conftest import SHAPES, FakeEngine, Peer, keep_lineage, make_adapter, running_peer, write_tensors
 from training.weights import digest
@@ -150,6 +151,39 @@ def test_an_adapter_that_only_claims_the_base_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=problem):
         check(make_adapter(tmp_path, base=shapes), base)
+
+
+WORDS = {"model": {"vocab": {"a": 0, "b": 1}, "merges": ["a b"]}, "added_tokens": [{"id": 2, "content": "</s>"}]}
+MERGES = {"model": {"vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]]}, "version": "1.0"} | {
+    "added_tokens": [{"id": 2, "content": "</s>", "special": True}]
+}
+"""The same tokenizer as another release writes it."""
+
+
+@pytest.mark.parametrize(
+    ("file", "own", "what"),
+    [
+        ("tokenizer.json", json.dumps(WORDS | {"added_tokens": []}), "tokenizer"),
+        ("tokenizer.json", json.dumps(WORDS | {"model": {"vocab": {"a": 1, "b": 0}, "merges": ["a b"]}}), "tokenizer"),
+        ("tokenizer.json", json.dumps(MERGES), ""),
+        ("chat_template.jinja", "{{ messages }}!", "chat template"),
+        ("chat_template.jinja", "{{ messages }}\n", ""),
+        ("tokenizer_config.json", json.dumps({"chat_template": "{{ messages }}!"}), "chat template"),
+        ("tokenizer_config.json", json.dumps({"eos_token": "</s>"}), ""),
+    ],
+)
+def test_another_tokenizer_or_template_than_the_bases_is_refused(
+    tmp_path: Path, base: Base, file: str, own: str, what: str
+) -> None:
+    (base.folder / "tokenizer.json").write_text(json.dumps(WORDS))
+    (base.folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    adapter = make_adapter(tmp_path)
+    (adapter.path / file).write_text(own)
+    if what:
+        with pytest.raises(UserError, match=f"r1-0 has another {what} than Small.*the engine uses no other"):
+            check(adapter, base)
+    else:
+        check(adapter, base)
 
 
 def test_a_tensor_that_is_no_lora_matrix_is_a_misfit() -> None:
@@ -433,6 +467,19 @@ def test_what_was_changed_by_hand_is_seen_put_right_and_told(
     problems = second.repair(drift)
     assert (problems, two[1].held) == ({}, ["r1-0"])
     assert drift.told(problems) == ("lacked r1-0; put back; held stranger, which it should not; taken out")
+
+
+def test_a_guest_of_an_engine_that_is_alone_stays_while_there_is_room(
+    fake: FakeEngine, peer: Peer, tmp_path: Path, base: Base
+) -> None:
+    make_adapter(tmp_path / "adapters")
+    one = server(peer, tmp_path, base, room=2)
+    one.load("r1-0")
+    fake.held.append("guest")
+    assert one.drift(guests=True) == Drift()
+    assert one.drift() == Drift(foreign=("guest",))
+    fake.held.append("second")
+    assert one.drift(guests=True) == Drift(foreign=("guest",)), "one too many, so one of them goes"
 
 
 def test_what_can_not_be_put_back_is_told_once_and_left(fake: FakeEngine, tmp_path: Path, base: Base) -> None:

@@ -13,9 +13,10 @@ from annotation.errors import UserError
 from annotation.types import ChatModel, Message, Provenance, Sampling
 from benchmarks import voices
 from benchmarks.swaps import Swaps
-from serving.adapters import AdapterServer, Base
+from serving.adapters import AdapterServer
 from serving.client import Client
 from serving.engine import Engine
+from serving.fitting import Base
 from serving.memory import Memory
 from studio.services.checked import Checked
 from studio.services.serving import ServingService

@@ -9,8 +9,9 @@ import pytest
 
 from annotation.errors import UserError
 from serving import probe
-from serving.adapters import AdapterServer, Base
+from serving.adapters import AdapterServer
 from serving.client import Client
+from serving.fitting import Base
 from serving.memory import Memory
 from tests.serving.conftest import SHAPES, FakeEngine, Peer, make_adapter, write_tensors
 from training import registry
@@ -46,9 +47,39 @@ def test_a_base_that_changed_by_a_load_is_told(serving: AdapterServer, fake: Fak
     fake.moves_on_load = {"base": 2e-3}
     with pytest.raises(UserError, match="Loading a-0 changed how the base model itself answers"):
         serving.measure("a-0")
+    assert fake.held == []
     fake.moves.clear()
-    serving.unload("a-0")
     assert serving.measure("a-0", probe.UNCHANGED_HALF) == pytest.approx(2e-3)
+
+
+def test_a_base_that_changed_is_told_also_of_an_engine_of_ours(serving: AdapterServer, fake: FakeEngine) -> None:
+    """There a load is measured later; what the base said before is remembered from the engine's start."""
+    assert serving.restore() == {}
+    fake.moves_on_load = {"base": 2e-3}
+    serving.load("a-0")
+    with pytest.raises(probe.Unsound, match="Loading a-0 changed how the base model itself answers"):
+        serving.measure_again("a-0")
+    assert fake.held == []
+
+
+def test_what_people_rely_on_stays_in_though_it_is_unsound(
+    serving: AdapterServer, fake: FakeEngine, tmp_path: Path
+) -> None:
+    serving._kept = lambda: {"a-0": "what customers get"}
+    serving.load("a-0")
+    scored(tmp_path / "adapters" / "a-0", tuned=-7.0)
+    with pytest.raises(probe.Unsound):
+        serving.measure_again("a-0")
+    assert fake.held == ["a-0"]
+
+
+def test_an_engine_that_words_requests_otherwise_is_told_before_the_load(
+    serving: AdapterServer, fake: FakeEngine, peer: Peer, tmp_path: Path
+) -> None:
+    scored(tmp_path / "adapters" / "a-0", ids=(1, 2, 9, 4))
+    with pytest.raises(probe.Unsound, match=r"worded otherwise than this engine words them.*chat template"):
+        serving.load("a-0")
+    assert not [path for path, body in peer.asked if "lora_name" in body]
 
 
 def test_measuring_again_asks_the_base_once_and_is_no_use(serving: AdapterServer, peer: Peer, tmp_path: Path) -> None:
@@ -95,9 +126,15 @@ def test_what_is_served_is_held_against_what_was_trained(
     same: bool,
     holds: bool,
 ) -> None:
-    scored(tmp_path / "adapters" / "a-0", **trained)
     fake.moves["a-0"] = -0.5
-    assert serving.measure("a-0") == pytest.approx(0.5)
+    serving.load("a-0")  # its account changes while it is in, so that it is the measurement that tells
+    scored(tmp_path / "adapters" / "a-0", **trained)
+    if holds:
+        assert serving.measure_again("a-0") == pytest.approx(0.5)
+    else:
+        with pytest.raises(probe.Unsound, match="not served as it was trained" if same else "worded otherwise"):
+            serving.measure_again("a-0")
+    assert fake.held == (["a-0"] if holds else []), "what is not served as it was trained is taken out"
     found = Memory(tmp_path / "serving.json").read().parities["a-0"]
     assert (found.same_prompt, found.holds) == (same, holds)
     assert found.apart == pytest.approx(apart)

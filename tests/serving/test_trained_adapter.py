@@ -17,9 +17,10 @@ from annotation.charter import marker_rate, read_charter
 from annotation.errors import UserError
 from annotation.types import Message, Sampling
 from annotation.versions import read_rows
-from serving.adapters import AdapterServer, Base
+from serving.adapters import AdapterServer
 from serving.client import Client
 from serving.engine import Engine
+from serving.fitting import Base
 from serving.memory import Memory
 from studio.demo_project import FOLDER, lines
 from tests.fixtures.engines import SLOTS

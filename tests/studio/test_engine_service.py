@@ -106,7 +106,7 @@ def test_several_engines_stand_in_a_row_each_and_what_was_put_right_is_told() ->
         "25%",
         "35",
         "&lt;one&gt;-0 (3), two-0 (1)",
-        "replica 1 lacked X; put back",
+        "Replica 1 lacked X; put back.",
         "warming up, 40%",
     ):
         assert told in page

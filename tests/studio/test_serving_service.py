@@ -88,6 +88,11 @@ def test_chat_says_who_gave_the_last_reply_and_who_says_so(tmp_path: Path, attes
     html = answered_html(store.conversations.get(conversation))
     assert said in html
     assert "&lt;a&gt;-0" in html
+    assert "broke off" not in html
+    store.conversations.add_turn(
+        conversation, asked.id, "assistant", "Hi, I", made.model_copy(update={"finish": "error"})
+    )
+    assert ">broke off<" in answered_html(store.conversations.get(conversation))
     person = Provenance(model="person:ana", corrects=reply.id)
     store.conversations.add_turn(conversation, asked.id, "assistant", "Hi!", person)
     assert answered_html(store.conversations.get(conversation)) == ""
