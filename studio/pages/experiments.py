@@ -146,7 +146,8 @@ def _new_form() -> _New:
             new.sides = [_new_side(number) for number in range(MOST_SIDES)]
         new.questions = gr.Textbox(
             label="Questions, one a line",
-            info="Left empty: the requests that the newest dataset kept away from training.",
+            info="Left empty: the requests that the newest dataset kept away from training. "
+            "A line “# refunds” gives those below it a topic.",
             lines=5,
             max_lines=15,
             elem_id="ts-x-questions",

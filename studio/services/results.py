@@ -8,12 +8,14 @@ from itertools import combinations
 from statistics import median
 
 from annotation.experiments import CastBallot, Design, Experiment, Pair, draws, not_dealt
-from annotation.types import Frozen, Outcome, Question
-from serving.statistics import Ballot, NonInferiority, Strength, Verdict, holm, not_worse, strengths, verdict
+from annotation.types import Frozen, Message, Outcome, Question
+from serving.statistics import Ballot, NotWorse, Strength, Verdict, holm, not_worse, strengths, verdict
 
 FLIPPED: dict[Outcome, Outcome] = {"left": "right", "right": "left", "tie": "tie", "both_bad": "both_bad"}
 SHORT = 12
 """Words up to which a question is a short one."""
+MOST_VALUES = 8
+"""Kinds of prompts that are told apart in one respect."""
 
 
 class Versus(Frozen):
@@ -25,7 +27,7 @@ class Versus(Frozen):
     criteria: dict[Question, Verdict]
     holds: dict[Question, bool]
     """Criteria whose difference stands after Holm's correction for asking several."""
-    policy: NonInferiority | None
+    policy: NotWorse | None
     """Whether `one` is not worse than `other` on policy; None where policy was not asked about."""
 
 
@@ -98,6 +100,7 @@ def in_figures(
     """The ballots that count, overall or on one criterion; those that do not speak of it are left out."""
     names = [side.name for side in experiment.design.sides]
     by_id = {pair.id: pair for pair in pairs if pair.planned.kind == "pair"}
+    slices = _slices(experiment.design)
     found = []
     for one in ballots:
         pair = by_id.get(one.pair_id)
@@ -113,16 +116,34 @@ def in_figures(
                 outcome=outcome,
                 strength=one.form.strength,
                 length_difference=(len(pair.left.text) - len(pair.right.text)) / 1000,
-                slice=_slice(experiment, pair),
+                slices=slices[pair.planned.prompt] if criterion is None else {},
             )
         )
     return found
 
 
-def _slice(experiment: Experiment, pair: Pair) -> str:
-    """Short and long requests: what every experiment can be split by."""
-    asked = experiment.design.prompts[pair.planned.prompt][-1].text
-    return "short questions" if len(asked.split()) <= SHORT else "long questions"
+def _slices(design: Design) -> list[dict[str, str]]:
+    """What each prompt is, in every respect in which the prompts differ. Beyond `MOST_VALUES` kinds, the rarest are
+    one.
+    """
+    labels = design.labels or ({},) * len(design.prompts)
+    found = [_measured(prompt) | label for prompt, label in zip(design.prompts, labels, strict=True)]
+    for respect in {respect for each in found for respect in each}:
+        kinds = Counter(each.get(respect, "not said") for each in found)
+        common = [kind for kind, _ in kinds.most_common(len(kinds) if len(kinds) <= MOST_VALUES else MOST_VALUES - 1)]
+        for each in found:
+            kind = each.get(respect, "not said")
+            each[respect] = kind if kind in common else "others"
+    return found
+
+
+def _measured(prompt: Sequence[Message]) -> dict[str, str]:
+    """What every prompt can be split by."""
+    messages = sum(message.role == "user" for message in prompt)
+    return {
+        "length": f"up to {SHORT} words" if len(prompt[-1].text.split()) <= SHORT else f"over {SHORT} words",
+        "turn": "first message" if messages == 1 else "later in a conversation",
+    }
 
 
 def _versus(

@@ -13,6 +13,7 @@ from studio.services.results import in_figures, results_of
 
 BASE, TUNED = Provenance(model="SmolLM2", finish="length"), Provenance(model="SmolLM2", adapter="shop-1", finish="stop")
 VOTERS = [f"voter {number}" for number in range(12)]
+MANY = [f"voter {number}" for number in range(16)]
 
 
 def experiment(sides: int = 2, prompts: int = 20, criteria: tuple[Question, ...] = ()) -> Experiment:
@@ -123,6 +124,32 @@ def test_never_worse_on_policy_is_held_against_the_margin() -> None:
     (versus,) = results_of(made, pairs, ballots).versus
     assert versus.policy is not None
     assert versus.policy.holds
+
+
+def test_figures_are_split_by_what_the_questions_differ_in() -> None:
+    made = experiment(prompts=24)
+    asked = list(made.design.prompts)
+    asked[1] = (Message(role="user", text="Hello"), Message(role="assistant", text="Hi"), asked[1][0])
+    topics = [{"topic": "refunds"} if at < 12 else {"topic": f"rare {at}"} if at < 23 else {} for at in range(24)]
+    design = made.design.model_copy(update={"prompts": tuple(asked), "labels": tuple(topics)})
+    made = made.model_copy(update={"design": design})
+    ballots = [
+        cast(pair, voter, for_side(pair, 1) if pair.planned.prompt < 12 else "tie")
+        for pair in pairs_of(made)
+        for voter in MANY
+        if pair.planned.kind == "pair"
+    ]
+    (versus,) = results_of(made, pairs_of(made), ballots).versus
+    found = {(each.respect, each.value): each for each in versus.overall.slices}
+    assert {respect for respect, _ in found} == {"topic", "turn"}  # all questions are short ones
+    assert len([at for at in found if at[0] == "topic"]) == 8
+    assert found["topic", "refunds"].stands is None  # twelve questions do not pass a bar ten times as high
+    assert (found["topic", "others"].prompts, found["topic", "others"].stands) == (6, None)
+    assert found["turn", "later in a conversation"].few
+    shown = results_html(results_of(made, pairs_of(made), ballots))
+    assert "By kind of question" in shown
+    assert "too few to say" in shown
+    assert "a bar 10 times as high" in shown
 
 
 def test_more_than_two_sides_get_an_order() -> None:
