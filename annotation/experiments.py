@@ -111,6 +111,8 @@ class Drawn(Frozen):
     provenance: Provenance
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    first_token: float | None = None
+    """Seconds from request to the first piece; None where the reply came whole."""
 
     @property
     def finish(self) -> Finish | None:
@@ -206,6 +208,11 @@ def draws(planned: Planned) -> tuple[Draw, Draw]:
         Draw(prompt=planned.prompt, side=planned.left),
         Draw(prompt=planned.prompt, side=planned.right, again=control),
     )
+
+
+def all_tokens(read: int | None, written: int | None) -> int | None:
+    """What a reply took, read and written together; None where the engine did not say. Sides are compared by it."""
+    return None if read is None or written is None else read + written
 
 
 def why_not_dealt(design: Design, pair: Pair) -> str:

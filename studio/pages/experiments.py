@@ -279,7 +279,9 @@ class _Lab:
 
         votes = self._experiments.votes(experiment_id)
         judges = self._services.judging.verdicts(experiment_id) if votes[0].ended_at else []
-        return results_html(results_of(*votes)) + judged_html(all_judged(*votes, judges))
+        return results_html(results_of(*votes, self._services.settings.prices)) + judged_html(
+            all_judged(*votes, judges)
+        )
 
     def end(self, experiment_id: str, reason: str) -> list[Any]:
         self._experiments.end(experiment_id, reason)

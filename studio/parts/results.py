@@ -8,7 +8,7 @@ from math import exp
 from typing import TYPE_CHECKING
 
 from studio.parts.plots import intervals
-from studio.parts.words import NAMES, badge, count, empty, listed, table
+from studio.parts.words import NAMES, badge, beside_cheapest, count, empty, listed, table
 
 if TYPE_CHECKING:  # statsmodels takes seconds to import; the page is laid out without it
     from serving.statistics import Verdict
@@ -182,18 +182,34 @@ def _checks(checks: Checks) -> str:
 
 
 def _costs(results: Results) -> str:
-    cells = [
-        [
-            escape(one.name) + (badge(f"{one.cut_off} cut off", "warn") if one.cut_off else ""),
-            str(one.replies),
-            _number(one.prompt_tokens),
-            _number(one.completion_tokens),
-            _confirmed(one),
-        ]
-        for one in results.costs
+    least = min((one.tokens for one in results.costs if one.tokens), default=None)
+    cells = [[_side(one), *_cost(one, least)] for one in results.costs]
+    heads = ("Side", "Replies", "Tokens read", "Tokens written", "First token", "Seconds", "Cost", "Weights")
+    notes = ["Of a reply, in the middle: half of them took more. What a side is told beforehand is read each time."]
+    if any(one.seconds is not None for one in results.costs):
+        notes.append("Seconds are to the last token while many replies were written at once; one alone comes sooner.")
+    if all(one.price is None for one in results.costs):
+        notes.append("Cost counts every token alike, until TONESMITH_PRICE_READ and TONESMITH_PRICE_WRITTEN are set.")
+    return "<h3>What a reply costs</h3>" + table(heads, cells) + listed(notes)
+
+
+def _side(one: SideCost) -> str:
+    return escape(one.name) + (badge(f"{one.cut_off} cut off", "warn") if one.cut_off else "")
+
+
+def _cost(one: SideCost, least: float | None) -> list[str]:
+    cost = "not said" if one.tokens is None or least is None else beside_cheapest(one.tokens, least)
+    if one.price is not None:
+        cost = f"{1000 * one.price:,.2f} for 1,000 replies, {cost}"
+    return [
+        str(one.replies),
+        _number(one.prompt_tokens),
+        _number(one.completion_tokens),
+        "not measured" if one.first_token is None else f"{one.first_token:.2f} s",
+        "not said" if one.seconds is None else f"{one.seconds:.1f} s",
+        cost,
+        _confirmed(one),
     ]
-    heads = ("Side", "Replies", "Tokens read for each", "Tokens written for each", "Weights")
-    return "<h3>What a reply costs</h3>" + table(heads, cells)
 
 
 def _confirmed(one: SideCost) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from statistics import median
 
-from annotation.experiments import CastBallot, Design, Experiment, Pair, draws, not_dealt
+from annotation.experiments import CastBallot, Design, Drawn, Experiment, Pair, all_tokens, draws, not_dealt
 from annotation.types import Frozen, Message, Outcome, Question
 from serving.statistics import Ballot, NotWorse, Strength, Verdict, holm, not_worse, strengths, verdict
+from studio.settings import Prices
 
 FLIPPED: dict[Outcome, Outcome] = {"left": "right", "right": "left", "tie": "tie", "both_bad": "both_bad"}
 SHORT = 12
@@ -55,7 +56,16 @@ class SideCost(Frozen):
     name: str
     replies: int
     prompt_tokens: float | None
+    """Its instructions and the conversation."""
     completion_tokens: float | None
+    tokens: float | None
+    """Read and written together, by reply."""
+    first_token: float | None
+    """Seconds; None where replies came whole, as they do from an engine that writes many at once."""
+    seconds: float | None
+    """To the last token, while many replies were written at once."""
+    price: float | None
+    """Of a reply, in the currency of the prices."""
     cut_off: int
     """Replies that ended at the token limit."""
     confirmed: int
@@ -75,7 +85,9 @@ class Results(Frozen):
     costs: tuple[SideCost, ...]
 
 
-def results_of(experiment: Experiment, pairs: Sequence[Pair], ballots: Sequence[CastBallot]) -> Results:
+def results_of(
+    experiment: Experiment, pairs: Sequence[Pair], ballots: Sequence[CastBallot], prices: Prices | None = None
+) -> Results:
     """Work all figures out. Controls and repeats are left out of everything but the checks on the voters."""
     names = [side.name for side in experiment.design.sides]
     overall = in_figures(experiment, pairs, ballots)
@@ -90,7 +102,7 @@ def results_of(experiment: Experiment, pairs: Sequence[Pair], ballots: Sequence[
         ),
         strengths=tuple(strengths(overall)) if len(names) > 2 else (),
         checks=_checks(experiment, pairs, ballots),
-        costs=tuple(_cost(experiment, pairs, place) for place in range(len(names))),
+        costs=tuple(_cost(experiment, pairs, place, prices or Prices()) for place in range(len(names))),
     )
 
 
@@ -187,7 +199,7 @@ def _checks(experiment: Experiment, pairs: Sequence[Pair], ballots: Sequence[Cas
     return Checks(**{name: counted[name] for name in names}, not_dealt=not_dealt(experiment.design, pairs))
 
 
-def _cost(experiment: Experiment, pairs: Sequence[Pair], place: int) -> SideCost:
+def _cost(experiment: Experiment, pairs: Sequence[Pair], place: int, prices: Prices) -> SideCost:
     drawn = {
         draw: reply
         for pair in pairs
@@ -196,15 +208,19 @@ def _cost(experiment: Experiment, pairs: Sequence[Pair], place: int) -> SideCost
     }
     replies = list(drawn.values())
 
-    def middle(values: list[int | None]) -> float | None:
-        known = [value for value in values if value is not None]
+    def middle(of: Callable[[Drawn], float | None]) -> float | None:
+        known = [value for reply in replies if (value := of(reply)) is not None]
         return float(median(known)) if known else None
 
     return SideCost(
         name=experiment.design.sides[place].name,
         replies=len(replies),
-        prompt_tokens=middle([reply.prompt_tokens for reply in replies]),
-        completion_tokens=middle([reply.completion_tokens for reply in replies]),
+        prompt_tokens=middle(lambda reply: reply.prompt_tokens),
+        completion_tokens=middle(lambda reply: reply.completion_tokens),
+        tokens=middle(lambda reply: all_tokens(reply.prompt_tokens, reply.completion_tokens)),
+        first_token=middle(lambda reply: reply.first_token),
+        seconds=middle(lambda reply: reply.provenance.seconds),
+        price=middle(lambda reply: prices.of(reply.prompt_tokens, reply.completion_tokens)),
         cut_off=sum(reply.finish == "length" for reply in replies),
         confirmed=sum(reply.provenance.attested is not None for reply in replies),
     )

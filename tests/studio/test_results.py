@@ -10,6 +10,7 @@ from annotation.experiments import ArenaSide, BallotForm, CastBallot, Design, Dr
 from annotation.types import Message, Outcome, Provenance, Question, Weights, utc_now
 from studio.parts.results import headline, results_html
 from studio.services.results import in_figures, results_of
+from studio.settings import Prices
 
 BASE, TUNED = Provenance(model="SmolLM2", finish="length"), Provenance(model="SmolLM2", adapter="shop-1", finish="stop")
 VOTERS = [f"voter {number}" for number in range(12)]
@@ -124,6 +125,38 @@ def test_never_worse_on_policy_is_held_against_the_margin() -> None:
     (versus,) = results_of(made, pairs, ballots).versus
     assert versus.policy is not None
     assert versus.policy.holds
+
+
+def test_what_a_side_costs_stands_beside_its_quality() -> None:
+    made = experiment()
+    slow = {0: 3.0, 1: 1.5}
+
+    def timed(said: Drawn, side: int) -> Drawn:
+        first = None if side else 0.25
+        provenance = said.provenance.model_copy(update={"seconds": slow[side]})
+        return said.model_copy(update={"provenance": provenance, "first_token": first, "prompt_tokens": 10 + 90 * side})
+
+    pairs = [
+        pair.model_copy(
+            update={
+                "left": timed(pair.left, pair.planned.left),
+                "right": timed(pair.right, pair.planned.right),
+            }
+        )
+        for pair in pairs_of(made)
+    ]
+    base, tuned = results_of(made, pairs, [], Prices(read=1.0, written=10.0)).costs
+    assert (base.tokens, base.seconds, base.first_token) == (15, 3.0, 0.25)
+    assert (tuned.tokens, tuned.seconds, tuned.first_token) == (106, 1.5, None)
+    assert (base.price, tuned.price) == pytest.approx((60e-6, 160e-6))
+    shown = results_html(results_of(made, pairs, [], Prices(read=1.0, written=10.0)))
+    assert "0.06 for 1,000 replies, the cheapest" in shown
+    assert "costs 7.1 × the cheapest" in shown
+    assert "not measured" in shown
+    plain = results_of(made, pairs, [])
+    assert plain.costs[0].price is None
+    assert "TONESMITH_PRICE_READ" in results_html(plain)
+    assert Prices(read=1.0).of(10, 10) is None
 
 
 def test_figures_are_split_by_what_the_questions_differ_in() -> None:
