@@ -43,6 +43,9 @@ class Design(Frozen):
     sides: Annotated[tuple[ArenaSide, ...], Field(min_length=2, max_length=MOST_SIDES)]
     prompts: Annotated[tuple[tuple[Message, ...], ...], Field(min_length=1, max_length=MOST_PROMPTS)]
     """Each ends with the user's message that is answered."""
+    labels: tuple[dict[str, str], ...] | None = None
+    """What is known of each prompt, for example `{"topic": "refunds", "language": "de"}`; the figures are split by it.
+    None where nothing is."""
     criteria: tuple[Question, ...] = ()
     """What is asked beside 'which is better'."""
     votes_each: Annotated[int, Field(ge=1, le=MOST_VOTES_EACH)] = 1
@@ -63,6 +66,8 @@ class Design(Frozen):
             raise ValueError("two sides have the same name")
         if any(not prompt or prompt[-1].role != "user" for prompt in self.prompts):
             raise ValueError("a prompt does not end with a message to answer")
+        if self.labels is not None and len(self.labels) != len(self.prompts):
+            raise ValueError("there are not as many labels as prompts")
         return self
 
     def sha256(self) -> str:
@@ -106,6 +111,8 @@ class Drawn(Frozen):
     provenance: Provenance
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    first_token: float | None = None
+    """Seconds from request to the first piece; None where the reply came whole."""
 
     @property
     def finish(self) -> Finish | None:
@@ -203,6 +210,11 @@ def draws(planned: Planned) -> tuple[Draw, Draw]:
     )
 
 
+def all_tokens(read: int | None, written: int | None) -> int | None:
+    """What a reply took, read and written together; None where the engine did not say. Sides are compared by it."""
+    return None if read is None or written is None else read + written
+
+
 def why_not_dealt(design: Design, pair: Pair) -> str:
     """Why nobody is asked about a pair, '' if people are."""
     if not (pair.left.text.strip() and pair.right.text.strip()):
@@ -250,17 +262,24 @@ def in_order_for(voter: str, pairs: Sequence[Pair], votes: Callable[[str], int])
     yield from sorted(pairs, key=place)
 
 
-def prompts_of(text: str) -> tuple[tuple[Message, ...], ...]:
-    """One prompt a line; empty lines and lines twice are passed over. Raises UserError with the line's number."""
-    lines: dict[str, int] = {}
+def prompts_of(text: str) -> tuple[tuple[tuple[Message, ...], ...], tuple[dict[str, str], ...] | None]:
+    """One prompt a line, and their labels; empty lines and lines twice are passed over.
+
+    A line `# refunds` is no prompt: it gives those below it the topic 'refunds'. Raises UserError with a line's number.
+    """
+    topics: dict[str, str] = {}
+    topic = ""
     for number, line in enumerate(text.splitlines(), start=1):
         said = " ".join(line.split())
         if len(said) > 4_000:
             raise UserError(
                 f"Line {number} is {len(said):,} characters long.", "At most 4,000.", "Shorten it, or take it out."
             )
-        if said:
-            lines.setdefault(said, number)
-    if len(lines) > MOST_PROMPTS:
-        raise UserError(f"There are {len(lines):,} questions.", f"At most {MOST_PROMPTS:,}.", "Leave some out.")
-    return tuple((Message(role="user", text=line),) for line in lines)
+        if said.startswith("# "):
+            topic = said[2:62].strip()
+        elif said:
+            topics.setdefault(said, topic)
+    if len(topics) > MOST_PROMPTS:
+        raise UserError(f"There are {len(topics):,} questions.", f"At most {MOST_PROMPTS:,}.", "Leave some out.")
+    labels = tuple({"topic": topic} if topic else {} for topic in topics.values())
+    return tuple((Message(role="user", text=line),) for line in topics), labels if any(labels) else None

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from annotation.errors import UserError
+from annotation.types import Frozen
 
 
 def _person() -> str:
@@ -19,6 +20,19 @@ def _person() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # no such user in the password file, as in some containers
         return "reviewer"
+
+
+class Prices(Frozen):
+    """What a million tokens cost, in any currency; None where nobody said."""
+
+    read: float | None = None
+    written: float | None = None
+
+    def of(self, read: float | None, written: float | None) -> float | None:
+        """A reply's price; None where a price or a number of tokens is not known."""
+        if None in (self.read, self.written, read, written):
+            return None
+        return ((read or 0) * (self.read or 0) + (written or 0) * (self.written or 0)) / 1_000_000
 
 
 class Settings(BaseSettings):
@@ -58,6 +72,10 @@ class Settings(BaseSettings):
     """API key of the server at `judge_url`, if it wants one."""
     judge_model: str | None = None
     """What the model at `judge_url` is called there."""
+    price_read: Annotated[float, Field(ge=0)] | None = None
+    """What a million tokens read cost, in any currency; None leaves money out of an experiment's figures."""
+    price_written: Annotated[float, Field(ge=0)] | None = None
+    """The same for a million tokens written."""
     engine_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port of the engine we start; 0 picks a free one."""
     replicas: Annotated[int, Field(ge=1, le=64)] = 1
@@ -79,6 +97,10 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The store's address."""
         return self.store_url or f"sqlite:///{self.home / 'tonesmith.db'}"
+
+    @property
+    def prices(self) -> Prices:
+        return Prices(read=self.price_read, written=self.price_written)
 
     @property
     def datasets(self) -> Path:

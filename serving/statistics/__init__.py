@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from serving.statistics.ballots import Ballot, Estimate
-    from serving.statistics.decisions import NonInferiority, Paired, e_bh, holm, mcnemar, non_inferior, not_worse
+    from serving.statistics.decisions import NotWorse, Paired, e_bh, holm, mcnemar, not_worse
     from serving.statistics.judges import JudgeAgreement, judge_agreement
     from serving.statistics.leaderboard import Strength, strengths
     from serving.statistics.verdicts import SliceFigure, Verdict, verdict
@@ -20,7 +20,7 @@ __all__ = [
     "Ballot",
     "Estimate",
     "JudgeAgreement",
-    "NonInferiority",
+    "NotWorse",
     "Paired",
     "SliceFigure",
     "Strength",
@@ -29,14 +29,13 @@ __all__ = [
     "holm",
     "judge_agreement",
     "mcnemar",
-    "non_inferior",
     "not_worse",
     "strengths",
     "verdict",
 ]
 _HOMES = {
     "ballots": ("Ballot", "Estimate"),
-    "decisions": ("NonInferiority", "Paired", "e_bh", "holm", "mcnemar", "non_inferior", "not_worse"),
+    "decisions": ("NotWorse", "Paired", "e_bh", "holm", "mcnemar", "not_worse"),
     "judges": ("JudgeAgreement", "judge_agreement"),
     "leaderboard": ("Strength", "strengths"),
     "verdicts": ("SliceFigure", "Verdict", "verdict"),

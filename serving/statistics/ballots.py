@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from annotation.types import Frozen, Outcome
 
@@ -35,8 +36,8 @@ class Ballot(Frozen):
     """1 slightly, 2 clearly, 3 much. Kept for reading; every vote counts once in the figures."""
     length_difference: float = 0.0
     """Characters of left minus right, divided by 1000."""
-    slice: str = ""
-    """Where it belongs, for example a language or a topic."""
+    slices: dict[str, str] = Field(default_factory=dict)
+    """Where it belongs in each respect, for example `{"language": "de", "topic": "refunds"}`."""
 
 
 class Estimate(Frozen):
@@ -64,7 +65,7 @@ class Votes:
     """Characters of one minus other, divided by 1000."""
     voter: Whole
     prompt: Whole
-    slices: tuple[str, ...]
+    slices: tuple[dict[str, str], ...]
     both_bad: int
     """How many votes said so."""
 
@@ -83,9 +84,15 @@ class Votes:
             length=side * np.array([ballot.length_difference for ballot in rows]),
             voter=codes([ballot.voter for ballot in rows]),
             prompt=codes([ballot.prompt for ballot in rows]),
-            slices=tuple(ballot.slice for ballot in rows),
+            slices=tuple(ballot.slices for ballot in rows),
             both_bad=len(pair) - len(rows),
         )
+
+    def only(self, where: NDArray[np.bool_]) -> Votes:
+        """Some of them, without those that both are bad."""
+        slices = tuple(one for one, kept in zip(self.slices, where, strict=True) if kept)
+        some = (each[where] for each in (self.score, self.side, self.length, self.voter, self.prompt))
+        return Votes(*some, slices, 0)
 
     @cached_property
     def counts(self) -> tuple[int, int, int]:

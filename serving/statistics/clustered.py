@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import statsmodels.api as sm
 from scipy import stats
 from scipy.special import expit
+from statsmodels.stats.sandwich_covariance import cov_cluster, cov_cluster_2groups
 
 from serving.statistics.ballots import Estimate, Floats, Votes, Whole, sums
 
@@ -23,7 +25,7 @@ STEEPEST = 8.0
 """In logits: where a vote is predicted more firmly, the votes are separated, and no finite coefficients fit."""
 PER_COEFFICIENT = 5
 """Fewest votes for each coefficient."""
-LEVEL_WORDS = "Rests on {} voters: with fewer than ten, treat its interval as a rough guide."
+LEVEL_WORDS = "Rests on {}: with fewer than ten, treat its interval as a rough guide."
 
 
 def clustered(votes: Votes, alpha: float = 0.05) -> Estimate | None:
@@ -42,7 +44,7 @@ def clustered(votes: Votes, alpha: float = 0.05) -> Estimate | None:
     if votes.score.min() == votes.score.max():
         return Estimate(value=rate, words="No interval: every vote says the same.")
     if votes.voters >= FEW:
-        return _student(rate, _two_way(votes), min(votes.voters, _many(votes)) - 1, alpha)
+        return _student(rate, standard_error(votes), min(votes.voters, _many(votes)) - 1, alpha)
     wild = _wild(votes, alpha)
     if votes.prompts < 2:
         return wild
@@ -55,7 +57,8 @@ def contextual(votes: Votes, alpha: float = 0.05) -> tuple[Estimate | None, Esti
     """Chance that left wins between equals; win rate of one at equal length; and why either is missing.
 
     Logistic regression of 'left won' on which side is left and on the difference in length, errors clustered by voter
-    (the contextual Bradley–Terry model; length control as in Dubois et al. 2024). Ties count half.
+    and by prompt as in `clustered` (the contextual Bradley–Terry model; length control as in Dubois et al. 2024). Ties
+    count half.
     """
     reason = _unfit(votes)
     if reason:
@@ -65,7 +68,7 @@ def contextual(votes: Votes, alpha: float = 0.05) -> tuple[Estimate | None, Esti
     fit = _fit(votes, np.column_stack(columns if varied else columns[:2]))
     if fit is None:
         return None, None, ["Place and length can't be told apart from the sides: the votes are too few or too clear."]
-    degrees = votes.voters - 1
+    degrees = min(votes.voters, _many(votes)) - 1
     position = _logit_estimate(fit, 0, degrees, alpha)
     if not varied:
         return position, None, ["No figure at equal length: both sides were equally long, or no length was recorded."]
@@ -85,9 +88,9 @@ def _variance(score: Floats, cluster: Whole) -> float:
     return float((totals**2).sum() / score.size**2 * totals.size / (totals.size - 1))
 
 
-def _two_way(votes: Votes) -> float:
-    """Standard error of the win rate."""
-    both = votes.voter * (votes.prompt.max() + 1) + votes.prompt
+def standard_error(votes: Votes) -> float:
+    """Of the win rate, by voters and prompts both, or by one way where that is larger."""
+    both = votes.voter * (int(votes.prompt.max()) + 1) + votes.prompt
     by_voter, by_prompt, cells = (_variance(votes.score, by) for by in (votes.voter, votes.prompt, both))
     return sqrt(max(by_voter + by_prompt - cells, by_voter, by_prompt))
 
@@ -116,7 +119,7 @@ def _wild(votes: Votes, alpha: float) -> Estimate:
             kept, fallen = (middle, fallen) if _wild_p(won, total, middle, weights) > alpha else (kept, middle)
         return kept
 
-    words = LEVEL_WORDS.format(total.size)
+    words = LEVEL_WORDS.format(f"{total.size} voters")
     return Estimate(value=rate, low=end(0.0), high=end(1.0), p=_wild_p(won, total, 0.5, weights), words=words)
 
 
@@ -167,12 +170,21 @@ def _fit(votes: Votes, design: Floats) -> tuple[Floats, Floats] | None:
     with warnings.catch_warnings():  # statsmodels warns of separation; the coefficients below say it too
         warnings.simplefilter("ignore")
         try:
-            result = model.fit(cov_type="cluster", cov_kwds={"groups": votes.voter})
+            result = model.fit()
+            values, errors = np.asarray(result.params), _errors(result, votes)
         except (np.linalg.LinAlgError, sm.tools.sm_exceptions.PerfectSeparationError):
             return None
-        values, errors = np.asarray(result.params), np.asarray(result.bse)
     sound = np.isfinite(values).all() and np.isfinite(errors).all() and np.abs(design @ values).max() < STEEPEST
     return (values, errors) if sound and (errors[:2] > 1e-6).all() else None
+
+
+def _errors(result: Any, votes: Votes) -> Floats:
+    """Of each coefficient: by both ways, or by one way where that is larger."""
+    if votes.prompts < 2:
+        ways = [cov_cluster(result, votes.voter)]
+    else:
+        ways = cov_cluster_2groups(result, votes.voter, votes.prompt)
+    return np.asarray(np.sqrt(np.max([np.diag(way) for way in ways], axis=0)))
 
 
 def _logit_estimate(fit: tuple[Floats, Floats], at: int, degrees: int, alpha: float) -> Estimate:
@@ -183,5 +195,5 @@ def _logit_estimate(fit: tuple[Floats, Floats], at: int, degrees: int, alpha: fl
         low=float(expit(value - half)),
         high=float(expit(value + half)),
         p=2 * float(stats.t.sf(abs(value) / error, degrees)),
-        words=LEVEL_WORDS.format(degrees + 1) if degrees + 1 < FEW else "",
+        words=LEVEL_WORDS.format(f"{degrees + 1} voters or prompts") if degrees + 1 < FEW else "",
     )

@@ -3,12 +3,16 @@
 An e-value starts at 1 and, where there is no difference, seldom grows: the chance that it *ever* reaches 1/α is at
 most α, however often somebody looks (Ville 1939). So it may be read after every vote, and stopping on it is honest.
 
-`log_e` takes votes as independent. Votes of one person are not: a person who likes one side goes on liking it.
-`log_e_voters` therefore gives every voter a taste of their own, drawn from a beta distribution around the common
-rate, and divides by the best that any spread of tastes can do without a difference. That ratio is an e-process for
-the whole family of spreads (universal inference: Wasserman, Ramdas & Balakrishnan 2020), and stays one when looked at
-in the middle of a voter's votes. A betting confidence sequence (Waudby-Smith & Ramdas 2024) with one factor a voter
-and round is not used: a taste lasts from round to round, so later rounds would not be fair bets about people at large.
+`log_e` takes votes as independent. They are not: a person who likes one side goes on liking it, and a question on
+which one side did well is so for everybody who judges it (Clark 1973 on why questions count as people do).
+`log_e_clusters` therefore gives every cluster, be it a voter or a question, a leaning of its own, drawn from a beta
+distribution around the common rate, and divides by the best that any spread of leanings can do without a difference.
+That ratio is an e-process for the whole family of spreads (universal inference: Wasserman, Ramdas & Balakrishnan 2020),
+and stays one when looked at in the middle of a cluster's votes. The smallest of the three e-values, by vote, by voter
+and by question, is good wherever one of them is. Where voters and questions both lean, none of the three has a proof;
+that the smallest is good enough there is shown by simulation (tests/serving/test_honesty.py). A betting confidence
+sequence (Waudby-Smith & Ramdas 2024) with one factor a voter and round is not used: a taste lasts from round to round,
+so later rounds would not be fair bets about people at large.
 """
 
 from __future__ import annotations
@@ -21,14 +25,16 @@ from scipy.special import betaln, logsumexp, xlogy
 
 from serving.statistics.ballots import Floats
 
+Counts = tuple[Floats, Floats]
+"""Wins and losses of each cluster."""
 PRIOR = 10.0
 """The mixture over win rates is Beta(10, 10): most at home between 30% and 70%."""
 RATES: Floats = np.arange(1, 200) / 200
-"""Win rates at which the voters' likelihood is worked out; one half is among them."""
+"""Win rates at which the clusters' likelihood is worked out; one half is among them."""
 EVEN = int(np.flatnonzero(RATES == 0.5)[0])
 SPREADS: Floats = np.append(np.geomspace(0.05, 20_000, 27), inf)
-"""Votes' worth of agreement between voters: near 0 everybody has one taste for ever, infinite means no own taste.
-A voter sd of 0.8 logit is about 7."""
+"""Votes' worth of agreement between clusters: near 0 everybody has one taste for ever, infinite means no own taste.
+A sd of 0.8 logit between voters is about 7."""
 MIXTURE: Floats = np.append(np.full(SPREADS.size - 1, 0.5 / (SPREADS.size - 1)), 0.5)
 """How much each spread counts in the mixture: half on no own taste, the rest even."""
 _SHAPES = ((PRIOR - 1) * np.log(RATES * (1 - RATES)), -0.5 * np.log(RATES * (1 - RATES)))
@@ -49,22 +55,24 @@ def log_e(wins: ArrayLike, losses: ArrayLike, prior: float = PRIOR) -> Floats:
     return np.asarray(mixed + (won + lost) * log(2))
 
 
-def log_e_voters(wins: ArrayLike, losses: ArrayLike) -> float:
-    """Natural logarithm of the e-value against 'voters at large are even', given each voter's wins and losses.
+def log_e_clusters(wins: ArrayLike, losses: ArrayLike) -> float:
+    """Natural logarithm of the e-value against 'clusters at large are even', given each one's wins and losses.
 
-    However often v voters all vote for one side, it stays below v·ln 2, so a few enthusiasts can't decide alone.
-    Source: see the module; a voter's votes are beta-binomial (Skellam 1948).
+    A cluster is a voter, or a question. However many votes fall the same way, c clusters stay below c·ln 2, so a few
+    enthusiasts, or a few lucky questions, can't decide alone.
+    Source: see the module; a cluster's votes are beta-binomial (Skellam 1948).
     """
     likelihood = _likelihood(wins, losses)
     return _mixed(likelihood) - float(likelihood[EVEN].max())
 
 
 def always_valid_interval(scores: ArrayLike, counts: ArrayLike, alpha: float = 0.05) -> tuple[float, float]:
-    """Where the win rate of voters at large lies, with confidence 1−alpha at all times together.
+    """Where the win rate of clusters at large lies, with confidence 1−alpha at all times together.
 
-    `scores` is what each voter's votes add up to, a win 1 and a tie ½; `counts` how many votes each gave. The interval
-    holds every rate against which the e-value of `log_e_voters` is below 1/alpha. A tie enters as half a win and half
-    a loss, which is safe for independent votes, since q^x (1−q)^(1−x) is convex in x (Hoeffding 1963).
+    `scores` is what the votes of each voter (or on each question) add up to, a win 1 and a tie ½; `counts` how many
+    there are. The interval holds every rate against which the e-value of `log_e_clusters` is below 1/alpha. A tie
+    enters as half a win and half a loss, which is safe for independent votes, since q^x (1−q)^(1−x) is convex in x
+    (Hoeffding 1963).
     """
     won, total = np.asarray(scores, np.float64), np.asarray(counts, np.float64)
     likelihood = _likelihood(won, total - won)
@@ -76,30 +84,30 @@ def always_valid_interval(scores: ArrayLike, counts: ArrayLike, alpha: float = 0
     return _end(over, inside[0], -1), _end(over, inside[-1], 1)
 
 
-def least_voters(alpha: float = 0.05) -> int:
-    """Fewest voters that may decide: 5 at alpha 0.05.
+def least_clusters(alpha: float = 0.05) -> int:
+    """Fewest voters, and fewest questions, that may decide: 5 at alpha 0.05.
 
-    A fair bet on one voter at most doubles the stake (Waudby-Smith & Ramdas 2024), so fewer than log2(1/alpha) voters
-    can't bring it to 1/alpha without assuming how tastes are spread.
+    A fair bet on one cluster at most doubles the stake (Waudby-Smith & Ramdas 2024), so fewer than log2(1/alpha) of
+    them can't bring it to 1/alpha without assuming how leanings are spread.
     """
     return ceil(log2(1 / alpha))
 
 
-def votes_left(wins: ArrayLike, losses: ArrayLike, ties: int, alpha: float = 0.05) -> int | None:
-    """About how many more votes decide, ties included, if more people like these vote as these did.
+def votes_left(by_voter: Counts, by_prompt: Counts, ties: int, alpha: float = 0.05) -> int | None:
+    """About how many more votes decide, ties included, if more people like these vote on more questions like these.
 
-    0 if they suffice already; None if even 10,000 votes would not do, or there are too few voters.
+    0 if they suffice already; None if even 10,000 votes would not do, or there are too few voters or questions.
     """
-    won, lost = np.asarray(wins, np.float64), np.asarray(losses, np.float64)
-    if won.size < least_voters(alpha):
+    if min(by_voter[0].size, by_prompt[0].size) < least_clusters(alpha):
         return None
-    likelihood = _likelihood(won, lost)
-    now = float(won.sum() + lost.sum() + ties)
+    won, lost = float(by_voter[0].sum()), float(by_voter[1].sum())
+    likelihoods = [_likelihood(*by) for by in (by_voter, by_prompt)]
+    now = won + lost + ties
 
     def enough(total: float) -> bool:
         times = total / now
-        people = _mixed(times * likelihood) - times * float(likelihood[EVEN].max())
-        return min(people, float(log_e(times * won.sum(), times * lost.sum()))) >= log(1 / alpha)
+        clusters = [_mixed(times * each) - times * float(each[EVEN].max()) for each in likelihoods]
+        return min(*clusters, float(log_e(times * won, times * lost))) >= log(1 / alpha)
 
     low, high = now, now + FARTHEST
     if enough(now):
@@ -113,7 +121,7 @@ def votes_left(wins: ArrayLike, losses: ArrayLike, ties: int, alpha: float = 0.0
 
 
 def _likelihood(wins: ArrayLike, losses: ArrayLike) -> Floats:
-    """(rates, spreads) log likelihoods of all voters' votes, in their order."""
+    """(rates, spreads) log likelihoods of all clusters' votes, in their order."""
     pairs = np.column_stack([np.asarray(wins, np.float64), np.asarray(losses, np.float64)])
     (won, lost), times = _distinct(pairs)
     result = np.empty((RATES.size, SPREADS.size))
@@ -125,7 +133,7 @@ def _likelihood(wins: ArrayLike, losses: ArrayLike) -> Floats:
 
 
 def _distinct(pairs: Floats) -> tuple[Floats, Floats]:
-    """The distinct rows as columns, and how often each comes: voters with equal counts are worked out once."""
+    """The distinct rows as columns, and how often each comes: clusters with equal counts are worked out once."""
     rows, times = np.unique(pairs, axis=0, return_counts=True)
     return rows.T, times.astype(np.float64)
 

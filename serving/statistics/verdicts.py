@@ -10,33 +10,49 @@ from typing import Literal
 import numpy as np
 
 from annotation.types import Frozen
-from serving.statistics.ballots import Ballot, Estimate, Floats, Votes, sums
+from serving.statistics.ballots import Ballot, Estimate, Votes, Whole, sums
 from serving.statistics.clustered import clustered, contextual
 from serving.statistics.sequential import (
     FARTHEST,
+    Counts,
     always_valid_interval,
-    least_voters,
+    least_clusters,
     log_e,
-    log_e_voters,
+    log_e_clusters,
     votes_left,
 )
 
 Advice = Literal["keep_going", "can_stop"]
 LARGEST = 700.0
 """Logarithm of the largest e-value shown: beyond it a float overflows."""
-FEW_PROMPTS = 5
 
 
 class SliceFigure(Frozen):
-    """The plain count in one slice. It has no interval: looking at many slices finds differences by chance."""
+    """The votes of one slice. Interval and verdict are at alpha divided by the number of slices (Bonferroni), so that
+    looking at many of them, at any time, finds no difference by chance more often than looking at one.
+    """
 
+    respect: str
+    """What is sliced by, for example `language`."""
+    value: str
     wins: int
     losses: int
     ties: int
-    win_rate: float | None
-    """Ties count half; None without votes."""
-    votes: int
-    """Without 'both bad'."""
+    win_rate: float
+    """Ties count half."""
+    voters: int
+    prompts: int
+    interval: tuple[float, float]
+    """All of them hold together."""
+    stands: str | None
+    """Name of the side that won here; None for none."""
+    few: bool
+    """Whether there are too few people or questions for any verdict."""
+
+    @property
+    def votes(self) -> int:
+        """Without 'both bad'."""
+        return self.wins + self.losses + self.ties
 
 
 class Verdict(Frozen):
@@ -52,24 +68,28 @@ class Verdict(Frozen):
     win_rate: float | None
     """(wins + ties/2) / (wins + losses + ties); None without votes."""
     interval: tuple[float, float] | None
-    """Of the win rate among voters at large; holds at all times together, however often somebody looks."""
+    """Of the win rate among voters and questions at large: it spans that by voter and that by question, and holds at
+    all times together, however often somebody looks."""
     e_value: float
-    """Evidence against 'no difference': 1 says nothing, 1/alpha is enough. The smaller of that of the votes and that of
-    the voters, each with a taste of their own. 1/e_value is a p-value that stays good however often somebody looks."""
+    """Evidence against 'no difference': 1 says nothing, 1/alpha is enough. The smallest of that of the votes, that of
+    the voters, each with a taste of their own, and that of the questions, each with a leaning of its own. 1/e_value is
+    a p-value that stays good however often somebody looks."""
     votes_e_value: float
     """What it would be if all votes were independent of each other."""
     decided: str | None
     """Name of the side that won; None while undecided."""
     advice: Advice
     votes_left: int | None
-    """About how many more, if more people like these vote as these did; None if unknowable or above 10,000."""
+    """About how many more, if more people like these vote on more such questions; None if unknowable or above 10,000.
+    """
     clustered: Estimate | None
     """Win rate with an error clustered by voter and by prompt, for one look at the data."""
     position: Estimate | None
     """Chance that the left side wins between equals; far from one half, the place matters."""
     length_controlled: Estimate | None
     """Win rate if both replies were equally long."""
-    slices: dict[str, SliceFigure]
+    slices: tuple[SliceFigure, ...]
+    """In each respect in which the votes differ."""
     drop_k: int | None
     """Fewest votes without which the other side would lead; None if nobody leads or no vote is for the other side."""
     words: list[str]
@@ -80,11 +100,17 @@ class Verdict(Frozen):
 class _Standing:
     """What peeking may rest on."""
 
-    interval: tuple[float, float] | None
-    e_value: float
-    votes_e_value: float
-    decided: str | None
-    left: int | None
+    interval: tuple[float, float] | None = None
+    by_votes: float = 1.0
+    """E-value as if all votes were independent."""
+    by_voter: float = 1.0
+    by_prompt: float = 1.0
+    decided: str | None = None
+    left: int | None = None
+
+    @property
+    def e_value(self) -> float:
+        return min(self.by_votes, self.by_voter, self.by_prompt)
 
 
 def verdict(ballots: Sequence[Ballot], one: str, other: str, *, alpha: float = 0.05) -> Verdict:
@@ -110,49 +136,64 @@ def verdict(ballots: Sequence[Ballot], one: str, other: str, *, alpha: float = 0
         win_rate=votes.rate,
         interval=standing.interval,
         e_value=standing.e_value,
-        votes_e_value=standing.votes_e_value,
+        votes_e_value=standing.by_votes,
         decided=standing.decided,
         advice="can_stop" if standing.decided else "keep_going",
         votes_left=standing.left,
         clustered=clustered(votes, alpha),
         position=position,
         length_controlled=equal_length,
-        slices=_slices(votes),
+        slices=_slices(votes, one, other, alpha),
         drop_k=_drop_k(wins, losses),
         words=_words(votes, standing, position, alpha) + (missing if votes.score.size else []),
     )
 
 
 def _standing(votes: Votes, one: str, other: str, alpha: float) -> _Standing:
-    won, lost, total = _by_voter(votes)
-    wins, losses, ties = votes.counts
     if not votes.score.size:
-        return _Standing(None, 1.0, 1.0, None, None)
+        return _Standing()
+    wins, losses, ties = votes.counts
+    voters, prompts = _counts(votes, votes.voter), _counts(votes, votes.prompt)
     by_votes = float(log_e(wins, losses))
-    both = min(by_votes, log_e_voters(won, lost))
-    some = won + lost > 0  # a voter of nothing but ties says nothing on who wins
-    winner = _winner(won[some], lost[some], alpha) if both >= log(1 / alpha) else 0
+    by_voter, by_prompt = log_e_clusters(*voters), log_e_clusters(*prompts)
+    enough = min(by_votes, by_voter, by_prompt) >= log(1 / alpha)
+    winner = _winner(voters, prompts, alpha) if enough else 0
     return _Standing(
-        interval=always_valid_interval(sums(votes.voter, votes.score), total, alpha),
-        e_value=_bounded(both),
-        votes_e_value=_bounded(by_votes),
+        interval=_interval(votes, alpha),
+        by_votes=_bounded(by_votes),
+        by_voter=_bounded(by_voter),
+        by_prompt=_bounded(by_prompt),
         decided={1: one, -1: other, 0: None}[winner],
-        left=0 if winner else votes_left(won[some], lost[some], ties, alpha) or None,
+        left=0 if winner else votes_left(voters, prompts, ties, alpha) or None,
     )
 
 
-def _by_voter(votes: Votes) -> tuple[Floats, Floats, Floats]:
-    """Wins, losses and votes of each voter."""
-    won, lost = sums(votes.voter, votes.score == 1), sums(votes.voter, votes.score == 0)
-    return won, lost, sums(votes.voter, np.ones_like(votes.score))
+def _counts(votes: Votes, cluster: Whole) -> Counts:
+    """Wins and losses of each cluster; one of nothing but ties says nothing on who wins."""
+    won, lost = sums(cluster, votes.score == 1), sums(cluster, votes.score == 0)
+    some = won + lost > 0
+    return won[some], lost[some]
 
 
-def _winner(won: Floats, lost: Floats, alpha: float) -> int:
-    """1 or −1 if enough people took sides, and people and votes point the same way; 0 if not."""
-    if won.size < least_voters(alpha):
+def _interval(votes: Votes, alpha: float) -> tuple[float, float]:
+    """From the lower end of those by voter and by question to the higher one: what any of them allows may be so."""
+    each = np.ones_like(votes.score)
+    found = [
+        always_valid_interval(sums(cluster, votes.score), sums(cluster, each), alpha)
+        for cluster in (votes.voter, votes.prompt)
+    ]
+    return min(low for low, _ in found), max(high for _, high in found)
+
+
+def _winner(voters: Counts, prompts: Counts, alpha: float) -> int:
+    """1 or −1 if enough people took sides on enough questions, and votes, people and questions point the same way; 0
+    if not.
+    """
+    if min(voters[0].size, prompts[0].size) < least_clusters(alpha):
         return 0
-    by_vote, by_voter = np.sign((won - lost).sum()), np.sign(((won - lost) / (won + lost)).sum())
-    return int(by_vote) if by_vote == by_voter else 0
+    leads = [np.sign((voters[0] - voters[1]).sum())]
+    leads += [np.sign(((won - lost) / (won + lost)).sum()) for won, lost in (voters, prompts)]
+    return int(leads[0]) if len(set(leads)) == 1 else 0
 
 
 def _bounded(log_value: float) -> float:
@@ -164,19 +205,34 @@ def _drop_k(wins: int, losses: int) -> int | None:
     return abs(wins - losses) + 1 if wins != losses and min(wins, losses) else None
 
 
-def _slices(votes: Votes) -> dict[str, SliceFigure]:
-    result = {}
-    for name in sorted(set(votes.slices)):
-        score = votes.score[[at == name for at in votes.slices]]
-        wins, losses = int((score == 1).sum()), int((score == 0).sum())
-        result[name] = SliceFigure(
-            wins=wins,
-            losses=losses,
-            ties=score.size - wins - losses,
-            win_rate=float(score.mean()),
-            votes=score.size,
-        )
-    return result
+def _slices(votes: Votes, one: str, other: str, alpha: float) -> tuple[SliceFigure, ...]:
+    respects = sorted({respect for each in votes.slices for respect in each})
+    values = {respect: sorted({each.get(respect, "") for each in votes.slices}) for respect in respects}
+    of = {
+        (respect, value): votes.only(np.array([each.get(respect, "") == value for each in votes.slices]))
+        for respect, some in values.items()
+        if len(some) > 1
+        for value in some
+    }
+    return tuple(_slice(*at, some, one, other, alpha / len(of)) for at, some in of.items())
+
+
+def _slice(respect: str, value: str, votes: Votes, one: str, other: str, alpha: float) -> SliceFigure:
+    wins, losses, ties = votes.counts
+    standing = _standing(votes, one, other, alpha)
+    return SliceFigure(
+        respect=respect,
+        value=value,
+        wins=wins,
+        losses=losses,
+        ties=ties,
+        win_rate=float(votes.score.mean()),
+        voters=votes.voters,
+        prompts=votes.prompts,
+        interval=standing.interval or (0.0, 1.0),
+        stands=standing.decided,
+        few=min(votes.voters, votes.prompts) < least_clusters(alpha),
+    )
 
 
 def _words(votes: Votes, standing: _Standing, position: Estimate | None, alpha: float) -> list[str]:
@@ -185,9 +241,7 @@ def _words(votes: Votes, standing: _Standing, position: Estimate | None, alpha: 
     if not votes.score.size:
         bad = f" {votes.both_bad} said that both are bad." if votes.both_bad else ""
         return [f"No vote yet says which side is better.{bad}"]
-    said = _words_on_people(votes, standing, alpha)
-    if votes.prompts < FEW_PROMPTS:
-        said.append(f"All votes are on {_count(votes.prompts, 'prompt')}: other prompts may turn out differently.")
+    said = _words_on_clusters(votes, standing, alpha)
     if not wins + losses:
         said.append("Every vote is a tie: there is nothing to decide on.")
     elif ties:
@@ -200,16 +254,22 @@ def _words(votes: Votes, standing: _Standing, position: Estimate | None, alpha: 
     return said
 
 
-def _words_on_people(votes: Votes, standing: _Standing, alpha: float) -> list[str]:
-    least = least_voters(alpha)
+def _words_on_clusters(votes: Votes, standing: _Standing, alpha: float) -> list[str]:
+    """What people and questions, rather than votes, allow to say."""
+    least = least_clusters(alpha)
+    said = []
     if votes.voters == 1:
-        return [f"Only one person voted: this is one taste. A decision needs at least {least} people."]
-    if votes.voters < least:
-        return [f"Only {votes.voters} people voted: a decision needs at least {least}."]
-    if standing.decided:
-        return []
-    if standing.votes_e_value >= 1 / alpha:
-        return ["Counted vote by vote this would be decided, but it rests on too few people: ask others too."]
+        said.append(f"Only one person voted: this is one taste. A decision needs at least {least} people.")
+    elif votes.voters < least:
+        said.append(f"Only {votes.voters} people voted: a decision needs at least {least}.")
+    if votes.prompts < least:
+        asked = _count(votes.prompts, "question")
+        said.append(f"All votes are on {asked}: others may turn out differently. A decision needs at least {least}.")
+    if said or standing.decided:
+        return said
+    if standing.by_votes >= 1 / alpha:
+        too_few = "people: ask others too" if standing.by_voter <= standing.by_prompt else "questions: ask more"
+        return [f"Counted vote by vote this would be decided, but it rests on too few {too_few}."]
     if standing.left is None:
         return [f"At this rate more than {FARTHEST:,} more votes would be needed: the sides are about equal."]
     return []

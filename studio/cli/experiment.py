@@ -203,7 +203,8 @@ def results(experiment: Which, home: Home = None, as_json: AsJson = False) -> No
     with services(home) as tonesmith:
         votes = tonesmith.experiments.votes(tonesmith.experiments.find(experiment).id)
         judges = tonesmith.judging.verdicts(votes[0].id) if votes[0].ended_at else []
-    found, judged = results_of(*votes), all_judged(*votes, judges)
+        prices = tonesmith.settings.prices
+    found, judged = results_of(*votes, prices), all_judged(*votes, judges)
     if as_json:
         people = found.model_dump(mode="json", exclude={"experiment"})
         models = [{"judge": one.asked.judge.name} | one.model_dump(mode="json", exclude={"pairs"}) for one in judged]

@@ -39,6 +39,7 @@ def build(services: Services) -> None:
         )
         earlier = gr.Dropdown([], label="Earlier chats", scale=3, min_width=220, elem_id="ts-earlier")
         new = gr.Button("New chat", size="md", scale=1, min_width=120, elem_id="ts-new")
+        compare = gr.Button("Compare from here", size="md", scale=1, min_width=170, elem_id="ts-compare-from")
     chatbot = gr.Chatbot(
         show_label=False,
         label="Conversation",
@@ -51,6 +52,7 @@ def build(services: Services) -> None:
         elem_id="ts-chat",
     )
     note = gr.HTML(elem_id="ts-chat-note")
+    there = gr.Textbox(visible="hidden", label="Where it is compared")
     with gr.Row(equal_height=True):
         message = gr.Textbox(
             placeholder="Write a message, then press Enter",
@@ -82,6 +84,8 @@ def build(services: Services) -> None:
     stop.click(settle, open_id, [chatbot, send, stop], cancels=streams, **quiet)
     chatbot.like(act(_Talk.react), open_id, None, **quiet)
     new.click(lambda: ("", [], "", None), None, [open_id, chatbot, note, earlier], **quiet)
+    go = "(where) => { if (where) window.location.href = where; }"
+    compare.click(act(_Talk.compare), open_id, there, **quiet).then(None, there, None, js=go)
     earlier.input(act(_Talk.open), earlier, [open_id, chatbot, note], **quiet)
     page = gr.context.Context.root_block
     if page is not None:
@@ -157,6 +161,14 @@ class _Talk:
             return gr.skip(), gr.skip(), gr.skip()
         conversation = self._chat.open(chosen)
         return chosen, self._messages(conversation), answered_html(conversation)
+
+    def compare(self, open_id: str) -> str:
+        """Where the last message is asked again, of several models; another place can be chosen there."""
+        turns = self._chat.open(open_id).turns if open_id else ()
+        asked = next((turn for turn in reversed(turns) if turn.role == "user"), None)
+        if asked is None:
+            raise UserError("There is no message here to compare replies to.", do="Send one first, or open a chat.")
+        return f"/compare?after={asked.id}"
 
     def arrive(self, open_id: str) -> Update:
         """The page was opened or reloaded."""

@@ -13,7 +13,7 @@ from annotation.acts import QUESTIONS
 from annotation.errors import Conflict, UserError
 from annotation.experiments import MOST_SIDES
 from annotation.store.comparisons import VoteForm
-from annotation.types import PLACES, Pick, Place, Strength, Tag
+from annotation.types import PLACES, Pick, Place, Strength, Tag, Turn
 from studio.parts import shell
 from studio.parts.guard import by_person
 from studio.parts.reveal import diff_of_all_html, problem_html, reveal_html, revealed, tally_html
@@ -30,7 +30,7 @@ from studio.parts.versus import (
     keys_of,
     pane,
 )
-from studio.parts.words import empty
+from studio.parts.words import bubbles, empty
 from studio.services import Services
 from studio.services.compare import LiveRound, RoundForm, SideOf
 
@@ -38,6 +38,8 @@ NOBODY = ""
 """The third and the fourth side, until somebody is chosen."""
 INSTRUCTIONS = [("No instructions", "none"), ("The charter", "charter"), ("My own", "own")]
 SETTINGS_OF_A_SIDE = 4
+CAME = "() => new URLSearchParams(window.location.search).get('after') || ''"
+"""Out of the address: the turn of a stored conversation to begin at."""
 ALONE = (
     "Train an adapter first, or load one that is there: it can be compared the moment it is loaded. Meanwhile you can "
     "see what instructions do: tell one side the charter, under 'More models, instructions'."
@@ -91,6 +93,11 @@ def build(services: Services) -> None:
     act = by_person(services, _Ring)
     nobody = gr.HTML(visible=False)
     with gr.Column(visible=False) as whole:  # until it is known who can be asked
+        with gr.Column(visible=False, elem_id="ts-before") as before:
+            with gr.Row(equal_height=True):
+                place = gr.Dropdown([], label="Begin in this conversation", scale=4, elem_id="ts-begin")
+                anew = gr.Button("Begin without it", scale=0, min_width=180, elem_id="ts-anew")
+            history = gr.HTML(elem_id="ts-history")
         with gr.Row(equal_height=True):
             first = gr.Dropdown([], label="First model", scale=3, elem_id="ts-side-0")
             second = gr.Dropdown([], label="Against", scale=3, elem_id="ts-against")
@@ -109,13 +116,15 @@ def build(services: Services) -> None:
     shown = gr.Textbox(visible="hidden", label="Comparison")
     tally = gr.HTML(elem_id="ts-tally")
     desk = gr.Textbox(visible="hidden", label="At the desk")
+    after = gr.Textbox(visible="hidden", label="Goes on from")
+    came = gr.Textbox(visible="hidden", label="Came from")
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
     chosen = [setting for side in sides for setting in side.all()]
     filled = [*stage.outputs(), shown, ask]
     # Only once the page knows which comparison it is, so that no vote can be pressed without.
     ready = {"fn": act(_Ring.ready), "inputs": shown, "outputs": [*stage.outputs()[len(PLACES) + 1 :], ask], **quiet}
-    asking = [message, longest, seed, *chosen]
+    asking = [message, after, longest, seed, *chosen]
     gr.on([ask.click, message.submit], act(_Ring.ask), asking, filled, **quiet).then(**ready)
     stage.go_on.click(act(_Ring.go_on), [shown, message], filled, **quiet).then(**ready)
     stage.again.click(act(_Ring.again), shown, filled, **quiet).then(**ready)
@@ -127,6 +136,10 @@ def build(services: Services) -> None:
     page = gr.context.Context.root_block
     if page is not None:
         page.load(act(_Ring.arrive), None, [nobody, whole, *(side.model for side in sides), tally], **quiet)
+        begun = [before, place, history, message, after]
+        page.load(act(_Ring.begin), came, begun, js=CAME, **quiet)
+        place.input(act(_Ring.begin), place, begun, **quiet)
+        anew.click(act(_Ring.anew), None, begun, **quiet)
 
 
 def _drawn(first_two: list[gr.Dropdown]) -> tuple[list[_Side], gr.Slider, gr.Textbox]:
@@ -227,7 +240,20 @@ class _Ring:
         tally = tally_html(self._compare.tally())
         return [gr.HTML(note, visible=bool(note)), gr.Column(visible=view.ready), *two, *more, tally]
 
-    async def ask(self, text: str, longest: float, seed: str, *chosen: Any) -> AsyncIterator[list[Any]]:
+    def begin(self, turn_id: str | None) -> list[Any]:
+        """What was said before, the same for all sides, and what was asked there."""
+        if not turn_id:
+            return [gr.skip()] * 5
+        starts = self._compare.starts(turn_id)
+        start = next((one for one in starts if one.turn == turn_id), starts[-1])
+        choices = gr.Dropdown([(one.label, one.turn) for one in starts], value=start.turn)
+        said = before_html(start.before)
+        return [gr.Column(visible=True), choices, said, start.text, start.after]
+
+    def anew(self) -> list[Any]:
+        return [gr.Column(visible=False), gr.Dropdown([], value=None), "", gr.skip(), ""]
+
+    async def ask(self, text: str, after: str, longest: float, seed: str, *chosen: Any) -> AsyncIterator[list[Any]]:
         each = [chosen[start : start + SETTINGS_OF_A_SIDE] for start in range(0, len(chosen), SETTINGS_OF_A_SIDE)]
         sides = tuple(
             SideOf(model=model, instructions=told, own=own if told == "own" else "", temperature=variety)
@@ -235,7 +261,7 @@ class _Ring:
             if model
         )
         form = RoundForm(sides=sides, longest=int(longest), seed=_number(seed))
-        async for found in self._streamed(self._compare.ask(text, form)):
+        async for found in self._streamed(self._compare.ask(text, form, after)):
             yield found
 
     async def go_on(self, shown: str, text: str) -> AsyncIterator[list[Any]]:
@@ -292,6 +318,14 @@ class _Ring:
 
     def fix(self, shown: str) -> str:
         return f"/review?reply={self._compare.fix(_kept(shown)[0])}"
+
+
+def before_html(before: Sequence[Turn]) -> str:
+    """What all sides go on from."""
+    if not before:
+        return '<p class="ts-small ts-muted">This is the beginning: nothing was said before.</p>'
+    lead = '<p class="ts-small ts-muted">All sides are given this, and answer your message below it.</p>'
+    return f'{lead}<div class="ts-before" tabindex="0" role="group" aria-label="Said before">{bubbles(before)}</div>'
 
 
 def filled(

@@ -146,7 +146,8 @@ def _new_form() -> _New:
             new.sides = [_new_side(number) for number in range(MOST_SIDES)]
         new.questions = gr.Textbox(
             label="Questions, one a line",
-            info="Left empty: the requests that the newest dataset kept away from training.",
+            info="Left empty: the requests that the newest dataset kept away from training. "
+            "A line “# refunds” gives those below it a topic.",
             lines=5,
             max_lines=15,
             elem_id="ts-x-questions",
@@ -278,7 +279,9 @@ class _Lab:
 
         votes = self._experiments.votes(experiment_id)
         judges = self._services.judging.verdicts(experiment_id) if votes[0].ended_at else []
-        return results_html(results_of(*votes)) + judged_html(all_judged(*votes, judges))
+        return results_html(results_of(*votes, self._services.settings.prices)) + judged_html(
+            all_judged(*votes, judges)
+        )
 
     def end(self, experiment_id: str, reason: str) -> list[Any]:
         self._experiments.end(experiment_id, reason)

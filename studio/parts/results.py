@@ -8,10 +8,10 @@ from math import exp
 from typing import TYPE_CHECKING
 
 from studio.parts.plots import intervals
-from studio.parts.words import NAMES, badge, count, empty, listed, table
+from studio.parts.words import NAMES, badge, beside_cheapest, count, empty, listed, table
 
 if TYPE_CHECKING:  # statsmodels takes seconds to import; the page is laid out without it
-    from serving.statistics import SliceFigure, Verdict
+    from serving.statistics import Verdict
     from studio.services.results import Checks, Results, SideCost, Versus
     from studio.services.standings import Ranked
 
@@ -93,17 +93,41 @@ def _versus(versus: Versus) -> str:
         + [
             _row(NAMES[name], each, str(each.both_bad), (versus.holds[name] and each.decided) or "open")
             for name, each in versus.criteria.items()
-        ]
-        + [_row(name, each, "", "") for name, each in found.slices.items()],
+        ],
     )
-    return head + said + plot + counts + _notes(versus)
+    return head + said + plot + counts + _notes(versus) + _slices(versus)
+
+
+def _slices(versus: Versus) -> str:
+    """The same votes by kind of question; '' where the questions are all of one kind."""
+    slices = versus.overall.slices
+    if not slices:
+        return ""
+    rows = [
+        [
+            escape(f"{each.respect.capitalize()}: {each.value}"),
+            f"{each.win_rate:.0%}",
+            "{:.0%} to {:.0%}".format(*each.interval),
+            f"{each.wins}, {each.losses}, {each.ties}",
+            f"{count(each.voters, 'person', 'people')}, {count(each.prompts, 'question')}",
+            "too few to say" if each.few else escape(each.stands or "open"),
+        ]
+        for each in slices
+    ]
+    one, other = escape(versus.one), escape(versus.other)
+    heads = ("Kind", f"For {one}", "Where it may lie", f"For {one}, for {other}, same", "By", "Verdict")
+    note = (
+        f"Looking at {len(slices)} kinds finds some difference by chance. So each has to pass a bar {len(slices)} "
+        "times as high as the votes together, and the ranges are wider; “open” is no sign that the kinds are alike."
+    )
+    return "<h4>By kind of question</h4>" + table(heads, rows) + listed([note])
 
 
 def _ends(found: Verdict) -> tuple[float | None, float | None]:
     return found.interval or (None, None)
 
 
-def _row(name: str, found: Verdict | SliceFigure, both_bad: str, said: str) -> list[str]:
+def _row(name: str, found: Verdict, both_bad: str, said: str) -> list[str]:
     return [escape(name), str(found.wins), str(found.losses), str(found.ties), both_bad, escape(said)]
 
 
@@ -124,9 +148,17 @@ def _notes(versus: Versus) -> str:
     if found.drop_k is not None:
         notes.append(f"Without {count(found.drop_k, 'vote')} the other one would lead.")
     if versus.policy:
-        held = "is not worse" if versus.policy.holds else "is not shown to be no worse"
-        notes.append(f"On policy, {versus.one} {held} than {versus.other}. {versus.policy.words}")
+        notes.append(policy_words(versus))
     return listed(notes)
+
+
+def policy_words(versus: Versus) -> str:
+    """Whether the one side keeps to the rules no less well, in words; '' where that was not asked."""
+    if versus.policy is None:
+        return ""
+    held = "is not worse" if versus.policy.holds else "is not yet shown to be no worse"
+    said = f"On policy, {versus.one} {held} than {versus.other}. {versus.policy.words}"
+    return f"{said} This may be read after every vote."
 
 
 def _chance(strength: float | None) -> float | None:
@@ -150,18 +182,34 @@ def _checks(checks: Checks) -> str:
 
 
 def _costs(results: Results) -> str:
-    cells = [
-        [
-            escape(one.name) + (badge(f"{one.cut_off} cut off", "warn") if one.cut_off else ""),
-            str(one.replies),
-            _number(one.prompt_tokens),
-            _number(one.completion_tokens),
-            _confirmed(one),
-        ]
-        for one in results.costs
+    least = min((one.tokens for one in results.costs if one.tokens), default=None)
+    cells = [[_side(one), *_cost(one, least)] for one in results.costs]
+    heads = ("Side", "Replies", "Tokens read", "Tokens written", "First token", "Seconds", "Cost", "Weights")
+    notes = ["Of a reply, in the middle: half of them took more. What a side is told beforehand is read each time."]
+    if any(one.seconds is not None for one in results.costs):
+        notes.append("Seconds are to the last token while many replies were written at once; one alone comes sooner.")
+    if all(one.price is None for one in results.costs):
+        notes.append("Cost counts every token alike, until TONESMITH_PRICE_READ and TONESMITH_PRICE_WRITTEN are set.")
+    return "<h3>What a reply costs</h3>" + table(heads, cells) + listed(notes)
+
+
+def _side(one: SideCost) -> str:
+    return escape(one.name) + (badge(f"{one.cut_off} cut off", "warn") if one.cut_off else "")
+
+
+def _cost(one: SideCost, least: float | None) -> list[str]:
+    cost = "not said" if one.tokens is None or least is None else beside_cheapest(one.tokens, least)
+    if one.price is not None:
+        cost = f"{1000 * one.price:,.2f} for 1,000 replies, {cost}"
+    return [
+        str(one.replies),
+        _number(one.prompt_tokens),
+        _number(one.completion_tokens),
+        "not measured" if one.first_token is None else f"{one.first_token:.2f} s",
+        "not said" if one.seconds is None else f"{one.seconds:.1f} s",
+        cost,
+        _confirmed(one),
     ]
-    heads = ("Side", "Replies", "Tokens read for each", "Tokens written for each", "Weights")
-    return "<h3>What a reply costs</h3>" + table(heads, cells)
 
 
 def _confirmed(one: SideCost) -> str:

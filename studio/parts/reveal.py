@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from html import escape
 
+from annotation.experiments import all_tokens
 from annotation.store.comparisons import Answer, Comparison
 from annotation.types import Provenance
 from studio.parts.diff import diff_html
 from studio.parts.versus import name_of, pane
-from studio.parts.words import badge, count, sworn
+from studio.parts.words import badge, beside_cheapest, count, sworn
 
 
 def revealed(comparison: Comparison) -> list[str]:
@@ -38,9 +39,7 @@ def _who(answer: Answer) -> str:
 
 
 def _tokens(answer: Answer) -> int | None:
-    if answer.prompt_tokens is None or answer.completion_tokens is None:
-        return None
-    return answer.prompt_tokens + answer.completion_tokens
+    return all_tokens(answer.prompt_tokens, answer.completion_tokens)
 
 
 def _figures(answer: Answer, least: int | None) -> str:
@@ -48,7 +47,7 @@ def _figures(answer: Answer, least: int | None) -> str:
     said, tokens = [], _tokens(answer)
     if tokens is not None and least:
         said.append(f"read {count(answer.prompt_tokens or 0, 'token')}, wrote {answer.completion_tokens:,}")
-        said.append("the cheapest" if tokens == least else f"costs {tokens / least:.1f} × the cheapest")
+        said.append(beside_cheapest(tokens, least))
     if answer.provenance.seconds is not None:
         said.append(f"{answer.provenance.seconds:.1f} s")
     return f'<p class="ts-small ts-muted ts-figures">{" · ".join(said)}</p>' if said else ""

@@ -117,3 +117,8 @@ def _cells(row: Sequence[str], heads: Sequence[str]) -> str:
 def listed(notes: Sequence[str]) -> str:
     """Sentences one below the other; '' for none."""
     return "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>" if notes else ""
+
+
+def beside_cheapest(tokens: float, least: float) -> str:
+    """What a reply costs beside the cheapest one, by the tokens read and written."""
+    return "the cheapest" if tokens == least else f"costs {tokens / least:.1f} × the cheapest"

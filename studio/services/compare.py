@@ -16,7 +16,8 @@ from annotation.experiments import MOST_SIDES
 from annotation.people import Person
 from annotation.store import Store
 from annotation.store.comparisons import Answer, Comparison, VoteForm
-from annotation.types import ChatModel, Chunk, Frozen, Message, Place, Provenance, Sampling
+from annotation.store.conversations import shorten
+from annotation.types import ChatModel, Chunk, Frozen, Message, Place, Provenance, Sampling, Turn
 from serving.arena import paced
 from studio.services.checked import must_count
 
@@ -43,6 +44,23 @@ class RoundForm(Frozen):
     """The same for all sides; None lets the engine draw one for each."""
 
 
+class Start(Frozen):
+    """Where a comparison can begin in a conversation of the store."""
+
+    label: str
+    turn: str
+    """Id of the turn that it is named after."""
+    before: tuple[Turn, ...]
+    """What all sides go on from; empty for the beginning."""
+    text: str
+    """What was said then, as a proposal for what is asked; '' after the last reply."""
+
+    @property
+    def after(self) -> str:
+        """Id of the turn that the history ends with, '' for none."""
+        return self.before[-1].id if self.before else ""
+
+
 class LiveRound(Frozen):
     """The replies while they grow, in the places where they stand; nothing here tells which is which.
 
@@ -54,7 +72,7 @@ class LiveRound(Frozen):
     earlier: tuple[tuple[str, ...], ...] = ()
     """What each side said before, oldest first."""
     asked: tuple[str, ...] = ()
-    """What was said to all of them."""
+    """What was said to all of them, from where the comparison began."""
     comparison_id: str | None = None
     problem: str | None = None
 
@@ -74,8 +92,9 @@ class _Speaker:
 
     def messages(self, prompt: Sequence[Message], later: Sequence[str]) -> list[Message]:
         """Its instructions, and the conversation as it went on this side."""
-        said = [Message(role="system", text=self.system)] if self.system else []
-        said += prompt
+        said = list(prompt)
+        if self.system:  # in place of the conversation's own, so that no side is told twice
+            said = [Message(role="system", text=self.system), *(one for one in prompt if one.role != "system")]
         for reply, text in zip(self.earlier, later, strict=True):
             said += [Message(role="assistant", text=reply), Message(role="user", text=text)]
         return said
@@ -118,13 +137,35 @@ class CompareService:
         self._coin = coin or random.SystemRandom()
         self._sound = sound
 
-    async def ask(self, text: str, form: RoundForm) -> AsyncIterator[LiveRound]:
-        """Ask all sides the same, their places drawn at random, and stream them at the slowest one's pace.
+    def starts(self, turn_id: str) -> list[Start]:
+        """Where one can begin in the conversation of a turn, along the path to it and what came after. Raises NotFound.
 
-        Raises UserError for an empty message, fewer than two sides or more than four, and two that are the same.
+        At each message of the user's, which is asked again, and after the last reply.
+        """
+        self._who.must("look")
+        upto, later = self._store.conversations.around(turn_id)
+        turns = (*upto.turns, *later)
+        found = [
+            Start(label=f"At “{shorten(turn.text)}”", turn=turn.id, before=turns[:at], text=turn.text)
+            for at, turn in enumerate(turns)
+            if turn.role == "user" and (at == 0 or turns[at - 1].role != "user")
+        ]
+        if turns[-1].role == "assistant":
+            found.append(Start(label="After the last reply", turn=turns[-1].id, before=turns, text=""))
+        return found
+
+    async def ask(self, text: str, form: RoundForm, after: str = "") -> AsyncIterator[LiveRound]:
+        """Ask all sides the same, their places drawn at random, and stream them at the slowest one's pace. `after` is
+        the turn that ends what was said before, the same for all sides; '' where nothing was.
+
+        Raises UserError for an empty message, fewer than two sides or more than four, two that are the same, and an
+        `after` that is no reply; NotFound for one that is not here.
         """
         self._who.must("judge")
-        prompt = [Message(role="user", text=_said(text))]
+        before = self._store.conversations.of_reply(after).turns if after else ()
+        if before and before[-1].role == "user":
+            raise UserError("That message has no reply yet to go on from.", do="Choose another place to begin.")
+        prompt = [*(turn.as_message() for turn in before), Message(role="user", text=_said(text))]
         speakers = self._speakers(form)
         self._coin.shuffle(speakers)
         async for live in self._round(prompt, (), speakers):
@@ -244,7 +285,7 @@ class CompareService:
         self, prompt: Sequence[Message], later: Sequence[str], speakers: Sequence[_Speaker], root: str | None = None
     ) -> AsyncIterator[LiveRound]:
         """Stream what all say and keep it, also where one breaks off. `root` is the round that this goes on with."""
-        asked = (*(message.text for message in prompt if message.role == "user"), *later)
+        asked = (prompt[-1].text, *later)
         shown = LiveRound(texts=("",) * len(speakers), earlier=tuple(one.earlier for one in speakers), asked=asked)
         yield shown
         streams = [self._timed(one, one.messages(prompt, later)) for one in speakers]

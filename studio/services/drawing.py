@@ -152,8 +152,10 @@ class _Replies:
     async def _ask(self, draw: Draw) -> Drawn:
         side, sampling = self._design.sides[draw.side], draw.sampling(self._design)
         began = time.monotonic()
-        text, last = "", Chunk()
+        text, last, first = "", Chunk(), None
         async for chunk in self._model.stream(draw.messages(self._design), model=side.model, sampling=sampling):
+            if chunk.text and not text and not chunk.finish:  # one that comes whole says nothing of its first token
+                first = round(time.monotonic() - began, 3)
             text += chunk.text
             last = chunk if chunk.finish else last
         _must_be(side, last.weights)
@@ -164,6 +166,7 @@ class _Replies:
             provenance=side.provenance.model_copy(update=made),
             prompt_tokens=last.prompt_tokens,
             completion_tokens=last.completion_tokens,
+            first_token=first,
         )
 
 

@@ -33,9 +33,13 @@ from annotation.experiments import (
 from annotation.near import near, opening
 from annotation.people import Person
 from annotation.store import Store
-from annotation.types import Frozen, Message, Provenance, Question, Sampling
+from annotation.types import Conversation, Frozen, Message, Provenance, Question, Sampling
 from annotation.versions import read_rows
 from studio.services.checked import must_count
+
+Prompts = tuple[tuple[Message, ...], ...]
+Labels = tuple[dict[str, str], ...]
+"""What is known of each prompt."""
 
 
 class SideForm(Frozen):
@@ -114,10 +118,14 @@ class ExperimentService:
         Raises UserError for sides that are the same, and for a prompt that a model has been trained on, by its line.
         """
         self._who.must("curate")
+        name = form.name.strip() or _missing("The experiment has no name.", "Give it one, for example its question.")
+        sides = self._sides(form)
+        prompts, labels = self._prompts(form.prompts)
         design = Design(
-            name=form.name.strip() or _missing("The experiment has no name.", "Give it one, for example its question."),
-            sides=self._sides(form),
-            prompts=self._prompts(form.prompts),
+            name=name,
+            sides=sides,
+            prompts=prompts,
+            labels=labels,
             criteria=form.criteria,
             votes_each=form.votes_each,
             control_share=0.1 if form.controls else 0.0,
@@ -318,8 +326,8 @@ class ExperimentService:
             raise UserError("There is no charter to make a guide from.", do="Write one on the Charter page.")
         return system_prompt(charter)
 
-    def _prompts(self, text: str) -> tuple[tuple[Message, ...], ...]:
-        prompts = prompts_of(text) if text.strip() else self._held_out()
+    def _prompts(self, text: str) -> tuple[Prompts, Labels | None]:
+        prompts, labels = prompts_of(text) if text.strip() else self._held_out()
         if not prompts:
             raise UserError(
                 "There are no questions to ask.",
@@ -335,17 +343,20 @@ class ExperimentService:
                     "Questions it was not trained on: else one measures what it knows by heart.",
                     "Take the line out, or ask it differently.",
                 )
-        return prompts
+        return prompts, labels
 
-    def _held_out(self) -> tuple[tuple[Message, ...], ...]:
+    def _held_out(self) -> tuple[Prompts, Labels | None]:
+        """Each with its conversation's language and source, as far as they are known."""
         newest = next(iter(self._store.datasets.all()), None)
         if newest is None or not newest.rows.get("held_out"):
-            return ()
-        found: dict[str, tuple[Message, ...]] = {}
+            return (), None
+        found: dict[str, tuple[tuple[Message, ...], str]] = {}
         for row in read_rows(self._datasets / newest.id, "held_out"):
             messages = tuple(Message(role=one["role"], text=one["content"]) for one in row["messages"][:-1])
-            found.setdefault(opening(messages), messages)
-        return tuple(found.values())
+            found.setdefault(opening(messages), (messages, row["reply_id"]))
+        known = self._store.conversations.of_replies(reply_id for _, reply_id in found.values())
+        labels = tuple(_labels(known.get(reply_id)) for _, reply_id in found.values())
+        return tuple(messages for messages, _ in found.values()), labels if any(labels) else None
 
     def _learned(self) -> list[str]:
         """What all dataset versions hand to training, by their openings."""
@@ -357,6 +368,12 @@ class ExperimentService:
                 continue
             found |= {opening([Message(role=m["role"], text=m["content"]) for m in row["messages"]]) for row in rows}
         return sorted(found)
+
+
+def _labels(conversation: Conversation | None) -> dict[str, str]:
+    if conversation is None:
+        return {}
+    return {"source": conversation.source} | ({"language": conversation.language} if conversation.language else {})
 
 
 def _names(sides: Sequence[SideForm]) -> list[str]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from statistics import median
 
-from annotation.experiments import CastBallot, Design, Experiment, Pair, draws, not_dealt
-from annotation.types import Frozen, Outcome, Question
-from serving.statistics import Ballot, NonInferiority, Strength, Verdict, holm, not_worse, strengths, verdict
+from annotation.experiments import CastBallot, Design, Drawn, Experiment, Pair, all_tokens, draws, not_dealt
+from annotation.types import Frozen, Message, Outcome, Question
+from serving.statistics import Ballot, NotWorse, Strength, Verdict, holm, not_worse, strengths, verdict
+from studio.settings import Prices
 
 FLIPPED: dict[Outcome, Outcome] = {"left": "right", "right": "left", "tie": "tie", "both_bad": "both_bad"}
 SHORT = 12
 """Words up to which a question is a short one."""
+MOST_VALUES = 8
+"""Kinds of prompts that are told apart in one respect."""
 
 
 class Versus(Frozen):
@@ -25,7 +28,7 @@ class Versus(Frozen):
     criteria: dict[Question, Verdict]
     holds: dict[Question, bool]
     """Criteria whose difference stands after Holm's correction for asking several."""
-    policy: NonInferiority | None
+    policy: NotWorse | None
     """Whether `one` is not worse than `other` on policy; None where policy was not asked about."""
 
 
@@ -53,7 +56,16 @@ class SideCost(Frozen):
     name: str
     replies: int
     prompt_tokens: float | None
+    """Its instructions and the conversation."""
     completion_tokens: float | None
+    tokens: float | None
+    """Read and written together, by reply."""
+    first_token: float | None
+    """Seconds; None where replies came whole, as they do from an engine that writes many at once."""
+    seconds: float | None
+    """To the last token, while many replies were written at once."""
+    price: float | None
+    """Of a reply, in the currency of the prices."""
     cut_off: int
     """Replies that ended at the token limit."""
     confirmed: int
@@ -73,7 +85,9 @@ class Results(Frozen):
     costs: tuple[SideCost, ...]
 
 
-def results_of(experiment: Experiment, pairs: Sequence[Pair], ballots: Sequence[CastBallot]) -> Results:
+def results_of(
+    experiment: Experiment, pairs: Sequence[Pair], ballots: Sequence[CastBallot], prices: Prices | None = None
+) -> Results:
     """Work all figures out. Controls and repeats are left out of everything but the checks on the voters."""
     names = [side.name for side in experiment.design.sides]
     overall = in_figures(experiment, pairs, ballots)
@@ -88,7 +102,7 @@ def results_of(experiment: Experiment, pairs: Sequence[Pair], ballots: Sequence[
         ),
         strengths=tuple(strengths(overall)) if len(names) > 2 else (),
         checks=_checks(experiment, pairs, ballots),
-        costs=tuple(_cost(experiment, pairs, place) for place in range(len(names))),
+        costs=tuple(_cost(experiment, pairs, place, prices or Prices()) for place in range(len(names))),
     )
 
 
@@ -98,6 +112,7 @@ def in_figures(
     """The ballots that count, overall or on one criterion; those that do not speak of it are left out."""
     names = [side.name for side in experiment.design.sides]
     by_id = {pair.id: pair for pair in pairs if pair.planned.kind == "pair"}
+    slices = _slices(experiment.design)
     found = []
     for one in ballots:
         pair = by_id.get(one.pair_id)
@@ -113,16 +128,34 @@ def in_figures(
                 outcome=outcome,
                 strength=one.form.strength,
                 length_difference=(len(pair.left.text) - len(pair.right.text)) / 1000,
-                slice=_slice(experiment, pair),
+                slices=slices[pair.planned.prompt] if criterion is None else {},
             )
         )
     return found
 
 
-def _slice(experiment: Experiment, pair: Pair) -> str:
-    """Short and long requests: what every experiment can be split by."""
-    asked = experiment.design.prompts[pair.planned.prompt][-1].text
-    return "short questions" if len(asked.split()) <= SHORT else "long questions"
+def _slices(design: Design) -> list[dict[str, str]]:
+    """What each prompt is, in every respect in which the prompts differ. Beyond `MOST_VALUES` kinds, the rarest are
+    one.
+    """
+    labels = design.labels or ({},) * len(design.prompts)
+    found = [_measured(prompt) | label for prompt, label in zip(design.prompts, labels, strict=True)]
+    for respect in {respect for each in found for respect in each}:
+        kinds = Counter(each.get(respect, "not said") for each in found)
+        common = [kind for kind, _ in kinds.most_common(len(kinds) if len(kinds) <= MOST_VALUES else MOST_VALUES - 1)]
+        for each in found:
+            kind = each.get(respect, "not said")
+            each[respect] = kind if kind in common else "others"
+    return found
+
+
+def _measured(prompt: Sequence[Message]) -> dict[str, str]:
+    """What every prompt can be split by."""
+    messages = sum(message.role == "user" for message in prompt)
+    return {
+        "length": f"up to {SHORT} words" if len(prompt[-1].text.split()) <= SHORT else f"over {SHORT} words",
+        "turn": "first message" if messages == 1 else "later in a conversation",
+    }
 
 
 def _versus(
@@ -166,7 +199,7 @@ def _checks(experiment: Experiment, pairs: Sequence[Pair], ballots: Sequence[Cas
     return Checks(**{name: counted[name] for name in names}, not_dealt=not_dealt(experiment.design, pairs))
 
 
-def _cost(experiment: Experiment, pairs: Sequence[Pair], place: int) -> SideCost:
+def _cost(experiment: Experiment, pairs: Sequence[Pair], place: int, prices: Prices) -> SideCost:
     drawn = {
         draw: reply
         for pair in pairs
@@ -175,15 +208,19 @@ def _cost(experiment: Experiment, pairs: Sequence[Pair], place: int) -> SideCost
     }
     replies = list(drawn.values())
 
-    def middle(values: list[int | None]) -> float | None:
-        known = [value for value in values if value is not None]
+    def middle(of: Callable[[Drawn], float | None]) -> float | None:
+        known = [value for reply in replies if (value := of(reply)) is not None]
         return float(median(known)) if known else None
 
     return SideCost(
         name=experiment.design.sides[place].name,
         replies=len(replies),
-        prompt_tokens=middle([reply.prompt_tokens for reply in replies]),
-        completion_tokens=middle([reply.completion_tokens for reply in replies]),
+        prompt_tokens=middle(lambda reply: reply.prompt_tokens),
+        completion_tokens=middle(lambda reply: reply.completion_tokens),
+        tokens=middle(lambda reply: all_tokens(reply.prompt_tokens, reply.completion_tokens)),
+        first_token=middle(lambda reply: reply.first_token),
+        seconds=middle(lambda reply: reply.provenance.seconds),
+        price=middle(lambda reply: prices.of(reply.prompt_tokens, reply.completion_tokens)),
         cut_off=sum(reply.finish == "length" for reply in replies),
         confirmed=sum(reply.provenance.attested is not None for reply in replies),
     )

@@ -161,8 +161,17 @@ def test_each_voter_has_an_order_of_their_own_with_repeats_last() -> None:
 
 
 def test_prompts_come_one_a_line_and_once() -> None:
-    asked = prompts_of("Where is my parcel?\n\n  Where  is my parcel? \nCan I pay later?\n")
+    asked, none = prompts_of("Where is my parcel?\n\n  Where  is my parcel? \nCan I pay later?\n")
     assert [prompt[0].text for prompt in asked] == ["Where is my parcel?", "Can I pay later?"]
+    assert none is None
+    asked, labels = prompts_of("Hello?\n# refunds and  returns\nMy money back?\nHello?\nBye?\n#1 where is it?")
+    assert [prompt[0].text for prompt in asked] == ["Hello?", "My money back?", "Bye?", "#1 where is it?"]
+    assert labels == (
+        {},
+        {"topic": "refunds and returns"},
+        {"topic": "refunds and returns"},
+        {"topic": "refunds and returns"},
+    )
     with pytest.raises(UserError, match="Line 2 is 5,000 characters"):
         prompts_of("Hello\n" + "x" * 5000)
 

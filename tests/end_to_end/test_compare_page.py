@@ -187,6 +187,47 @@ def test_neither_names_nor_hashes_nor_pace_tell_a_tuned_model_from_its_base(
     page.context.close()
 
 
+def test_a_chat_is_compared_from_any_of_its_messages(ana: Page, studio: Studio) -> None:
+    studio.open(ana, "/chat")
+    ana.wait_for_timeout(1000)
+    ana.click("#ts-compare-from")
+    expect(ana.get_by_text("There is no message here to compare replies to.")).to_be_visible()
+    for text in ("Do you sell boots?", "And in red?"):
+        ana.fill("#ts-message textarea", text)
+        ana.keyboard.press("Enter")
+        expect(ana.locator("#ts-chat .user").last).to_contain_text(text)
+        expect(ana.locator("#ts-send")).to_be_visible()
+        expect(ana.locator("#ts-answered")).to_be_visible()
+    ana.wait_for_timeout(500)
+    ana.click("#ts-compare-from")
+    ana.wait_for_url("**/compare?after=*")
+    expect(ana.locator("#ts-ask textarea")).to_have_value("And in red?")
+    expect(ana.locator("#ts-history .ts-user")).to_have_count(1)
+    expect(ana.locator("#ts-history")).to_contain_text("Do you sell boots?")
+    choose(ana, "#ts-begin", "After the last reply")
+    expect(ana.locator("#ts-history .ts-turn")).to_have_count(4)
+    expect(ana.locator("#ts-ask textarea")).to_have_value("")
+    three_sides(ana)
+    ana.wait_for_timeout(300)
+    ana.evaluate("heard.length = 0")
+    ask(ana, "And in blue?")
+    told = "".join(ana.evaluate("heard"))
+    assert [word for word in TELLING if word in told] == []
+    with sqlite3.connect(studio.home / "tonesmith.db") as db:
+        ((prompt,),) = db.execute("SELECT prompt FROM comparisons ORDER BY seq DESC LIMIT 1")
+    said = json.loads(prompt)
+    assert [one["role"] for one in said] == ["user", "assistant", "user", "assistant", "user"]
+    assert (said[0]["text"], said[-1]["text"]) == ("Do you sell boots?", "And in blue?")
+    ana.click("#ts-vote-left")
+    expect(ana.locator("#ts-left .ts-won")).to_be_visible()
+    ana.click("#ts-anew")
+    expect(ana.locator("#ts-history")).to_be_hidden()
+    ask(ana, "Do you sell hats?")
+    with sqlite3.connect(studio.home / "tonesmith.db") as db:
+        ((prompt,),) = db.execute("SELECT prompt FROM comparisons ORDER BY seq DESC LIMIT 1")
+    assert len(json.loads(prompt)) == 1
+
+
 def test_a_vote_says_more_and_is_kept_whole(ana: Page, studio: Studio) -> None:
     three_sides(ana)
     ask(ana, "Can I pay by card?")

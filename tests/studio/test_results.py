@@ -10,9 +10,11 @@ from annotation.experiments import ArenaSide, BallotForm, CastBallot, Design, Dr
 from annotation.types import Message, Outcome, Provenance, Question, Weights, utc_now
 from studio.parts.results import headline, results_html
 from studio.services.results import in_figures, results_of
+from studio.settings import Prices
 
 BASE, TUNED = Provenance(model="SmolLM2", finish="length"), Provenance(model="SmolLM2", adapter="shop-1", finish="stop")
 VOTERS = [f"voter {number}" for number in range(12)]
+MANY = [f"voter {number}" for number in range(16)]
 
 
 def experiment(sides: int = 2, prompts: int = 20, criteria: tuple[Question, ...] = ()) -> Experiment:
@@ -123,6 +125,64 @@ def test_never_worse_on_policy_is_held_against_the_margin() -> None:
     (versus,) = results_of(made, pairs, ballots).versus
     assert versus.policy is not None
     assert versus.policy.holds
+
+
+def test_what_a_side_costs_stands_beside_its_quality() -> None:
+    made = experiment()
+    slow = {0: 3.0, 1: 1.5}
+
+    def timed(said: Drawn, side: int) -> Drawn:
+        first = None if side else 0.25
+        provenance = said.provenance.model_copy(update={"seconds": slow[side]})
+        return said.model_copy(update={"provenance": provenance, "first_token": first, "prompt_tokens": 10 + 90 * side})
+
+    pairs = [
+        pair.model_copy(
+            update={
+                "left": timed(pair.left, pair.planned.left),
+                "right": timed(pair.right, pair.planned.right),
+            }
+        )
+        for pair in pairs_of(made)
+    ]
+    base, tuned = results_of(made, pairs, [], Prices(read=1.0, written=10.0)).costs
+    assert (base.tokens, base.seconds, base.first_token) == (15, 3.0, 0.25)
+    assert (tuned.tokens, tuned.seconds, tuned.first_token) == (106, 1.5, None)
+    assert (base.price, tuned.price) == pytest.approx((60e-6, 160e-6))
+    shown = results_html(results_of(made, pairs, [], Prices(read=1.0, written=10.0)))
+    assert "0.06 for 1,000 replies, the cheapest" in shown
+    assert "costs 7.1 × the cheapest" in shown
+    assert "not measured" in shown
+    plain = results_of(made, pairs, [])
+    assert plain.costs[0].price is None
+    assert "TONESMITH_PRICE_READ" in results_html(plain)
+    assert Prices(read=1.0).of(10, 10) is None
+
+
+def test_figures_are_split_by_what_the_questions_differ_in() -> None:
+    made = experiment(prompts=24)
+    asked = list(made.design.prompts)
+    asked[1] = (Message(role="user", text="Hello"), Message(role="assistant", text="Hi"), asked[1][0])
+    topics = [{"topic": "refunds"} if at < 12 else {"topic": f"rare {at}"} if at < 23 else {} for at in range(24)]
+    design = made.design.model_copy(update={"prompts": tuple(asked), "labels": tuple(topics)})
+    made = made.model_copy(update={"design": design})
+    ballots = [
+        cast(pair, voter, for_side(pair, 1) if pair.planned.prompt < 12 else "tie")
+        for pair in pairs_of(made)
+        for voter in MANY
+        if pair.planned.kind == "pair"
+    ]
+    (versus,) = results_of(made, pairs_of(made), ballots).versus
+    found = {(each.respect, each.value): each for each in versus.overall.slices}
+    assert {respect for respect, _ in found} == {"topic", "turn"}  # all questions are short ones
+    assert len([at for at in found if at[0] == "topic"]) == 8
+    assert found["topic", "refunds"].stands is None  # twelve questions do not pass a bar ten times as high
+    assert (found["topic", "others"].prompts, found["topic", "others"].stands) == (6, None)
+    assert found["turn", "later in a conversation"].few
+    shown = results_html(results_of(made, pairs_of(made), ballots))
+    assert "By kind of question" in shown
+    assert "too few to say" in shown
+    assert "a bar 10 times as high" in shown
 
 
 def test_more_than_two_sides_get_an_order() -> None:
