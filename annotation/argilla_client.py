@@ -7,6 +7,7 @@ can't send another person's response; the calls below are the ones its page and 
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -53,13 +54,13 @@ class Argilla:
             timeout = httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
             self._http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=timeout)
         except httpx.InvalidURL as error:
-            raise UserError(
-                f"'{url}' is no address: {error}.", "One as in a browser.", "Give it as https://argilla.example.org."
-            ) from error
+            raise _no_address(url, f": {error}") from error
         except UnicodeEncodeError as error:
             raise UserError(
                 "The key has characters that no key of Argilla's has.", do="Copy it from 'My settings' in Argilla."
             ) from error
+        if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:
+            raise _no_address(url)
 
     def close(self) -> None:
         """Give the connection back."""
@@ -228,7 +229,7 @@ class Argilla:
             except httpx.TransportError as error:
                 if attempt == self._tries - 1:
                     raise Unreachable(
-                        f"Argilla at {self.url} does not answer: {str(error) or type(error).__name__}.",
+                        f"Argilla at {self.url} does not answer: {_cause(error)}.",
                         "A server that is up.",
                         "Start it (`tonesmith argilla up`), or check the address. What was synced so far is kept, and "
                         "the next sync goes on from there.",
@@ -268,6 +269,16 @@ class Argilla:
             f"Argilla at {self.url} failed ({answer.status_code}): {said}",
             do="Look into its log; the next sync goes on from here.",
         )
+
+
+def _no_address(url: str, why: str = "") -> UserError:
+    found = f"'{url}' is no address{why}." if url else "There is no address yet."
+    return UserError(found, "One as in a browser.", "Give it as https://argilla.example.org.")
+
+
+def _cause(error: Exception) -> str:
+    """Without the system's number for it."""
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(error)).rstrip(".") or type(error).__name__
 
 
 _BY_AGE: Json = {"scope": {"entity": "record", "property": "inserted_at"}, "order": "asc"}

@@ -79,6 +79,8 @@ class ArgillaPush:
             coming = ahead.submit(self._batch, mirror, -1)
             while (batch := coming.result()).changed:
                 coming = ahead.submit(self._batch, mirror, batch.changed[-1].position)
+                if done >= total:  # more came in meanwhile
+                    total = done + self._state.counts(mirror).waiting
                 self._run.tell("sending replies", done, total)
                 self._send(mirror, batch)
                 done += len(batch.changed)

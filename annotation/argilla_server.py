@@ -219,7 +219,8 @@ class ArgillaServer:
         Raises UserError if the server does not answer.
         """
         made: dict[str, str] = {}
-        with self.client() as client, _explained(self.home / "server.log"):
+        # Two at once would each make the account, and the password that is kept would be that of the one refused.
+        with self._lock(), self.client() as client, _explained(self.home / "server.log"):
             workspace = _workspace(client)
             there = {one["username"]: one for one in _json(client.get("/users"))["items"]}
             for person in people:

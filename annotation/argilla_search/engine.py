@@ -29,8 +29,10 @@ from sqlalchemy.sql.elements import ColumnElement
 from . import schema
 from .connections import DIALECT, Reading, read_from_memory
 from .filters import Filters, Walk, columns_of, scopes_of
+from .like import words_like
 from .similarity import Vectors
 from .tables import RECORDS, RESPONSES, SCOPES, VALUES, WORDS
+from .text import fuzzy_words, place_of
 from .timing import timed
 from .words import Found, find
 
@@ -213,7 +215,8 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
         if query is not None:
             words = TextQuery(q=query) if isinstance(query, str) else query
             searched, field = _field(dataset, words.field)
-            found = find(words.q, dataset.id, field, DIALECT) if searched else None
+            likes = await words_like(db, fuzzy_words(words.q), place_of(dataset.id.hex, field))
+            found = find(words.q, dataset.id, field, DIALECT, likes) if searched else None
             if found is None:
                 conditions.append(false())
         walk = filters.walk(sort[0]) if sort else None

@@ -1,13 +1,15 @@
-"""A text query as Argilla's page writes it: words that must all be there, "a phrase", start*, a|b, -not, (groups).
+"""A text query as Argilla's page writes it: words that must all be there, "a phrase", start*, a|b, -not, (groups),
+like~1, "near each other"~5, and \\ before a sign that is meant as itself.
 
-The language of Elasticsearch's simple_query_string with AND between words, less fuzziness (`~`), which is ignored.
+The language of Elasticsearch's simple_query_string with AND between words.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, permutations
 from typing import Generic, Protocol, TypeVar
 
 from sqlalchemy import func
@@ -15,9 +17,22 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from .postgres_schema import PUNCTUATION
 
-_TOKEN = re.compile(r'"(?P<phrase>[^"]*)"?(?:~\d*)?|(?P<sign>[()|+-])|(?P<word>[^\s()|"]+)')
+_TOKEN = re.compile(
+    r'"(?P<phrase>(?:\\.|[^"\\])*)"?(?:~(?P<apart>\d{0,9})\d*)?|(?P<sign>[()|+-])'
+    r'|(?P<word>(?:\\.|[^\s()|"\\])+)',
+    re.DOTALL,
+)
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
-_FUZZY = re.compile(r"~\d*$")
+_FUZZY = re.compile(r"(?<!\\)~(\d{0,9})\d*$")
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+MOST_EDITS, MOST_APART = 2, 1_000
+"""As Lucene, which also takes a `~` with no number for a 2; and more words apart than that is anywhere."""
+MOST_WAYS = 300
+"""In which words may stand near each other, on PostgreSQL; of more, it is enough that they are all there."""
+Fuzzy = tuple[str, int]
+"""A word, and how many edits one like it may be away."""
+Likes = Mapping[Fuzzy, Sequence[str]]
+"""The words of the index that are like it."""
 
 T = TypeVar("T")
 
@@ -27,6 +42,9 @@ class Writer(Protocol[T]):
 
     def words(self, text: str, *, start: bool) -> T:
         """The words one after the other; the last one need only begin so if `start`."""
+
+    def near(self, words: Sequence[str], apart: int) -> T:
+        """The words in any order, with at most `apart` others between them."""
 
     def both(self, parts: Sequence[T]) -> T: ...
 
@@ -38,8 +56,9 @@ class Writer(Protocol[T]):
 class Parser(Generic[T]):
     """Reads one query; no text is an error."""
 
-    def __init__(self, query: str, writer: Writer[T]) -> None:
+    def __init__(self, query: str, writer: Writer[T], likes: Likes) -> None:
         self._writer = writer
+        self._likes = likes
         self._tokens = list(_TOKEN.finditer(query))
         self._at = 0
         self.alternatives: list[T] = []
@@ -92,12 +111,20 @@ class Parser(Generic[T]):
             self._at += 1
             return [part]
         if token["phrase"] is not None:
-            words = _WORD.findall(token["phrase"])
-            return [self._writer.words(" ".join(words), start=False)] if words else []
-        text = _FUZZY.sub("", token["word"])
+            return self._phrase(_WORD.findall(_ESCAPED.sub(r"\1", token["phrase"])), token["apart"])
+        if like := _fuzzy(token["word"]):
+            near = [self._writer.words(one, start=False) for one in self._likes.get(like) or like[:1]]
+            return [near[0] if len(near) == 1 else self._writer.either(near)]
+        text, starts = _plain(token["word"])
         words = _WORD.findall(text)
-        starts = [text.endswith("*") and place == len(words) - 1 for place in range(len(words))]
-        return [self._writer.words(word, start=start) for word, start in zip(words, starts, strict=True)]
+        last = len(words) - 1
+        return [self._writer.words(word, start=starts and place == last) for place, word in enumerate(words)]
+
+    def _phrase(self, words: list[str], apart: str | None) -> list[T | None]:
+        most = 0 if apart is None else min(int(apart or MOST_EDITS), MOST_APART)
+        if most and len(words) > 1:
+            return [self._writer.near(words, most)]
+        return [self._writer.words(" ".join(words), start=False)] if words else []
 
     def _not(self) -> list[T | None]:
         if self._at >= len(self._tokens) or self._sign() in ("|", ")"):
@@ -108,6 +135,26 @@ class Parser(Generic[T]):
         return [] if part is None else [self._writer.without(part)]
 
 
+def fuzzy_words(query: str) -> list[Fuzzy]:
+    """Those that a query has, for somebody to look up what is like them."""
+    return [like for token in _TOKEN.finditer(query) if token["word"] and (like := _fuzzy(token["word"]))]
+
+
+def _fuzzy(word: str) -> Fuzzy | None:
+    """None without a `~`, and for what is not one word or may not differ."""
+    found = _FUZZY.search(word)
+    if found is None:
+        return None
+    text, most = _plain(word)[0].lower(), min(int(found[1] or MOST_EDITS), MOST_EDITS)
+    return (text, most) if most and text.isalnum() else None
+
+
+def _plain(word: str) -> tuple[str, bool]:
+    """Without what stands for something else, and whether it need only begin so."""
+    text = _FUZZY.sub("", word)
+    return _ESCAPED.sub(r"\1", text), text.endswith("*") and not text.endswith("\\*")
+
+
 class Fts5:
     """The language of MATCH. `place` is the token that every row asked about has: what `without` takes away from."""
 
@@ -116,6 +163,11 @@ class Fts5:
 
     def words(self, text: str, *, start: bool) -> str:
         return f'body : "{text}"{" *" if start else ""}'
+
+    def near(self, words: Sequence[str], apart: int) -> str:
+        """FTS5 counts the words between the first and the last one, so also those that are asked for."""
+        quoted = " ".join(f'"{word}"' for word in words)
+        return f"body : NEAR({quoted}, {apart + len(words) - 2})"
 
     def both(self, parts: Sequence[str]) -> str:
         return "(" + " AND ".join(parts) + ")"
@@ -131,10 +183,22 @@ class TsQuery:
     """A tsquery, put together by PostgreSQL from pieces that its own parser has read as it read the texts."""
 
     def words(self, text: str, *, start: bool) -> ColumnElement[str]:
-        pieces = text.lower().translate(str.maketrans(PUNCTUATION, " " * len(PUNCTUATION))).split()
+        pieces = self._pieces(text)
         if not start or not pieces:
             return func.phraseto_tsquery("simple", " ".join(pieces))
         return func.to_tsquery("simple", " <-> ".join([*pieces[:-1], pieces[-1] + ":*"]))
+
+    def near(self, words: Sequence[str], apart: int) -> ColumnElement[str]:
+        """PostgreSQL knows distances only, so each way to stand near is asked for."""
+        pieces = self._pieces(" ".join(words))
+        ways = list(islice(_ways(pieces, apart), MOST_WAYS + 1))
+        if len(ways) > MOST_WAYS:
+            return func.to_tsquery("simple", " & ".join(pieces))
+        return func.to_tsquery("simple", " | ".join(f"({way})" for way in ways))
+
+    @staticmethod
+    def _pieces(text: str) -> list[str]:
+        return text.lower().translate(str.maketrans(PUNCTUATION, " " * len(PUNCTUATION))).split()
 
     def both(self, parts: Sequence[ColumnElement[str]]) -> ColumnElement[str]:
         return functools.reduce(func.tsquery_and, parts)
@@ -144,6 +208,17 @@ class TsQuery:
 
     def without(self, part: ColumnElement[str]) -> ColumnElement[str]:
         return func.tsquery_not(part)
+
+
+def _ways(pieces: Sequence[str], apart: int) -> Iterator[str]:
+    """Each order and distances in which words stand with at most so many others between them, as a tsquery."""
+    for places in permutations(range(len(pieces) + apart), len(pieces)):
+        if min(places) == 0:
+            (first, before), *rest = sorted(zip(places, pieces, strict=True))
+            way = before
+            for place, piece in rest:
+                way, first = f"{way} <{place - first}> {piece}", place
+            yield way
 
 
 def place_of(dataset: str, field: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -12,11 +13,12 @@ from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.selectable import CTE
 
 from .tables import SLOTS, WORDS
-from .text import Fts5, Parser, TsQuery, place_of
+from .text import Fts5, Likes, Parser, TsQuery, place_of
 
 TABLE: ColumnElement[str] = literal_column("argilla_search_words")
 """FTS5's way to name all columns of a row."""
 MOST_ALTERNATIVES = 8
+NOTHING_LIKE: Likes = MappingProxyType({})
 T = TypeVar("T")
 
 
@@ -65,14 +67,14 @@ class Found:
         return select(self.record).where(*self.conditions)
 
 
-def find(query: str, dataset: UUID, field: str | None, dialect: str) -> Found | None:
-    """In all fields or in one; None where the query asks for nothing."""
+def find(query: str, dataset: UUID, field: str | None, dialect: str, likes: Likes = NOTHING_LIKE) -> Found | None:
+    """In all fields or in one; None where the query asks for nothing. `likes` for the words that have a `~`."""
     place = place_of(dataset.hex, field)
-    return _in_postgresql(query, place) if dialect == "postgresql" else _in_sqlite(query, place)
+    return _in_postgresql(query, place, likes) if dialect == "postgresql" else _in_sqlite(query, place, likes)
 
 
-def _in_postgresql(query: str, place: str) -> Found | None:
-    parser = Parser(query, TsQuery())
+def _in_postgresql(query: str, place: str, likes: Likes) -> Found | None:
+    parser = Parser(query, TsQuery(), likes)
     asked = parser.read()
     if asked is None:
         return None
@@ -81,9 +83,9 @@ def _in_postgresql(query: str, place: str) -> Found | None:
     return Found((here, matches(asked)), func.ts_rank(WORDS.c.words, asked), narrower=narrower)
 
 
-def _in_sqlite(query: str, place: str) -> Found | None:
+def _in_sqlite(query: str, place: str, likes: Likes) -> Found | None:
     language = Fts5(place)
-    parser = Parser(query, language)
+    parser = Parser(query, language, likes)
     match = parser.read()
     if match is None:
         return None

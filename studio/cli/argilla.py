@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.table import Table
 
 from studio.cli.context import AsJson, Home, out, print_json, services
+
+S = TypeVar("S")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,15 +108,17 @@ def leave(
     anyway: Annotated[bool, typer.Option("--anyway", help="Also if Argilla does not answer any more.")] = False,
     home: Home = None,
 ) -> None:
-    """Fetch what is new one last time, then work without Argilla. All that was said there is in our store."""
+    """Fetch what is new one last time, then work without Argilla. All that was said there is in our store. Ctrl-C stops
+    it, and then Argilla is in use as before.
+    """
     with services(home) as tonesmith:
-        summary = tonesmith.argilla.leave(tonesmith.who, anyway=anyway)
+        summary = _with_progress(lambda report: tonesmith.argilla.leave(tonesmith.who, anyway=anyway, report=report))
     from studio.services.argilla_view import left_in_words
 
     out.print(left_in_words(summary), markup=False)
 
 
-def _with_progress(work: Callable[[Callable[[Step], None]], Summary]) -> Summary:
+def _with_progress(work: Callable[[Callable[[Step], None]], S]) -> S:
     from rich.progress import Progress
 
     with Progress(console=out, transient=True) as progress:

@@ -6,12 +6,13 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from threading import Event, Lock, Thread
 from typing import Any
 
 from pydantic import ValidationError
 
-from annotation.argilla_client import Argilla
+from annotation.argilla_client import Argilla, Unreachable
 from annotation.argilla_report import Asked, DatasetProgress, Progress, Repairs, Report, Summary
 from annotation.argilla_server import WORKSPACE, ArgillaServer
 from annotation.argilla_sync import ArgillaSync
@@ -19,9 +20,20 @@ from annotation.errors import Conflict, UserError
 from annotation.files import write_whole
 from annotation.people import Person
 from annotation.store import Store
-from annotation.types import Frozen
+from annotation.types import Frozen, utc_now
 from studio.services.argilla_calls import Calls
-from studio.services.argilla_view import ArgillaView, Tone, how_alike, in_words, sentence
+from studio.services.argilla_errands import Errands, Told
+from studio.services.argilla_view import (
+    ArgillaView,
+    Pace,
+    Tone,
+    compared_in_words,
+    counts_in_words,
+    how_alike,
+    in_words,
+    left_in_words,
+    sentence,
+)
 from studio.settings import Settings
 
 log = logging.getLogger("tonesmith.argilla")
@@ -36,6 +48,8 @@ HALTED = "argilla"
 """The name of the following among what people stop."""
 LOOK_SECONDS = 5.0
 """How long the page waits for what it shows; a sync has more patience."""
+TURN_SECONDS = 600.0
+"""How long what somebody asked for on the page waits for a look that is under way."""
 Work = Callable[[ArgillaSync, Report, Asked], Summary]
 
 
@@ -62,11 +76,15 @@ class ArgillaService:
         self._people: list[Person] | None = None
         """Who has an account in our own server, as far as this studio has seen to it."""
         self._calls = Calls(self._client, store.argilla.identity, settings)
+        self._errands = Errands()
         self._progress: Progress | None = None
+        self._pace = Pace()
+        self._seconds_left: float | None = None
         self._known: tuple[tuple[DatasetProgress, ...], tuple[tuple[str, str], ...]] = ((), ())
         """Where the datasets stand, and what failed, as seen last."""
         self._trouble: UserError | None = None
         self._last = ""
+        self._looked_at: datetime | None = None
         self._thread: Thread | None = None
 
     # Connecting
@@ -86,11 +104,17 @@ class ArgillaService:
     def attach(self, by: Person, url: str, api_key: str) -> str:
         """Work with an Argilla that runs elsewhere; returns its version. Raises UserError if it can't be used."""
         by.must("manage")
-        client = Argilla(url.strip(), api_key.strip(), WORKSPACE)
-        try:
-            version = client.check()
-        finally:
-            client.close()
+        if not api_key.strip():
+            raise UserError("There is no key yet.", "That of an owner or an admin, from 'My settings' in Argilla.")
+        with contextlib.closing(Argilla(url.strip(), api_key.strip(), WORKSPACE, tries=1)) as client:
+            try:
+                version = client.check()
+            except Unreachable as error:
+                raise UserError(
+                    error.found,
+                    "The address of an Argilla that is up, as in a browser.",
+                    "Check the address, and that this machine may reach it.",
+                ) from error
         self._go_on(by)
         self._move_to(Connection(url=url.strip().rstrip("/"), api_key=api_key.strip()))
         return version
@@ -100,32 +124,51 @@ class ArgillaService:
         by.must("manage")
         self._server.stop()
 
-    def leave(self, by: Person, *, anyway: bool = False) -> Summary | None:
+    def leave(
+        self,
+        by: Person,
+        *,
+        anyway: bool = False,
+        report: Report = lambda progress: None,
+        cancelled: Asked = lambda: False,
+        patience: float = 0,
+    ) -> Summary | None:
         """Fetch what is new one last time, then work without Argilla; everything that was said there is in our store.
-        Returns what came, None if nobody could look.
+        Returns what came, None if nobody could look. Where it was stopped (`cancelled`, or `cancel`) nothing is left:
+        what came in is kept, and the next call has only the rest to do.
 
         Raises UserError if Argilla does not answer: start it, or it would be left with answers nobody has; `anyway`
-        leaves all the same. Conflict if a sync is under way.
+        leaves all the same. Conflict if a sync is under way for longer than `patience`.
         """
         by.must("manage")
-        summary = None
-        try:
-            if self._connection():
-                summary = self._run(lambda one, report, cancelled: one.pull(report))
-        except Conflict:
-            raise
-        except UserError as error:
-            if not anyway:
-                raise UserError(
-                    f"{error.found} So nobody can look whether there are answers that are not here yet.",
-                    error.wanted,
-                    f"{error.do} Or leave without a last look: `tonesmith argilla leave --anyway`.",
-                ) from error
+        summary = self._last_look(anyway, report, cancelled, patience) if self._connection() else None
+        if summary is not None and summary.cancelled:
+            return summary
         self._calls.forget()
         self._file.unlink(missing_ok=True)
         if (self._settings.home / "argilla").exists():
             self._server.stop()
         return summary
+
+    def _last_look(self, anyway: bool, report: Report, cancelled: Asked, patience: float) -> Summary | None:
+        def work(one: ArgillaSync, tell: Report, stop: Asked) -> Summary:
+            summary = one.pull(tell, lambda: cancelled() or stop())
+            summary.cancelled |= cancelled()  # however late: whoever wants to stay stays
+            return summary
+
+        try:
+            return self._run(work, report, patience)
+        except Conflict:
+            raise
+        except UserError as error:
+            if anyway:
+                return None
+            start = "Start it, and leave again." if isinstance(error, Unreachable) else error.do
+            raise UserError(
+                f"{error.found} So nobody can look whether there are answers that are not here yet.",
+                error.wanted,
+                f"{start} Or leave without a last look: `tonesmith argilla leave --anyway`.",
+            ) from error
 
     def passwords(self, by: Person) -> dict[str, str]:
         """First passwords of the accounts we made in our own server."""
@@ -144,10 +187,20 @@ class ArgillaService:
         by.must("curate")
         return self._run(lambda one, tell, stop: one.sync(tell, lambda: cancelled() or stop()), report)
 
-    def reconcile(self, by: Person, report: Report = lambda progress: None) -> Repairs:
-        """Compare everything with everything and put right what differs; `cancel` stops it. Raises UserError."""
+    def reconcile(
+        self,
+        by: Person,
+        report: Report = lambda progress: None,
+        cancelled: Asked = lambda: False,
+        patience: float = 0,
+    ) -> Repairs:
+        """Compare everything with everything and put right what differs; `cancel` stops it. Raises UserError; Conflict
+        if a sync is under way for longer than `patience`, in seconds.
+        """
         by.must("curate")
-        repairs = self._run(lambda one, tell, stop: one.reconcile(tell, stop), report)
+        repairs = self._run(
+            lambda one, tell, stop: one.reconcile(tell, lambda: cancelled() or stop()), report, patience
+        )
         assert isinstance(repairs, Repairs)
         if not repairs.cancelled:
             self._trouble = None
@@ -169,8 +222,44 @@ class ArgillaService:
     def sync_soon(self, by: Person) -> None:
         """Let the studio's own thread look now, and go on looking if that was stopped."""
         by.must("curate")
+        self._errands.forget()
         self._go_on(by)
         self._look_soon()
+
+    # What takes long, asked for on the page: all return at once, `view` says the rest, and there is one at a time.
+
+    def up_soon(self, by: Person) -> None:
+        """As `up`, in the background."""
+        by.must("manage")
+
+        def work() -> Told:
+            self.up(by, self._say)
+            return "Argilla is running.", ()
+
+        self._errands.begin("Starting Argilla", work, may_stop=False)
+
+    def reconcile_soon(self, by: Person) -> None:
+        """As `reconcile`, in the background; `cancel` stops it."""
+        by.must("curate")
+
+        def work() -> Told:
+            repairs = self.reconcile(by, cancelled=self._errands.stopped.is_set, patience=TURN_SECONDS)
+            return compared_in_words(repairs), () if repairs.cancelled else counts_in_words(repairs)
+
+        self._errands.begin("Comparing", work)
+
+    def leave_soon(self, by: Person, *, anyway: bool = False) -> None:
+        """As `leave`, in the background; `cancel` stops it."""
+        by.must("manage")
+
+        def work() -> Told:
+            stopped = self._errands.stopped.is_set
+            return left_in_words(self.leave(by, anyway=anyway, cancelled=stopped, patience=TURN_SECONDS)), ()
+
+        self._errands.begin("Leaving Argilla", work)
+
+    def _say(self, line: str) -> None:
+        self._errands.doing = line.rstrip(".")
 
     def hear(self, headers: Mapping[str, str], body: bytes) -> None:
         """A call of Argilla's webhook: what it is about is fetched at once. Raises HookRefused if Argilla did not send
@@ -186,8 +275,9 @@ class ArgillaService:
         nothing to stop.
         """
         by.must("curate")
+        stops = self._errands.stop()
         if not self._one.locked():
-            return False
+            return stops
         self._store.halts.say(HALTED, True, by.name)
         self._cancel.set()
         return True
@@ -211,6 +301,7 @@ class ArgillaService:
         self._stop.set()
         self._cancel.set()
         self._look_soon()
+        self._errands.close(seconds=10)
         if self._thread:
             self._thread.join(timeout=10)
 
@@ -261,6 +352,7 @@ class ArgillaService:
             summary = self._run(lambda one, report, cancelled: one.sync(report, cancelled))
             self._trouble = None
             self._last = in_words(summary) or self._last
+            self._looked_at = self._looked_at if summary.cancelled else utc_now()
             return True
         return False
 
@@ -288,12 +380,13 @@ class ArgillaService:
                 do="It is tried again by itself; the studio's log has the details. What was synced so far is kept.",
             )
 
-    def _run(self, work: Work, report: Report = lambda progress: None) -> Summary:
+    def _run(self, work: Work, report: Report = lambda progress: None, patience: float = 0) -> Summary:
         """One at a time. Its progress is on the page, whoever asked for it."""
-        if not self._one.acquire(blocking=False):
+        if not self._one.acquire(timeout=patience):
             raise Conflict("A sync is under way already.", do="Wait for it, or cancel it.")
 
         def tell(progress: Progress) -> None:
+            self._seconds_left = self._pace.seconds_left(progress)
             self._progress = progress
             report(progress)
 
@@ -316,43 +409,59 @@ class ArgillaService:
         """Where things stand, without asking Argilla for more than its health."""
         connection = self._connection()
         if connection is None:
+            doing, not_used = self._errands.doing, "Reviewers who prefer it can label there instead."
+            label, tone = (doing, "busy") if doing else ("Argilla is not used", "quiet")  # type: str, Tone
             return ArgillaView(
-                connected=False, label="Argilla is not used", detail="Reviewers who prefer it can label there instead."
+                connected=False, label=label, tone=tone, detail="" if doing else not_used, outcome=self._errands.outcome
             )
         own = not connection.url
         url = self._server.url if own else connection.url
-        if self._progress is not None:
-            done = f"{self._progress.done:,} of {self._progress.total:,}" if self._progress.total else ""
-            return self._view(own, url, f"{self._progress.what} {done}".strip().capitalize(), "", "busy")
+        progress = self._progress
+        if under_way := self._under_way(progress):
+            return self._view(own, url, under_way, "", "busy", progress)
+        if own and self._server.status().state != "ready":
+            again = "Start it again: `tonesmith argilla up`, or below. What was said in it is kept."
+            view = self._view(own, url, "Argilla is not running", again, "bad")
+            return view.model_copy(update={"down": True})
         if self._trouble is not None:
             detail = " ".join(part for part in (self._trouble.wanted, self._trouble.do) if part)
             return self._view(own, url, self._trouble.found.rstrip("."), detail, "bad")
-        if own and self._server.status().state != "ready":
-            return self._view(own, url, "Argilla is not running", "Start it again: `tonesmith argilla up`.", "bad")
         known = " ".join(part for part in (sentence(self._last), self._calls.how_told) if part)
         if self._held:
             return self._view(own, url, "Stopped", f"{known} “Look for news now” goes on from there.".strip(), "quiet")
         return self._view(own, url, "Both desks are alike", known, "good")
 
-    def _view(self, own: bool, url: str, label: str, detail: str, tone: Tone) -> ArgillaView:
+    def _under_way(self, progress: Progress | None) -> str:
+        """What is being done, in words; '' for nothing."""
+        if (self._cancel.is_set() and self._one.locked()) or (self._errands.doing and self._errands.stopped.is_set()):
+            return "Stopping"
+        if progress is not None:
+            done = f"{progress.done:,} of {progress.total:,}" if progress.total else ""
+            return f"{progress.what} {done}".strip().capitalize()
+        looking = self._whole.is_set() and self._thread is not None and self._thread.is_alive()
+        return self._errands.doing or ("Looking" if looking else "")
+
+    def _view(
+        self, own: bool, url: str, label: str, detail: str, tone: Tone, progress: Progress | None = None
+    ) -> ArgillaView:
         """With the counts; where Argilla can't be asked, those that were known last."""
-        if tone != "bad":
+        if tone != "bad" and not (self._errands.doing and not self._errands.may_stop):  # it is only just starting
             try:
-                client = self._client(seconds=LOOK_SECONDS, tries=1)
-                try:
+                with contextlib.closing(self._client(seconds=LOOK_SECONDS, tries=1)) as client:
                     sync = ArgillaSync(self._store, client)
                     self._known = tuple(sync.progress()), tuple(sync.failures())
-                finally:
-                    client.close()
                 if tone == "good":
                     label, tone = how_alike(self._known[0])
             except UserError as error:
-                label, detail, tone = error.found.rstrip("."), error.do, "bad"
+                if tone != "busy":
+                    label, detail, tone = error.found.rstrip("."), error.do, "bad"
         datasets, failures = self._known
         return ArgillaView(
             connected=True, own=own, url=url, label=label, detail=detail, tone=tone, datasets=datasets,
-            failures=failures, begun=tuple(self._store.argilla.begun()), progress=self._progress, last=self._last,
-            told=self._calls.how_told,
+            failures=failures, begun=tuple(self._store.argilla.begun()), progress=progress,
+            seconds_left=self._seconds_left if progress else None, outcome=self._errands.outcome,
+            may_cancel=progress is not None or bool(self._errands.doing and self._errands.may_stop),
+            looked_at=self._looked_at, last=self._last, told=self._calls.how_told,
         )  # fmt: skip
 
     def _client(self, **how: Any) -> Argilla:
@@ -381,5 +490,6 @@ class ArgillaService:
                 self._calls.forget()
         write_whole(self._file, connection.model_dump_json(), mode=0o600)  # the key is nobody else's business
         self._calls.afresh()
-        self._people, self._known = None, ((), ())
+        self._errands.forget()
+        self._people, self._known, self._trouble = None, ((), ()), None
         self._look_soon()

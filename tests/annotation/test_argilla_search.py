@@ -84,6 +84,38 @@ WORDS: list[tuple[str, list[str]]] = [
     ("?!", []),
     ("", []),
     ("assistant", ["r0", "r1", "r2"]),
+    # `~` after a word: so many letters put in, left out, changed, or changed places; 2 without a number, and at most
+    ("rof~1", ["r0"]),
+    ("rfoo~1", []),
+    ("rfoo~", ["r0"]),
+    ("worryy~2 don't", ["r1"]),
+    ("wrnog~1", ["r1"]),
+    ("wxyng~2", ["r1"]),
+    ("qxyng~9", []),
+    ("CaFe~1", ["r0"]),
+    ("roof~0", ["r0"]),
+    ("rof~0", []),
+    ("-rof~1 cat", ["r2"]),
+    ("rof~1 | wrnog~1", ["r0", "r1"]),
+    # `~` after a phrase: so many words between its own, in any order
+    ('"where cat"', []),
+    ('"where cat"~1', []),
+    ('"where cat"~2', ["r0"]),
+    ('"where cat"~', ["r0"]),
+    ('"where is cat"~1', ["r0"]),
+    ('"cat where"~2', ["r0"]),
+    ('"where cat"~99', ["r0"]),
+    ('-"where cat"~2 cat', ["r2"]),
+    ('"cat"~3', ["r0", "r2"]),
+    # a sign after a backslash is itself, and so no word
+    ("cat\\*", ["r0", "r2"]),
+    ("\\-cat roof", ["r0"]),
+    ("roof\\|wrong", []),
+    ("\\(roof cat\\)", ["r0"]),
+    ('\\"quoted line\\"', ["r0"]),
+    ('"the \\"cat\\" sat"', ["r2"]),
+    ("rof\\~1", []),
+    ("ro\\of", ["r0"]),
 ]
 NO_ERROR: list[str] = [
     '"',
@@ -104,6 +136,17 @@ NO_ERROR: list[str] = [
     "a{9}",
     "🙂",
     "\\",
+    "~",
+    "~1",
+    "a~" + 5_000 * "9",
+    '"a b"~' + 5_000 * "9",
+    '""~2',
+    '"a b c d e f g h"~50',
+    '"🙂 b"~2',
+    '"a" ~2',
+    "don't~1",
+    '"\\',
+    "\\\\~",
 ]
 FILTERS: list[tuple[Json, list[str]]] = [
     (terms(metadata("source"), "mail"), ["r0", "r2"]),
@@ -127,6 +170,8 @@ FILTERS: list[tuple[Json, list[str]]] = [
     (between(record("inserted_at"), le=NEXT_DAY), ALL),
     (between(record("inserted_at"), le="2020-01-01T00:00:00Z"), []),
     (between(record("inserted_at"), ge=1.6e12), ALL),
+    (between(record("updated_at"), ge=TODAY, le=NEXT_DAY), ALL),
+    (between(record("updated_at"), le="2020-01-01T00:00:00+02:00"), []),
 ]
 RESPONSE_FILTERS: list[tuple[str, list[Json], list[str]]] = [
     ("owner", [terms(STATUS, "pending")], ["r3"]),
@@ -458,8 +503,15 @@ def follows_changes(desk: Desk) -> None:
     assert "r1" not in desk.names(where=[terms(STATUS, "pending")])
     ok(owner.delete(f"/responses/{kept['id']}"))
     assert "r1" in desk.names(where=[terms(STATUS, "pending")])
+    before = datetime.now(UTC).isoformat()
     ok(owner.patch(f"/records/{desk.records['r3']}", json={"metadata": {"source": "new"}}))
     assert desk.names(where=[terms(metadata("source"), "new")]) == ["r3"]
+    assert desk.names(where=[between(record("updated_at"), ge=before)]) == ["r3"]
+    assert sorted(desk.names(where=[between(record("updated_at"), le=before)])) == ["r0", "r1", "r2"]
+    assert desk.names(where=[between(record("inserted_at"), ge=before)]) == []
+    assert desk.names(sort=[order(record("updated_at"), "desc")])[0] == "r3"
+    assert desk.names(sort=[order(record("updated_at"))])[-1] == "r3"
+    assert desk.names(sort=[order(record("inserted_at"))]) == ALL
     ok(owner.delete(f"/datasets/{desk.id}/records", params={"ids": desk.records["r1"]}))
     assert sorted(desk.names()) == ["r0", "r2", "r3"]
 

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -64,6 +65,15 @@ def test_people_get_an_account_with_their_role(argilla: ArgillaServer, owner: ht
     form = {"username": "eva", "password": made["eva"]}
     assert ok(httpx.post(f"{argilla.url}/api/v1/token", data=form))["access_token"]
     assert argilla.keys.people["eva"] == made["eva"]
+
+
+def test_two_who_make_the_same_account_at_once_make_it_once(argilla: ArgillaServer) -> None:
+    """As somebody who starts Argilla on the page does while the studio looks after the accounts."""
+    with ThreadPoolExecutor(4) as several:
+        made = list(several.map(lambda _: argilla.add_people([Person(name="leo")]), range(4)))
+    (password,) = [one["leo"] for one in made if one]
+    assert argilla.keys.people["leo"] == password
+    assert ok(httpx.post(f"{argilla.url}/api/v1/token", data={"username": "leo", "password": password}))
 
 
 def test_who_may_not_judge_any_more_is_shut_out_and_comes_back(argilla: ArgillaServer, owner: httpx.Client) -> None:

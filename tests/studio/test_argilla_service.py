@@ -13,7 +13,9 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from annotation import argilla_client, argilla_push
+from annotation.argilla_pull import ArgillaPull
 from annotation.argilla_push import ArgillaPush
+from annotation.argilla_report import Progress
 from annotation.argilla_server import ArgillaServer
 from annotation.argilla_sync import ArgillaSync
 from annotation.errors import UserError
@@ -23,10 +25,10 @@ from annotation.types import Message
 from serving.scripted import ScriptedModel
 from studio.services import argilla as argilla_service
 from studio.services.argilla import ArgillaService, Connection
-from studio.services.argilla_view import in_words, left_in_words
+from studio.services.argilla_view import Pace, in_words, left_in_words
 from studio.services.review import ReviewService
 from studio.settings import Settings
-from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, team
+from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, ok, team
 from tests.fixtures.studio import wait_until
 from tests.studio.conftest import Call
 
@@ -115,6 +117,108 @@ def test_an_argilla_that_is_gone_can_be_left_all_the_same(
     assert not service.view().connected
 
 
+def test_leaving_shows_how_far_it_is_can_be_stopped_and_goes_on_from_there(
+    store: Store, service: ArgillaService, there: There, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(argilla_client, "PAGE", 5)
+    replies = fill(store, 15)
+    service.sync(ADMIN)
+    for reply_id in replies:
+        there.answer("ana", reply_id, **ALL_GOOD)
+    seen: list[tuple[str, bool]] = []
+    at_call(monkeypatch, ArgillaPull, "some", 2, lambda: service.cancel(ADMIN))
+    at_call(monkeypatch, ArgillaPull, "some", 2, lambda: seen.append((service.view().label, service.view().may_cancel)))
+    service.leave_soon(ADMIN)
+    outcome = wait_until(lambda: service.view().outcome, 30, "the stop")
+    assert seen == [("Fetching answers 5 of 15", True)]
+    assert (outcome.well, "Argilla is in use as before" in outcome.text) == (True, True)
+    assert (service.view().connected, service.view().label) == (True, "Stopped")
+    assert sum(len(store.reviews.history(one)) for one in replies) == 10
+    service.leave_soon(ADMIN)
+    outcome = wait_until(lambda: service.view().outcome, 30, "the end")
+    assert "The last look: 5 answers fetched." in outcome.text
+    assert not service.view().connected
+    assert [len(store.reviews.history(one)) for one in replies] == [1] * 15
+
+
+def test_whoever_changes_their_mind_while_leaving_waits_stays(store: Store, service: ArgillaService) -> None:
+    with service._one:  # a look that takes its time
+        service.leave_soon(ADMIN)
+        assert service.view().label == "Leaving Argilla"
+        with pytest.raises(UserError, match="Leaving Argilla is under way already"):
+            service.reconcile_soon(ADMIN)
+        service.cancel(ADMIN)
+        assert service.view().label == "Stopping"
+    wait_until(lambda: service.view().outcome, 30, "the stop")
+    assert service.view().connected
+
+
+def test_a_comparison_says_one_by_one_what_it_put_right(
+    store: Store, service: ArgillaService, there: There, owner: httpx.Client
+) -> None:
+    fill(store, 3)
+    service.sync(ADMIN)
+    record = next(iter(there.records().values()))
+    ok(owner.delete(f"/datasets/{there.dataset()['id']}/records", params={"ids": record["id"]}))
+    service.reconcile_soon(ADMIN)
+    outcome = wait_until(lambda: service.view().outcome, 30, "the comparison")
+    assert (outcome.text, outcome.counts) == ("Both desks were compared.", ("1 sent", "1 found deleted there"))
+    service.reconcile_soon(ADMIN)
+    assert "they were alike" in wait_until(lambda: service.view().outcome, 30, "the comparison").text
+
+
+def test_what_goes_wrong_in_the_background_is_said(
+    store: Store, service: ArgillaService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(argilla_client, "PAUSE_SECONDS", 0.01)
+    service._file.write_text(Connection(url="http://127.0.0.1:9", api_key="k").model_dump_json())
+    service.leave_soon(ADMIN)
+    outcome = wait_until(lambda: service.view().outcome, 30, "the refusal")
+    assert (outcome.well, "--anyway" in outcome.text) == (False, True)
+    service.leave_soon(ADMIN, anyway=True)
+    wait_until(lambda: not service.view().connected, 30, "the end")
+
+    def broken(*given: Any) -> str:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(ArgillaServer, "ensure", broken)
+    service.up_soon(ADMIN)
+    outcome = wait_until(lambda: service.view().outcome, 30, "the fault")
+    assert (outcome.well, "the studio's log has the details" in outcome.text) == (False, True)
+
+
+def test_how_long_it_will_take_yet_follows_from_how_it_went() -> None:
+    pace, now = Pace(), [100.0]
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr("studio.services.argilla_view.time.monotonic", lambda: now[0])
+        assert pace.seconds_left(Progress(what="sending replies", done=500, total=1_000)) is None
+        now[0] += 10
+        assert pace.seconds_left(Progress(what="sending replies", done=600, total=1_000)) == 40
+        assert pace.seconds_left(Progress(what="comparing", done=0, total=1_000)) is None  # a step of its own
+        now[0] += 1
+        assert pace.seconds_left(Progress(what="comparing", done=500, total=1_000)) == 1
+        assert pace.seconds_left(Progress(what="comparing", done=500, total=0)) is None
+
+
+def test_what_is_wrong_with_an_address_or_a_key_is_said_before_anything_is_kept(
+    store: Store, tmp_path: Path, argilla: ArgillaServer
+) -> None:
+    service = ArgillaService(store, Settings(home=tmp_path))
+    for url, key, says in (
+        ("", "k", "There is no address yet. One as in a browser."),
+        ("argilla.example.org", "k", "'argilla.example.org' is no address."),
+        ("ftp://argilla.example.org", "k", "'ftp://argilla.example.org' is no address."),
+        ("http://127.0.0.1:9", "k", "does not answer: Connection refused. The address of an Argilla that is up"),
+        (argilla.url, " ", "There is no key yet. That of an owner or an admin"),
+        (argilla.url, "not-the-key", "does not know this key"),
+    ):
+        with pytest.raises(UserError) as said:
+            service.attach(ADMIN, url, key)
+        assert says in str(said.value)
+        assert "argilla up" not in str(said.value)
+        assert not service.view().connected
+
+
 def test_what_is_stopped_stays_so_until_somebody_asks_and_goes_on_from_there(
     store: Store, service: ArgillaService, there: There, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,8 +274,8 @@ def test_a_comparison_can_be_stopped_too(
     fill(store, 15)
     service.sync(ADMIN)
     seen: list[str] = []
-    at_call(monkeypatch, ArgillaSync, "_compare_some", 2, lambda: seen.append(service.view().label))
     at_call(monkeypatch, ArgillaSync, "_compare_some", 2, lambda: service.cancel(ADMIN))
+    at_call(monkeypatch, ArgillaSync, "_compare_some", 2, lambda: seen.append(service.view().label))
     repairs = service.reconcile(ADMIN)
     assert repairs.cancelled
     assert in_words(repairs) == "stopped before its end"
