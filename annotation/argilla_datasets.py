@@ -137,6 +137,13 @@ class ArgillaDatasets:
             )
         return there
 
+    def work_out_anew(self, mirror: Mirror) -> None:
+        """Let Argilla's worker set every record's state by its answers. One that is killed meanwhile leaves it half
+        done, and the next one takes it up again after ten minutes at best.
+        """
+        overlap = self._store.tasks.settings(mirror.queue).overlap
+        self._argilla.change_dataset(mirror.id, distribution=_overlap(overlap))
+
     def complete_metadata(self, dataset: str, form: Form) -> None:
         names = {one["name"] for one in self._argilla.parts(dataset, "metadata-properties")}
         for part in form.metadata:

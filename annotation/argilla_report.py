@@ -55,6 +55,10 @@ class Repairs(Summary):
     """Records that said something else there."""
     reworded: int = 0
     """Guidelines and questions that were put in other words there by hand."""
+    stale: int = 0
+    """Records whose state (pending, completed) Argilla had not worked out, and is asked to work out anew; it does so
+    by itself too, while its worker is at it.
+    """
     foreign: int = 0
     """Records there that are none of ours; they are left alone."""
     gone: int = 0

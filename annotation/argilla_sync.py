@@ -169,11 +169,14 @@ class ArgillaSync:
         self._datasets.complete_metadata(mirror.id, form)
         repairs.reworded += self._datasets.reword(there, form)
         kept, responses = self._state.records(mirror), self._state.all_responses(mirror)
-        look = _Look(kept, responses)
+        look = _Look(kept, responses, overlap)
         for records, total in self._argilla.records(mirror.id, "responses,suggestions"):
             self._run.tell("comparing", len(look.seen), total)
             self._compare_some(mirror, charter, records, look, repairs)
         self._look_again(mirror, charter, look, repairs)
+        if look.stale:
+            self._datasets.work_out_anew(mirror)
+            repairs.stale += look.stale
         missing = look.unseen()
         repairs.missing += len(missing)
         self._state.forget_records(mirror.id, missing)
@@ -219,6 +222,7 @@ class ArgillaSync:
             if record["id"] in look.seen:
                 continue
             look.seen.add(record["id"])
+            look.stale += _is_stale(record, look.overlap)
             reply_id = record.get("external_id")
             if reply_id not in ours:
                 repairs.foreign += 1
@@ -244,11 +248,15 @@ class _Look:
     """What was known of its records, by reply."""
     responses: dict[str, MirrorResponse]
     """What was known of its responses and has not been seen, by id."""
+    overlap: int
+    """How many people complete a record."""
     seen: set[str] = field(default_factory=set)
     """Records, by Argilla's id."""
     replies: set[str] = field(default_factory=set)
     altered: list[str] = field(default_factory=list)
     """Replies whose record says something else there."""
+    stale: int = 0
+    """Records whose state does not follow from their answers."""
 
     def unseen(self) -> list[str]:
         """Replies whose record should be there."""
@@ -257,3 +265,8 @@ class _Look:
     def unheard(self) -> list[MirrorResponse]:
         """Responses that should be there."""
         return [one for one in self.responses.values() if one.status not in ABSENT]
+
+
+def _is_stale(record: Json, overlap: int) -> bool:
+    submitted = sum(one["status"] == "submitted" for one in record.get("responses") or ())
+    return bool(record.get("status") != ("completed" if submitted >= overlap else "pending"))

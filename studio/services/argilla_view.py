@@ -92,6 +92,7 @@ def counts_in_words(summary: Summary) -> list[str]:
             "found deleted there": summary.missing,
             "found altered there": summary.altered,
             "guidelines and questions found in other words": summary.reworded,
+            "whose state Argilla is to work out anew": summary.stale,
             "there that are not ours": summary.foreign,
             "answers no longer there, kept here": summary.gone,
             "datasets found deleted": len(summary.datasets),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -40,15 +41,26 @@ from annotation.types import Message, Span, Trait, Value
 from studio.services.argilla_view import in_words
 from studio.services.settle import SettleService
 from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, judge, ok, team
+from tests.fixtures.desk import emptied
+from tests.fixtures.studio import wait_until
 
 pytestmark = pytest.mark.slow
 Json = dict[str, Any]
 NUMBERS = count(1)
 
 
+ON_BOTH = pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
+"""For what the sync is about: our store on each kind of database."""
+
+
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'store.db'}"
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where our store is kept."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    postgres: str = request.getfixturevalue("postgres_url")
+    emptied(postgres).close()
+    return postgres
 
 
 @pytest.fixture
@@ -126,6 +138,7 @@ def test_a_charter_becomes_a_dataset(store: Store, syncing: ArgillaSync, there: 
     assert (questions["where"]["settings"]["type"], questions["where"]["settings"]["field"]) == ("span", "reply")
 
 
+@ON_BOTH
 def test_a_reply_becomes_a_record(store: Store, syncing: ArgillaSync, there: There) -> None:
     reply_id = replies(store)[0]
     say = {"question": "policy", "value": "fail", "clause_ids": ("no-date",), "spans": (Span(start=0, end=6),)}
@@ -162,6 +175,7 @@ def suggested(store: Store, there: There, reply_id: str) -> dict[str, tuple[Any,
     return {names[one["question_id"]]: (one["value"], one["agent"], one["score"]) for one in given}
 
 
+@ON_BOTH
 def test_what_our_desk_suggests_is_suggested_there_and_what_it_hides_is_not(
     store: Store, syncing: ArgillaSync, there: There
 ) -> None:
@@ -190,6 +204,7 @@ def test_what_our_desk_suggests_is_suggested_there_and_what_it_hides_is_not(
     assert suggested(store, there, first) == found
 
 
+@ON_BOTH
 def test_each_queue_has_a_dataset_of_its_own(store: Store, syncing: ArgillaSync, there: There) -> None:
     place = 2
     answered, moves = replies(store)[1], replies(store)[place]
@@ -210,6 +225,7 @@ def test_each_queue_has_a_dataset_of_its_own(store: Store, syncing: ArgillaSync,
     assert syncing.reconcile().nothing
 
 
+@ON_BOTH
 def test_a_second_sync_changes_nothing_and_a_new_suggestion_goes_there(
     store: Store, syncing: ArgillaSync, there: There
 ) -> None:
@@ -240,6 +256,7 @@ def test_drafts_are_ranked(store: Store, syncing: ArgillaSync, there: There) -> 
     assert act.body.ranking == ("It comes today.", "Parcel 0 is on its way, maybe.")
 
 
+@ON_BOTH
 def test_drafts_that_come_later_are_ranked_in_a_dataset_beside_the_first(
     store: Store, syncing: ArgillaSync, there: There
 ) -> None:
@@ -290,6 +307,7 @@ def test_a_ranking_of_our_desk_is_shown_there_if_it_has_every_draft(
 # Back
 
 
+@ON_BOTH
 def test_a_response_becomes_a_judgement_by_the_right_person_with_argillas_time(
     store: Store, syncing: ArgillaSync, there: There
 ) -> None:
@@ -372,6 +390,7 @@ def test_marked_words_after_an_emoji_stay_the_same_words(store: Store, syncing: 
     assert syncing.reconcile().nothing
 
 
+@ON_BOTH
 def test_an_edit_there_is_a_newer_judgement_here(store: Store, syncing: ArgillaSync, there: There) -> None:
     reply_id = replies(store)[0]
     syncing.sync()
@@ -451,6 +470,7 @@ def test_discarded_is_left_to_a_colleague_and_a_draft_is_nothing_yet(
     assert store.tasks.state_of(third)["state"] == "open"
 
 
+@ON_BOTH
 def test_an_answer_that_becomes_a_draft_again_counts_no_longer_and_is_not_sent_over_it(
     store: Store, syncing: ArgillaSync, there: There
 ) -> None:
@@ -490,6 +510,7 @@ def test_an_answer_that_says_nothing_is_a_failure_with_its_reason_and_can_be_tri
 # Both ways
 
 
+@ON_BOTH
 def test_what_is_done_on_one_side_is_done_on_the_other(store: Store, syncing: ArgillaSync, there: There) -> None:
     here, over_there, skipped, _ = replies(store)
     syncing.sync()
@@ -511,6 +532,7 @@ def test_what_is_done_on_one_side_is_done_on_the_other(store: Store, syncing: Ar
     assert syncing.reconcile().nothing
 
 
+@ON_BOTH
 def test_an_answer_of_our_desk_taken_back_or_asked_anew_is_asked_there_too(
     store: Store, syncing: ArgillaSync, there: There
 ) -> None:
@@ -542,6 +564,7 @@ def test_a_draft_there_is_never_thrown_away(store: Store, syncing: ArgillaSync, 
     assert store.tasks.state_of(reply_id)["outcome"] == "corrected"
 
 
+@ON_BOTH
 def test_two_in_argilla_and_one_here_count_alike(store: Store, syncing: ArgillaSync, there: There) -> None:
     store.tasks.change_settings(QueueSettings(overlap=3), "ana")
     syncing.sync()
@@ -580,6 +603,7 @@ def test_people_without_an_account_there_are_named(store: Store, syncing: Argill
     assert in_words(summary) == "1 taken out, answers not shown there for want of an account: zoe"
 
 
+@ON_BOTH
 def test_a_new_charter_is_a_new_dataset_and_answers_to_the_old_one_still_come_in(
     store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
 ) -> None:
@@ -666,6 +690,7 @@ def test_who_gets_an_account_there_later_has_their_earlier_answers_shown(
     assert syncing.reconcile().nothing
 
 
+@ON_BOTH
 def test_who_may_not_judge_here_is_kept_and_counts_once_they_may(
     store: Store, syncing: ArgillaSync, there: There, argilla: ArgillaServer
 ) -> None:
@@ -717,6 +742,7 @@ def test_the_figure_of_what_came_from_there_leaves_out_what_we_showed_there(
     assert syncing.progress()[0].pulled == 2
 
 
+@ON_BOTH
 def test_answers_that_a_program_writes_in_bulk_are_found_and_an_idle_sync_reads_no_records(
     store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -737,6 +763,31 @@ def test_answers_that_a_program_writes_in_bulk_are_found_and_an_idle_sync_reads_
         assert syncing.sync().pulled == 0
     there.answer("ana", theirs, **ALL_GOOD)
     assert syncing.sync().pulled == 1
+
+
+@ON_BOTH
+def test_an_answer_that_a_program_writes_over_another_is_found_by_a_comparison(
+    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
+) -> None:
+    """And not by a look: nothing that could be asked for in little time moves."""
+    reply_id = replies(store)[0]
+    syncing.sync()
+    response = there.answer("ana", reply_id, **ALL_GOOD)
+    syncing.sync()
+    before, dataset = there.records()[reply_id], there.dataset()
+    other = {name: {"value": value} for name, value in (ALL_GOOD | {"voice": "fail"}).items()}
+    answer = {"user_id": response["user_id"], "status": "submitted", "values": other}
+    items = [{"external_id": reply_id, "responses": [answer]}]
+    ok(owner.put(f"/datasets/{dataset['id']}/records/bulk", json={"items": items}))
+    after = there.records()[reply_id]
+    assert after["responses"][0]["updated_at"] > before["responses"][0]["updated_at"]
+    assert (after["updated_at"], there.dataset()["last_activity_at"]) == (
+        before["updated_at"],
+        dataset["last_activity_at"],
+    )
+    assert syncing.sync().pulled == 0
+    assert syncing.reconcile().pulled == 1
+    assert store.reviews.history(reply_id)[-1].judgements[0].value == "fail"
 
 
 def _must_not(*given: Any) -> Any:
@@ -848,6 +899,7 @@ def test_trouble_with_one_queue_does_not_hold_up_the_others_and_is_said_at_the_e
 # Edited by hand
 
 
+@ON_BOTH
 def test_a_record_that_is_done_here_and_altered_by_hand_is_put_right(
     store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
 ) -> None:
@@ -884,6 +936,7 @@ def test_pages_that_shift_while_people_work_make_nothing_missing(
     assert (repairs.missing, repairs.gone, repairs.foreign, repairs.pushed) == (1, 0, 0, 1)
 
 
+@ON_BOTH
 def test_a_reconcile_puts_right_what_was_done_by_hand(
     store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
 ) -> None:
@@ -922,6 +975,7 @@ def test_a_reconcile_puts_right_what_was_done_by_hand(
     assert syncing.reconcile().nothing
 
 
+@ON_BOTH
 def test_a_deleted_dataset_is_said_and_made_anew(
     store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
 ) -> None:
@@ -1129,6 +1183,7 @@ def test_many_pages_there_and_back(
 # Kills
 
 
+@ON_BOTH
 @pytest.mark.parametrize("step", ["add_mirror", "keep_records", "keep_responses", "change_mirror"])
 def test_cut_off_before_our_side_knows_what_was_done(
     store: Store, syncing: ArgillaSync, there: There, monkeypatch: pytest.MonkeyPatch, step: str
@@ -1201,10 +1256,11 @@ def kill_at(process: subprocess.Popen[str], what: str, after: float) -> None:
     process.stdout.close()
 
 
-def answer_all(there: There, reply_ids: list[str]) -> None:
+def answer_all(there: There, reply_ids: list[str], people: tuple[str, ...] = ("ana", "ben")) -> None:
     """Ana answers all of them, Ben every second, over the bulk call of the page."""
     records = there.records()
-    for person, mine in (("ana", reply_ids), ("ben", reply_ids[::2])):
+    for person in people:
+        mine = reply_ids if person == "ana" else reply_ids[::2]
         items = [
             {
                 "record_id": records[reply_id]["id"],
@@ -1276,6 +1332,22 @@ def test_a_part_of_the_server_killed_in_the_middle(
     assert_alike(store, there, reply_ids)
     assert syncing.reconcile().nothing
     assert_alike(store, there, reply_ids)
+
+
+def test_a_state_that_no_worker_worked_out_is_found_by_a_comparison(
+    store: Store, syncing: ArgillaSync, there: There, argilla: ArgillaServer
+) -> None:
+    """As after a worker that was killed with the job in hand."""
+    answered = replies(store)[0]
+    syncing.sync()
+    there.answer("ana", answered, **ALL_GOOD)
+    syncing.sync()
+    with closing(sqlite3.connect(argilla.home / "home" / "argilla.db")) as db, db:
+        db.execute("UPDATE records SET status = 'pending' WHERE external_id = ?", [answered])
+    repairs = syncing.reconcile()
+    assert (repairs.stale, in_words(repairs)) == (1, "1 whose state Argilla is to work out anew")
+    wait_until(lambda: there.records()[answered]["status"] == "completed", 30, "the state")
+    assert syncing.reconcile().stale == 0
 
 
 def cut_off(syncing: ArgillaSync, argilla: ArgillaServer, part: Part, step: str) -> None:

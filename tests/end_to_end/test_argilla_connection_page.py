@@ -17,7 +17,7 @@ from tests.fixtures.argilla import ok
 from tests.fixtures.studio import Studio
 
 pytestmark = pytest.mark.slow
-MANY = 1_000
+MANY = 1_500
 """Replies; some calls on their way to Argilla, so that there is time to cancel."""
 PHONE = {"width": 390, "height": 844}
 OVERFLOWS = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
