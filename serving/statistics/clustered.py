@@ -25,6 +25,8 @@ STEEPEST = 8.0
 """In logits: where a vote is predicted more firmly, the votes are separated, and no finite coefficients fit."""
 PER_COEFFICIENT = 5
 """Fewest votes for each coefficient."""
+BOTH_WAYS = 0.05
+"""Share of votes on replies of which a side's is no longer than the other's; with less, equal length was never seen."""
 LEVEL_WORDS = "Rests on {}: with fewer than ten, treat its interval as a rough guide."
 
 
@@ -72,6 +74,8 @@ def contextual(votes: Votes, alpha: float = 0.05) -> tuple[Estimate | None, Esti
     position = _logit_estimate(fit, 0, degrees, alpha)
     if not varied:
         return position, None, ["No figure at equal length: both sides were equally long, or no length was recorded."]
+    if min((votes.length >= 0).mean(), (votes.length <= 0).mean()) < BOTH_WAYS:
+        return position, None, ["No figure at equal length: one side's replies are nearly always the longer ones."]
     return position, _logit_estimate(fit, 1, degrees, alpha), []
 
 

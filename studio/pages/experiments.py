@@ -44,8 +44,8 @@ def build(services: Services) -> None:
     with gr.Column(visible=False, elem_id="ts-voting") as stage:
         asked = gr.HTML(elem_id="ts-prompt")
         with gr.Row(equal_height=True):
-            left = gr.HTML(pane("left"), elem_id="ts-left")
-            right = gr.HTML(pane("right"), elem_id="ts-right")
+            left = gr.HTML(pane("left"), elem_id="ts-left", min_width=280)
+            right = gr.HTML(pane("right"), elem_id="ts-right", min_width=280)
         with gr.Row():
             criteria = [
                 gr.Radio(

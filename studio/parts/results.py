@@ -94,6 +94,7 @@ def _versus(versus: Versus) -> str:
             _row(NAMES[name], each, str(each.both_bad), (versus.holds[name] and each.decided) or "open")
             for name, each in versus.criteria.items()
         ],
+        stack=True,
     )
     return head + said + plot + counts + _notes(versus) + _slices(versus)
 
@@ -114,13 +115,12 @@ def _slices(versus: Versus) -> str:
         ]
         for each in slices
     ]
-    one, other = escape(versus.one), escape(versus.other)
-    heads = ("Kind", f"For {one}", "Where it may lie", f"For {one}, for {other}, same", "By", "Verdict")
+    heads = ("Kind", f"Share for {versus.one}", "It may lie at", "For, against, same", "By", "Verdict")
     note = (
         f"Looking at {len(slices)} kinds finds some difference by chance. So each has to pass a bar {len(slices)} "
         "times as high as the votes together, and the ranges are wider; “open” is no sign that the kinds are alike."
     )
-    return "<h4>By kind of question</h4>" + table(heads, rows) + listed([note])
+    return "<h4>By kind of question</h4>" + table(heads, rows, stack=True) + listed([note])
 
 
 def _ends(found: Verdict) -> tuple[float | None, float | None]:
@@ -143,8 +143,9 @@ def _notes(versus: Versus) -> str:
     if found.position:
         notes.append(f"Between equals, the left one is chosen {found.position.value:.0%} of the time.")
     if found.length_controlled:
-        share = f"{found.length_controlled.value:.0%}"
-        notes.append(f"At the same length, {versus.one} would have {share} of the votes.")
+        equal = found.length_controlled
+        may = "" if equal.low is None or equal.high is None else f" ({equal.low:.0%} to {equal.high:.0%})"
+        notes.append(f"At the same length, {versus.one} would have {equal.value:.0%} of the votes{may}.")
     if found.drop_k is not None:
         notes.append(f"Without {count(found.drop_k, 'vote')} the other one would lead.")
     if versus.policy:
@@ -190,7 +191,7 @@ def _costs(results: Results) -> str:
         notes.append("Seconds are to the last token while many replies were written at once; one alone comes sooner.")
     if all(one.price is None for one in results.costs):
         notes.append("Cost counts every token alike, until TONESMITH_PRICE_READ and TONESMITH_PRICE_WRITTEN are set.")
-    return "<h3>What a reply costs</h3>" + table(heads, cells) + listed(notes)
+    return "<h3>What a reply costs</h3>" + table(heads, cells, stack=True) + listed(notes)
 
 
 def _side(one: SideCost) -> str:

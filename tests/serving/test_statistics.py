@@ -350,6 +350,22 @@ def test_a_longer_reply_is_no_better_reply() -> None:
     assert result.length_controlled.value == pytest.approx(0.5, abs=0.05)
 
 
+def test_nothing_is_said_of_a_length_that_was_never_seen() -> None:
+    """One side is always longer by about as much: at equal length, anything could be."""
+    rng = np.random.default_rng(3)
+    rows = [
+        cast(at % 12, "left" if rng.random() < 0.7 else "right", at % 20, *(("a", "b") if at % 2 else ("b", "a")))
+        for at in range(240)
+    ]
+    sided = [
+        row.model_copy(update={"length_difference": (0.08 + 0.001 * rng.random()) * (1 if row.left == "a" else -1)})
+        for row in rows
+    ]
+    found = verdict(sided, "a", "b")
+    assert found.length_controlled is None
+    assert found.words[-1] == "No figure at equal length: one side's replies are nearly always the longer ones."
+
+
 def test_what_cannot_be_told_of_place_is_said() -> None:
     rows = [cast(at % 6, "left" if at % 3 else "right", at) for at in range(30)]
     result = verdict(rows, "a", "b")

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 
 from annotation.curate import joined
-from annotation.errors import Conflict, UserError
+from annotation.errors import Conflict, NotFound, UserError
 from annotation.people import Person
 from annotation.store import Store, open_store
 from annotation.store.comparisons import Comparisons, VoteForm
@@ -322,6 +322,36 @@ def test_each_side_goes_on_from_its_own_words_and_stays_where_it_stands(store: S
     reply = compare.fix(voted.id)
     texts_there = [turn.text for turn in store.conversations.of_reply(reply).turns]
     assert texts_there == ["Hello", before.right.text, "And then?", voted.right.text]
+
+
+def test_all_sides_go_on_from_the_same_stored_conversation(store: Store) -> None:
+    said = ("Old rules.", "One?", "First.", "Two?", "Last.")
+    roles = ("system", "user", "assistant", "user", "assistant")
+    messages = [(Message(role=role, text=text), None) for role, text in zip(roles, said, strict=True)]  # type: ignore[arg-type]
+    store.conversations.import_one("shop", "1", "One?", None, messages)
+    system, one, first, second, last = store.conversations.of_external("shop", "1").turns
+    model = Listening()
+    compare = comparing(store, model)
+    starts = compare.starts(first.id)  # wherever one points, the whole path is there to choose from
+    assert [(start.turn, start.after, start.text) for start in starts] == [
+        (one.id, system.id, "One?"),
+        (second.id, first.id, "Two?"),
+        (last.id, last.id, ""),
+    ]
+    sides = (SideOf(model="base"), SideOf(model="a-1", instructions="own", own="New rules."))
+    live = run(compare.ask("Three?", RoundForm(sides=sides), after=last.id))[-1]
+    heard = {name: texts for name, texts, _ in model.heard}
+    assert heard["base"] == ["Old rules.", "One?", "First.", "Two?", "Last.", "Three?"]
+    assert heard["a-1"] == ["New rules.", "One?", "First.", "Two?", "Last.", "Three?"]
+    assert live.asked == ("Three?",)
+    run(compare.go_on(live.comparison_id or "", "Four?"))
+    assert model.heard[-1][1][-2] in live.texts
+    kept = store.comparisons.get(live.comparison_id or "")
+    assert [message.text for message in kept.said_to("left")] == heard["base"]
+    with pytest.raises(UserError, match="no reply yet"):
+        run(compare.ask("Three?", two(), after=one.id))
+    with pytest.raises(NotFound):
+        run(compare.ask("Three?", two(), after="nowhere"))
 
 
 def test_no_side_goes_on_with_other_weights_than_it_began_with(store: Store) -> None:
