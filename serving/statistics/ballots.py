@@ -91,8 +91,15 @@ class Votes:
     def only(self, where: NDArray[np.bool_]) -> Votes:
         """Some of them, without those that both are bad."""
         slices = tuple(one for one, kept in zip(self.slices, where, strict=True) if kept)
-        some = (each[where] for each in (self.score, self.side, self.length, self.voter, self.prompt))
-        return Votes(*some, slices, 0)
+        return Votes(
+            score=self.score[where],
+            side=self.side[where],
+            length=self.length[where],
+            voter=self.voter[where],
+            prompt=self.prompt[where],
+            slices=slices,
+            both_bad=0,
+        )
 
     @cached_property
     def counts(self) -> tuple[int, int, int]:

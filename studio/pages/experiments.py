@@ -43,7 +43,7 @@ def build(services: Services) -> None:
     standing = gr.HTML(elem_id="ts-standing")
     with gr.Column(visible=False, elem_id="ts-voting") as stage:
         asked = gr.HTML(elem_id="ts-prompt")
-        with gr.Row(equal_height=True):
+        with gr.Row(equal_height=True, elem_id="ts-pair"):
             left = gr.HTML(pane("left"), elem_id="ts-left", min_width=280)
             right = gr.HTML(pane("right"), elem_id="ts-right", min_width=280)
         with gr.Row():

@@ -36,7 +36,7 @@ def intervals(rows: Sequence[tuple[str, float | None, float | None, float | None
         marks.append(f'<text x="{WIDTH - RIGHT + 14}" y="{y + 4}">{value:.2f}</text>')
     label = escape(caption, quote=True)
     return (
-        f'<figure class="ts-plot" tabindex="0"><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">'
+        f'<figure class="ts-plot"><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">'
         f"{grid}{''.join(marks)}</svg><figcaption>{escape(caption)}</figcaption></figure>"
     )
 
