@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
@@ -1334,6 +1335,86 @@ def test_a_part_of_the_server_killed_in_the_middle(
     assert_alike(store, there, reply_ids)
 
 
+MANY = 120
+"""Answers, each of which leaves a call in the queue, for which the worker starts a process of its own."""
+QUEUED = """
+import sys
+import redis
+store = redis.Redis(port=int(sys.argv[1]), password=sys.stdin.read())
+print(*(store.llen(f"rq:queue:{name}") for name in ("high", "default")))
+"""
+
+
+def queued(argilla: ArgillaServer) -> tuple[int, int]:
+    """Jobs that wait in Argilla's store: calls to webhooks, and states of records to be worked out."""
+    running = json.loads((argilla.home / "store.json").read_text())
+    command = [str(argilla.install()), "-c", QUEUED, str(running["port"])]
+    said = subprocess.run(command, input=argilla.keys.store_password, capture_output=True, text=True, check=True)
+    high, default = said.stdout.split()
+    return int(high), int(default)
+
+
+@pytest.fixture
+def heard(owner: httpx.Client) -> Iterator[list[str]]:
+    """The responses that Argilla has called about."""
+    found: list[str] = []
+
+    class Ear(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            found.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["data"]["id"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+    ear = ThreadingHTTPServer(("127.0.0.1", 0), Ear)
+    threading.Thread(target=ear.serve_forever).start()
+    about = {"url": f"http://127.0.0.1:{ear.server_port}/", "events": ["response.created"], "description": "a test"}
+    hook = ok(owner.post("/webhooks", json=about))
+    yield found
+    ok(owner.delete(f"/webhooks/{hook['id']}"))
+    ear.shutdown()
+    ear.server_close()
+
+
+def killed(argilla: ArgillaServer, part: Part) -> None:
+    """With all that it started: the worker's own children would go on working without it."""
+    process = psutil.Process(argilla.status().parts[part])
+    family = [process, *process.children(recursive=True)]
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(family, timeout=5)
+
+
+@pytest.mark.timeout(400)
+def test_what_waits_for_the_worker_outlives_it_and_redis_and_what_was_in_hand_is_put_right(
+    store: Store, syncing: ArgillaSync, there: There, argilla: ArgillaServer, heard: list[str]
+) -> None:
+    reply_ids = replies(store) + fill(store, MANY - 4, "more")
+    syncing.sync()
+    killed(argilla, "worker")
+    answer_all(there, reply_ids, people=("ana",))
+    store.tasks.change_settings(QueueSettings(overlap=2), "ana")
+    syncing.sync()  # the new overlap is worked out by the worker, record by record
+    assert queued(argilla) == (MANY, 1)
+    killed(argilla, "store")
+    argilla.ensure()
+    wait_until(lambda: len(heard) >= 20, 60, "some of the calls")
+    killed(argilla, "worker")  # with a job in hand, and the rest still waiting
+    assert 0 < queued(argilla)[0] < MANY
+    argilla.ensure()
+    wait_until(lambda: queued(argilla) == (0, 0), 120, "the rest")
+    # A job that was in hand may be gone with the worker: one call, or the states from some record on.
+    assert MANY - 1 <= len(set(heard)) <= MANY
+    assert_alike(store, there, reply_ids)
+    syncing.reconcile()
+    states = "the states of all records"
+    wait_until(lambda: {one["status"] for one in there.records().values()} == {"pending"}, 60, states)
+    again = syncing.reconcile()
+    assert (again.nothing, again.stale) == (True, 0)
+
+
 def test_a_state_that_no_worker_worked_out_is_found_by_a_comparison(
     store: Store, syncing: ArgillaSync, there: There, argilla: ArgillaServer
 ) -> None:
@@ -1352,20 +1433,19 @@ def test_a_state_that_no_worker_worked_out_is_found_by_a_comparison(
 
 def cut_off(syncing: ArgillaSync, argilla: ArgillaServer, part: Part, step: str) -> None:
     """Kill -9 a part of the server once a sync is at its third page of `step`, and bring the part back."""
-    killed: list[psutil.Process] = []
+    dead: list[Part] = []
 
     def kill(progress: Progress) -> None:
-        if progress.what == step and progress.done >= 10 and not killed:
-            killed.append(psutil.Process(argilla.status().parts[part]))
-            killed[0].kill()
+        if progress.what == step and progress.done >= 10 and not dead:
+            killed(argilla, part)
+            dead.append(part)
 
     try:
         syncing.sync(kill)
     except UserError:
         if part == "worker":  # it has no part in a sync
             raise
-    assert killed
-    killed[0].wait(timeout=5)
+    assert dead
     assert part in argilla.ensure()
 
 
