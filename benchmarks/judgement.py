@@ -66,6 +66,7 @@ def judge(store: Store) -> tuple[list[float], list[float]]:
         for person in full_store.reviewers()
     ]
     charter = store.charters.current()
+    assert charter is not None
     saves, nexts = [], []
     for number in range(ITEMS):
         desk = desks[number % len(desks)]
@@ -77,7 +78,13 @@ def judge(store: Store) -> tuple[list[float], list[float]]:
             Verdict(question=question, value="fail", clause_ids=(getattr(charter, question)[0].id,))
             for question in QUESTIONS
         )
-        form = ReviewForm(act_id=item.act_id, reply_id=item.reply.id, verdicts=verdicts, corrected=f"Better {number}.")
+        form = ReviewForm(
+            act_id=item.act_id,
+            reply_id=item.reply.id,
+            verdicts=verdicts,
+            corrected=f"Better {number}.",
+            charter_version=charter.version,
+        )
         began = time.perf_counter()
         desk.save(form)
         saves.append(time.perf_counter() - began)

@@ -21,12 +21,17 @@ class Charters(Part):
         super().__init__(engine, writer)
         # A version never changes, and every save asks for the newest one: read each once.
         self._known: dict[int, Charter] = {}
+        self._newest: int | None = None
 
     def current(self) -> Charter | None:
         """The newest version, or None if there is none yet."""
         with self._engine.connect() as db:
-            version = db.scalar(NEWEST)
-        return self.get(version) if version else None
+            self._newest = db.scalar(NEWEST)
+        return self.get(self._newest) if self._newest else None
+
+    def last_seen(self) -> Charter | None:
+        """What `current` gave last, None if it gave nothing yet: for who is told if there is a newer one."""
+        return self.get(self._newest) if self._newest else None
 
     def get(self, version: int) -> Charter:
         """One version. Raises NotFound."""

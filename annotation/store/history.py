@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -10,49 +12,58 @@ from annotation.acts import COUNTED, Act, ActBody, project
 from annotation.store.tables import acts, corrections, cursors, judgements, leases, tasks
 from annotation.types import Correction, Judgement
 
-HIDDEN = ("seq", "act_id")
-# Built once: every save and every deal reads these.
-ACTS, JUDGEMENTS, CORRECTIONS = (
-    sa.select(table).where(table.c.reply_id.in_(sa.bindparam("ids", expanding=True))).order_by(table.c.seq)
-    for table in (acts, judgements, corrections)
+COLUMNS = ("id", "reply_id", "person", "kind", "route", "seconds", "made_at")
+"""Of an act and of its row, beside `body`."""
+
+
+def _labels(prefix: str, table: sa.Table) -> dict[str, str]:
+    """What a column of `table` is called in a row of ACTS → its name."""
+    return {f"{prefix}_{column.name}": column.name for column in table.c if column.name not in ("seq", "act_id")}
+
+
+SAID, PUT_RIGHT = _labels("said", judgements), _labels("put_right", corrections)
+# Built once: every save and every deal reads it. One statement for three tables, as each is a way to the database and
+# back; an act has three judgements at most, and one correction.
+ACTS = (
+    sa.select(
+        acts,
+        *(judgements.c[name].label(label) for label, name in SAID.items()),
+        *(corrections.c[name].label(label) for label, name in PUT_RIGHT.items()),
+    )
+    .outerjoin_from(acts, judgements, judgements.c.act_id == acts.c.id)
+    .outerjoin(corrections, corrections.c.act_id == acts.c.id)
+    .where(acts.c.reply_id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(acts.c.seq, judgements.c.seq)
 )
 
 
 def acts_of(db: sa.Connection, reply_ids: Sequence[str]) -> dict[str, list[Act]]:
     """All acts about each of these replies, oldest first; at most some hundreds of ids at once."""
-    ids = {"ids": list(reply_ids)}
-    rows = db.execute(ACTS, ids).mappings().all()
-    if not rows:
-        return {}
-    said: dict[str, list[Judgement]] = {}
-    for row in db.execute(JUDGEMENTS, ids).mappings():
-        kept = Judgement(**{key: value for key, value in row.items() if key not in HIDDEN})
-        said.setdefault(row["act_id"], []).append(kept)
-    put_right: dict[str, Correction] = {}
-    for row in db.execute(CORRECTIONS, ids).mappings():
-        put_right[row["act_id"]] = Correction(**{key: value for key, value in row.items() if key not in HIDDEN})
     found: dict[str, list[Act]] = {}
-    for row in rows:
-        found.setdefault(row["reply_id"], []).append(
-            Act(
-                id=row["id"],
-                reply_id=row["reply_id"],
-                person=row["person"],
-                kind=row["kind"],
-                route=row["route"],
-                seconds=row["seconds"],
-                made_at=row["made_at"],
-                body=ActBody.model_validate(row["body"]),
-                judgements=tuple(said.get(row["id"], ())),
-                correction=put_right.get(row["id"]),
-            )
-        )
+    for _, rows in groupby(db.execute(ACTS, {"ids": list(reply_ids)}).mappings(), key=lambda row: row["seq"]):
+        act = _act_of(list(rows))
+        found.setdefault(act.reply_id, []).append(act)
     return found
+
+
+def _act_of(rows: Sequence[sa.RowMapping]) -> Act:
+    """One act, out of its rows of ACTS."""
+    row = rows[0]
+    return Act(
+        **{name: row[name] for name in COLUMNS},
+        body=ActBody.model_validate(row["body"]),
+        judgements=tuple(Judgement(**_part(one, SAID)) for one in rows if one["said_id"] is not None),
+        correction=Correction(**_part(row, PUT_RIGHT)) if row["put_right_id"] is not None else None,
+    )
+
+
+def _part(row: sa.RowMapping, labels: Mapping[str, str]) -> dict[str, Any]:
+    return {name: row[label] for label, name in labels.items()}
 
 
 def add_act(db: sa.Connection, act: Act) -> None:
     """Write an act with its judgements and its correction; the caller brings the queue up to date after."""
-    row = {name: getattr(act, name) for name in ("id", "reply_id", "person", "kind", "route", "seconds", "made_at")}
+    row = {name: getattr(act, name) for name in COLUMNS}
     db.execute(acts.insert(), row | {"body": act.body.model_dump(mode="json", exclude_defaults=True)})
     if act.judgements:
         db.execute(judgements.insert(), [one.model_dump() | {"act_id": act.id} for one in act.judgements])

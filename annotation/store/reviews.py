@@ -11,11 +11,13 @@ from pydantic import AwareDatetime, Field
 
 from annotation.acts import COUNTED, Act, ActBody, ActKind, Standing, replay
 from annotation.errors import Conflict, NotFound, UserError
+from annotation.store.charters import NEWEST
 from annotation.store.history import acts_of, add_act, fixed, lock, refresh, write_row
 from annotation.store.part import Part, new_id
 from annotation.store.tables import acts, leases, reactions, tasks, turns
 from annotation.types import (
     BiasKind,
+    Charter,
     Correction,
     Frozen,
     Judgement,
@@ -59,6 +61,10 @@ class Verdict(Frozen):
     note: str = Field("", max_length=NOTE_LIMIT)
 
 
+class CharterMoved(Conflict):
+    """There is a newer charter than the one an act was checked against."""
+
+
 class ReviewAct(Frozen):
     """Everything one press of 'save' says about one reply. Saving the same act twice keeps it once."""
 
@@ -84,15 +90,16 @@ class ReviewAct(Frozen):
 class Reviews(Part):
     """Save acts and read them back."""
 
-    def save(self, act: ReviewAct) -> bool:
+    def save(self, act: ReviewAct, checked: Charter | None = None) -> bool:
         """Keep one act in one transaction; False if this very act was kept before.
 
         Raises UserError for an act that says nothing, NotFound for an unknown reply, SavedElsewhere if another tab
         saved this item with other answers, HoldLost if the hold on it ran out and its places are taken, NeverHeld for
-        a review by search that has no hold.
+        a review by search that has no hold; CharterMoved if `checked`, the charter that the act was checked against,
+        is not the newest.
         """
         with self._writer.begin() as db:
-            return _save(db, act)
+            return _save(db, act, checked)
 
     def save_all(self, given: Sequence[ReviewAct]) -> list[UserError | None]:
         """`save` many acts in one transaction; for each, why it could not be kept, or None."""
@@ -276,7 +283,7 @@ class Reviews(Part):
 
 # Built once: a reviewer waits for these.
 TASK = (
-    sa.select(turns.c.text, tasks.c.overlap, tasks.c.state)
+    sa.select(turns.c.text, tasks.c.overlap, tasks.c.state, NEWEST.scalar_subquery().label("charter"))
     .join(tasks, tasks.c.reply_id == turns.c.id)
     .where(turns.c.id == sa.bindparam("reply"))
     .with_for_update(of=tasks)
@@ -295,9 +302,11 @@ END_HELD = (
 )
 
 
-def _save(db: sa.Connection, act: ReviewAct) -> bool:
+def _save(db: sa.Connection, act: ReviewAct, checked: Charter | None = None) -> bool:
     """Keep one act; False if this very act was kept before."""
     task = _task(db, act.reply_id)
+    if checked is not None and checked.version != task.charter:
+        raise CharterMoved("The house rules changed just now.", do="Save once more.")
     before = acts_of(db, [act.reply_id]).get(act.reply_id, [])
     if (kept := next((one for one in before if one.id == act.act_id), None)) is not None:
         return _same_again(act, kept, task.text, before)
@@ -342,8 +351,8 @@ def _skipped_by_somebody(db: sa.Connection, reply_ids: Sequence[str]) -> list[st
 
 
 def _task(db: sa.Connection, reply_id: str) -> Any:
-    """A reply's `text`, and `overlap` and `state` of its place in the queue. On PostgreSQL this also makes everybody
-    else wait who would change where it stands. Raises NotFound.
+    """A reply's `text`, `overlap` and `state` of its place in the queue, and the number of the newest `charter`. On
+    PostgreSQL this also makes everybody else wait who would change where it stands. Raises NotFound.
     """
     row = db.execute(TASK, {"reply": reply_id}).first()
     if row is None:

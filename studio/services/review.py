@@ -16,7 +16,7 @@ from annotation.store import Store
 from annotation.store.dealing import Hold
 from annotation.store.helpers import Candidate, Suggestion, found_by_patterns
 from annotation.store.items import Item
-from annotation.store.reviews import NOTE_LIMIT, NeverHeld, ReviewAct, Verdict
+from annotation.store.reviews import NOTE_LIMIT, CharterMoved, NeverHeld, ReviewAct, Verdict
 from annotation.types import (
     Charter,
     ChatModel,
@@ -247,7 +247,15 @@ class ReviewService:
         quicker, the hold ran out, or the reply was never theirs and is not to be had.
         """
         self._who.must("judge")
-        charter = self.charter
+        seen = self._store.charters.last_seen()
+        if seen is not None and seen.version == form.charter_version:
+            try:
+                return self._keep(form, seen)
+            except CharterMoved:  # by another process: to ask before each save would make everybody wait for it
+                pass
+        return self._keep(form, self.charter)
+
+    def _keep(self, form: ReviewForm, charter: Charter) -> bool:
         elsewhere = form.charter_version not in (None, charter.version)
         shown = self._store.charters.get(form.charter_version or 0) if elsewhere else None
         check_rules(form.verdicts, charter, shown)
@@ -264,10 +272,10 @@ class ReviewService:
             route="late" if form.extra else "search",
         )
         try:
-            return self._store.reviews.save(act)
+            return self._store.reviews.save(act, charter)
         except NeverHeld:  # by the command line, say: whoever may open it may judge it
             hold = self._store.tasks.claim_one(self._who, form.reply_id, hold_id=form.act_id)
-            return self._store.reviews.save(act.model_copy(update={"act_id": hold.id}))
+            return self._store.reviews.save(act.model_copy(update={"act_id": hold.id}), charter)
 
     def skip(self, act_id: str, reply_id: str, reason: str = "no reason given") -> None:
         """Set a reply aside; it can be brought back."""
