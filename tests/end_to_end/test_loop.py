@@ -215,7 +215,7 @@ def test_nothing_that_the_page_or_a_log_is_told_gives_a_side_away(
     expect(page.locator("#ts-ask textarea")).to_be_visible()
     page.wait_for_timeout(1500)
     answers: list[Response] = []
-    page.on("response", answers.append)
+    page.on("response", lambda answer: answers.append(answer))
     page.evaluate("heard.length = 0")
     logs = (studio.home.parent / "studio.log", studio.home / "engine" / "engine.log")
     read = [len(log.read_text(errors="replace")) for log in logs]
