@@ -139,6 +139,7 @@ CALLS: dict[str, Call] = {
     "training.resume": ("curate", lambda world: ("no-run",)),
     "compare.tally": ("look", nothing),
     "compare.last": ("look", nothing),
+    "compare.starts": ("look", reply),
     "compare.ask": ("judge", lambda world: ("Hello", SIDES)),
     "compare.go_on": ("judge", lambda world: (world.comparison, "And then?")),
     "compare.again": ("judge", lambda world: (world.comparison,)),
@@ -285,6 +286,9 @@ ARGILLA: dict[str, tuple[Permission, tuple[str, ...]]] = {
     "reconcile": ("curate", ()),
     "retry": ("curate", ()),
     "sync_soon": ("curate", ()),
+    "up_soon": ("manage", ()),
+    "reconcile_soon": ("curate", ()),
+    "leave_soon": ("manage", ()),
     "cancel": ("curate", ()),
 }
 OF_THE_STUDIO = {"start", "close", "view", "hear"}
