@@ -257,17 +257,14 @@ def shelf_html(views: list[AdapterView], now: Current) -> str:
 
 
 def _state(view: AdapterView, now: Current) -> str:
-    badges = [
-        badge("loaded", "good")
-        if view.loaded
-        else badge(view.problem or "not loaded", "bad" if view.problem else "quiet")
-    ]
+    badges = [badge("loaded", "good") if view.loaded else badge("not loaded", "bad" if view.problem else "quiet")]
     badges += [
         badge(TITLES[standing.alias].lower(), "warn" if standing.alias == "candidate" else "good")
         for standing in (now.production, now.candidate)
         if standing.adapter == view.name
     ]
-    return " ".join(badges)
+    why = "" if view.loaded or not view.problem else f'<br><span class="ts-small">{escape(view.problem)}</span>'
+    return f"<span>{' '.join(badges)}{why}</span>"
 
 
 def _effect(view: AdapterView) -> str:
@@ -309,7 +306,9 @@ def _replicas_html(loads: list[EngineLoad]) -> str:
     mended = [f"Replica {number} {load.mended}." for number, load in enumerate(loads, 1) if load.mended]
     told = "".join(f"<li>{escape(one)}</li>" for one in mended)
     return table(heads, rows, "Speeds are in tokens.", stack=True) + (
-        f'<ul class="ts-small ts-muted" aria-label="What was put right">{told}</ul>' if told else ""
+        f'<ul class="ts-small ts-muted" style="margin-top: 10px" aria-label="What was put right">{told}</ul>'
+        if told
+        else ""
     )
 
 
@@ -320,7 +319,7 @@ def _replica(number: int, load: EngineLoad) -> list[str]:
     *figures, answering, waiting = (value for _, value in _facts(load))
     if load.now and load.now.adapters_waiting:
         answering += f'<br><span class="ts-muted">waiting: {waiting}</span>'
-    return [f"<span><b>{number}</b> {badge(label, tone)}</span>", *figures, answering]
+    return [f"<span><b>{number}</b> {badge(label, tone)}</span>", *figures, f"<span>{answering}</span>"]
 
 
 def _facts(load: EngineLoad) -> list[tuple[str, str]]:
