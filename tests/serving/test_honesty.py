@@ -367,7 +367,8 @@ def test_the_figure_at_equal_length_finds_what_was_planted(gap: float) -> None:
         side = np.where(rng.random(voter.size) < 0.5, 1.0, -1.0)
         score = (rng.random(voter.size) < expit(gap + 1.2 * longer)).astype(np.float64)
         estimate = contextual(Votes(score, side, longer, voter, prompt, ({},) * score.size, 0))[1]
-        assert estimate is not None
+        if estimate is None:  # by chance, one side is hardly ever the shorter one, and nothing is said
+            continue
         assert estimate.low is not None
         assert estimate.high is not None
         found.append(estimate.value)
@@ -375,4 +376,5 @@ def test_the_figure_at_equal_length_finds_what_was_planted(gap: float) -> None:
         hits += estimate.low <= expit(gap) <= estimate.high
     assert np.mean(found) == pytest.approx(expit(gap), abs=0.01)
     assert np.mean(plain) > expit(gap) + 0.06
-    assert hits / 150 >= 0.92
+    assert len(found) >= 130
+    assert hits / len(found) >= 0.92
