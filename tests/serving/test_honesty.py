@@ -31,6 +31,7 @@ from serving.statistics.sequential import (
     log_e_clusters,
 )
 
+pytestmark = pytest.mark.slow
 BAR = log(20)
 Flags = NDArray[np.bool_]
 
