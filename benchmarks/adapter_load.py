@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from contextlib import aclosing
 from pathlib import Path
 
 from annotation.types import Message, Sampling
@@ -43,6 +44,8 @@ def _once(studio: Served) -> tuple[float, float]:
 
 async def _first_token(studio: Served, name: str) -> None:
     asked = [Message(role="user", text="Where is my parcel?")]
-    async for chunk in studio.services.serving.model().stream(asked, model=name, sampling=Sampling()):
-        if chunk.text:
-            return
+    reply = studio.services.serving.model().stream(asked, model=name, sampling=Sampling())
+    async with aclosing(reply) as chunks:  # type: ignore[type-var]
+        async for chunk in chunks:
+            if chunk.text:
+                return

@@ -9,22 +9,24 @@ from contextlib import aclosing
 from annotation.types import Chunk
 
 Pieces = asyncio.Queue[Chunk | BaseException | None]
+Step = dict[int, Chunk]
+"""The next piece of each stream that still runs, by its place; each has some text, or is an end."""
 
 
-async def paced(*streams: AsyncIterator[Chunk]) -> AsyncIterator[tuple[int, Chunk]]:
-    """Give out the streams piece by piece in turn, each with its place, so that of those that still run none is ever
-    more than a piece ahead.
+async def paced(*streams: AsyncIterator[Chunk]) -> AsyncIterator[Step]:
+    """Give out the streams in steps, each with one piece of every stream that still runs, to be shown at once: so of
+    those none is ever ahead, and none grows first.
 
     A piece of one side waits until every other side has its own. When a side ends, its end is held back until all
-    have, so the ends come together. If a side fails, the others are still given out to their end, and then the first
-    failure is raised.
+    have, so the ends come in one last step. If a side fails, the others are still given out to their end, and then the
+    first failure is raised.
     """
     queues: list[Pieces] = [asyncio.Queue() for _ in streams]
     tasks = [asyncio.create_task(_fill(*both)) for both in zip(streams, queues, strict=True)]
     try:
-        async with aclosing(_take_turns(queues)) as pieces:
-            async for piece in pieces:
-                yield piece
+        async with aclosing(_in_steps(queues)) as steps:
+            async for step in steps:
+                yield step
     finally:
         for task in tasks:
             task.cancel()
@@ -34,27 +36,30 @@ async def paced(*streams: AsyncIterator[Chunk]) -> AsyncIterator[tuple[int, Chun
 async def _fill(source: AsyncIterator[Chunk], queue: Pieces) -> None:
     try:
         async for chunk in source:
-            queue.put_nowait(chunk)
+            if chunk.text or chunk.finish:  # half an emoji has no letter yet: its side would seem to stand still
+                queue.put_nowait(chunk)
         queue.put_nowait(None)
     except Exception as error:  # handed to the reader, who raises it
         queue.put_nowait(error)
 
 
-async def _take_turns(queues: Sequence[Pieces]) -> AsyncGenerator[tuple[int, Chunk], None]:
-    running, ends, failure = list(range(len(queues))), list[tuple[int, Chunk]](), None
+async def _in_steps(queues: Sequence[Pieces]) -> AsyncGenerator[Step, None]:
+    running, ends, failure = list(range(len(queues))), Step(), None
     while running:
-        taken = [(place, await queues[place].get()) for place in running]  # all of them, before any is shown
-        for place, piece in taken:
+        step = Step()
+        for place, piece in [(place, await queues[place].get()) for place in running]:
             if isinstance(piece, BaseException):
                 failure = failure or piece
                 running.remove(place)
             elif piece is None:
                 running.remove(place)
             elif piece.finish:
-                ends.append((place, piece))
+                ends[place] = piece
             else:
-                yield place, piece
-    for end in ends:
-        yield end
+                step[place] = piece
+        if step:
+            yield step
+    if ends:
+        yield ends
     if failure:
         raise failure

@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
 from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
 
 from annotation.errors import UserError
 from annotation.files import write_whole
@@ -86,10 +88,5 @@ def _zeros(layer: str, out: int, into: int) -> bytes:
     """A safetensors file with one pair of matrices of zeros (float32), of rank 1."""
     under = f"base_model.model.{layer}"
     sizes = {f"{under}.lora_A.weight": (1, into), f"{under}.lora_B.weight": (out, 1)}
-    header, offset = {}, 0
-    for name, (rows, columns) in sizes.items():
-        end = offset + 4 * rows * columns
-        header[name] = {"dtype": "F32", "shape": [rows, columns], "data_offsets": [offset, end]}
-        offset = end
-    content = json.dumps(header).encode()
-    return struct.pack("<Q", len(content)) + content + bytes(offset)
+    weights: bytes = save({name: np.zeros(size, np.float32) for name, size in sizes.items()})
+    return weights

@@ -99,6 +99,11 @@ class _Speaker:
             said += [Message(role="assistant", text=reply), Message(role="user", text=text)]
         return said
 
+    def take(self, chunk: Chunk) -> None:
+        """The next piece of its reply."""
+        self.text += chunk.text
+        self.end = chunk if chunk.finish else self.end
+
     def answer(self, broken: bool) -> Answer:
         """What is kept of it."""
         made = {
@@ -291,10 +296,9 @@ class CompareService:
         streams = [self._timed(one, one.messages(prompt, later)) for one in speakers]
         problem = None
         try:
-            async for place, chunk in paced(*streams):
-                one = speakers[place]
-                one.text += chunk.text
-                one.end = chunk if chunk.finish else one.end
+            async for step in paced(*streams):
+                for place, chunk in step.items():
+                    speakers[place].take(chunk)
                 yield shown.model_copy(update={"texts": tuple(one.text for one in speakers)})
         except UserError as error:
             problem = str(error)
