@@ -208,7 +208,7 @@ def _text(value: Any) -> str:
 def _problem(live: LiveReply) -> str:
     if not live.problem:
         return ""
-    kept = " What had arrived is kept." if live.turn else ""
+    kept = " What had arrived is kept." if live.turn else " Your message waits: press Enter to ask it again."
     return f'<div class="ts-notice ts-bad" role="alert">{escape(live.problem)}{kept}</div>'
 
 

@@ -61,24 +61,27 @@ class ChatService:
     async def send(
         self, conversation_id: str | None, text: str, model: str, sampling: Sampling
     ) -> AsyncIterator[LiveReply]:
-        """Add a message and stream the reply. The message is kept before the first token is asked for.
+        """Add a message and stream the reply. The message is kept before the first token is asked for. With an empty
+        `text` the last message is asked again, if its reply never came.
 
-        Raises UserError for an empty or overlong message.
+        Raises UserError for an overlong message, and for an empty one where nothing waits for a reply.
         """
         self._who.must("judge")
-        said = await asyncio.to_thread(self._say, conversation_id, _checked(text))
+        said = await asyncio.to_thread(self._say, conversation_id, text)
         async for live in self._answer(said, model, sampling):
             yield live
 
     def _say(self, conversation_id: str | None, text: str) -> tuple[Turn, ...]:
         """Keep a message; returns the conversation up to it."""
         if conversation_id is None:
-            return (self._store.conversations.begin("chat", text),)
+            return (self._store.conversations.begin("chat", _checked(text)),)
         path = self._store.conversations.get(conversation_id).turns
-        if path and path[-1].role == "user":  # its reply never came: ask anew beside it
+        if path and path[-1].role == "user":  # its reply never came: ask it again, or something else beside it
+            if not text.strip():
+                return path
             path = path[:-1]
         parent = path[-1].id if path else None
-        return (*path, self._store.conversations.add_turn(conversation_id, parent, "user", text))
+        return (*path, self._store.conversations.add_turn(conversation_id, parent, "user", _checked(text)))
 
     async def retry(
         self, conversation_id: str, reply_index: int, model: str, sampling: Sampling

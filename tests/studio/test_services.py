@@ -173,6 +173,15 @@ def test_an_unanswered_message_is_kept_and_asked_anew_beside_it(store: Store) ->
     assert texts(store.conversations.get(opened)) == ["Hello again", "one two three four five"]
 
 
+def test_an_unanswered_message_is_asked_again_by_sending_nothing(store: Store) -> None:
+    opened = collect(chat_with(store, quick(fail_after=0)).send(None, "Hello", "base", SAMPLING))[-1].conversation_id
+    chat = chat_with(store, quick())
+    collect(chat.send(opened, " ", "base", SAMPLING))
+    assert texts(store.conversations.get(opened)) == ["Hello", "one two three four five"]
+    with pytest.raises(UserError, match="no message"):
+        collect(chat.send(opened, " ", "base", SAMPLING))
+
+
 @pytest.mark.parametrize(("message", "says"), [("  ", "no message"), ("x" * 20_001, "20,001 characters")])
 def test_an_empty_or_overlong_message_is_refused(store: Store, message: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
