@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -22,7 +23,7 @@ def build(services: Services) -> None:
     shell.title(
         "Where the loop stands", "Talk with your model, put its replies right, train on that, and see who wins."
     )
-    overview = gr.HTML(overview_html(services.overview()))
+    overview = gr.HTML(min_height=230, elem_id="ts-overview")
     with gr.Accordion("Bring in conversations", open=False, elem_id="ts-import"):
         gr.HTML(
             '<p class="ts-muted">A <b>.jsonl</b> file with one conversation a line (OpenAI or ShareGPT style), or a '
@@ -34,7 +35,11 @@ def build(services: Services) -> None:
 
     act = by_person(services, _Hall)
     file.upload(act(_Hall.bring_in), file, [report, overview], api_name=False)
-    gr.Timer(5).tick(act(_Hall.look), outputs=overview, show_progress="hidden", queue=False, api_name=False)
+    quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_name": False}
+    gr.Timer(5).tick(act(_Hall.look), None, overview, **quiet)
+    page = gr.context.Context.root_block
+    if page is not None:
+        page.load(act(_Hall.look), None, overview, **quiet)
 
 
 class _Hall:

@@ -88,6 +88,20 @@ def test_a_page_fits_a_phone_and_can_be_read_there(page: Page, studio: Studio, p
     assert unreadable(page) == []
 
 
+def test_home_tells_where_things_stand_now_and_not_when_the_studio_started(
+    page: Page, studio: Studio, tmp_path: Path
+) -> None:
+    log = tmp_path / "one.jsonl"
+    said = [{"role": "user", "content": "Are you open?"}, {"role": "assistant", "content": "Until nine."}]
+    log.write_text(json.dumps({"messages": said}))
+    studio.open(page, "/")
+    before = studio.json("status")["conversations"]
+    expect(page.locator("#ts-overview a", has_text="Collect")).to_contain_text(f"{before:,}")
+    studio.run("import", str(log))
+    studio.open(page, "/")
+    expect(page.locator("#ts-overview a", has_text="Collect")).to_contain_text(f"{before + 1:,}", timeout=3000)
+
+
 def test_markup_in_a_chat_log_is_shown_as_text(page: Page, studio: Studio, tmp_path: Path) -> None:
     log = tmp_path / "nasty.jsonl"
     said = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> **bold** مرحبا 👋"
