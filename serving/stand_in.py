@@ -14,7 +14,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save
 
 from annotation.errors import UserError
 from annotation.files import write_whole
@@ -86,6 +85,8 @@ def put_in(engine: Client, folder: Path) -> str:
 
 def _zeros(layer: str, out: int, into: int) -> bytes:
     """A safetensors file with one pair of matrices of zeros (float32), of rank 1."""
+    from safetensors.numpy import save
+
     under = f"base_model.model.{layer}"
     sizes = {f"{under}.lora_A.weight": (1, into), f"{under}.lora_B.weight": (out, 1)}
     weights: bytes = save({name: np.zeros(size, np.float32) for name, size in sizes.items()})
