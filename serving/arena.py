@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from itertools import zip_longest
 
 from annotation.types import Chunk
 
@@ -18,7 +19,7 @@ async def paced(*streams: AsyncIterator[Chunk]) -> AsyncIterator[Step]:
     those none is ever ahead, and none grows first.
 
     A piece of one side waits until every other side has its own. When a side ends, its end is held back until all
-    have, so the ends come in one last step. If a side fails, the others are still given out to their end, and then the
+    have, so the ends come together. If a side fails, the others are still given out to their end, and then the
     first failure is raised.
     """
     queues: list[Pieces] = [asyncio.Queue() for _ in streams]
@@ -44,7 +45,7 @@ async def _fill(source: AsyncIterator[Chunk], queue: Pieces) -> None:
 
 
 async def _in_steps(queues: Sequence[Pieces]) -> AsyncGenerator[Step, None]:
-    running, ends, failure = list(range(len(queues))), Step(), None
+    running, ends, failure = list(range(len(queues))), [list[Chunk]() for _ in queues], None
     while running:
         step = Step()
         for place, piece in [(place, await queues[place].get()) for place in running]:
@@ -54,12 +55,12 @@ async def _in_steps(queues: Sequence[Pieces]) -> AsyncGenerator[Step, None]:
             elif piece is None:
                 running.remove(place)
             elif piece.finish:
-                ends[place] = piece
+                ends[place].append(piece)  # the last words, and then the counts
             else:
                 step[place] = piece
         if step:
             yield step
-    if ends:
-        yield ends
+    for last in zip_longest(*ends):
+        yield {place: piece for place, piece in enumerate(last) if piece}
     if failure:
         raise failure

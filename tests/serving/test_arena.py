@@ -125,6 +125,16 @@ def test_a_side_that_says_nothing_does_not_hold_up_the_other(empty: int) -> None
     assert (said(steps, LEFT), said(steps, RIGHT)) == (words[LEFT], words[RIGHT])
 
 
+def test_an_end_may_have_the_last_words_and_be_followed_by_the_counts() -> None:
+    async def whole(text: str) -> AsyncIterator[Chunk]:
+        yield Chunk(text=text, finish="stop")
+        yield Chunk(finish="stop", completion_tokens=2)
+
+    steps, _ = collected(whole("a"), spoken(["b"], [0] * 2))
+    assert (said(steps, LEFT), said(steps, RIGHT)) == (["a"], ["b"])
+    assert [step[LEFT].completion_tokens for step in steps if LEFT in step] == [None, 2]
+
+
 def test_a_piece_that_has_no_letter_yet_does_not_let_the_other_grow_alone() -> None:
     steps, _ = collected(spoken(["a", "", "😀", "b"], [0] * 5), spoken(["c", "d", "e"], [0] * 4))
     assert [{place: chunk.text for place, chunk in step.items()} for step in steps[:-1]] == [
