@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from annotation.experiments import Design, Draw, Pair
+from annotation.types import Sampling
 from benchmarks import served
 from benchmarks.row import Row
 from benchmarks.served import Lasting, Served
@@ -92,24 +93,24 @@ def _requests(design: Design, studio: Served) -> list[dict[str, Any]]:
             found.append(
                 {
                     "messages": [message.as_chat() for message in draw.messages(design)],
-                    "sampling": draw.sampling(design).model_dump() | {"ignore_eos": True},
+                    "sampling": as_vllm_takes_it(draw.sampling(design)),
                     "adapter": str(studio.adapter.path.resolve()) if design.sides[side].model != "base" else None,
                 }
             )
     return found
 
 
+def as_vllm_takes_it(sampling: Sampling) -> dict[str, Any]:
+    """The keywords of `vllm.SamplingParams`, for a reply of full length."""
+    return sampling.model_dump(exclude_none=True) | {"ignore_eos": True}
+
+
 def offline(folder: Path, request: dict[str, Any]) -> float:
     """Tokens a second of `benchmarks.plain_vllm`, with the variables and libraries that ours gets."""
-    path = folder / "offline.json"
-    path.write_text(json.dumps(request), encoding="utf-8")
+    asked, said = folder / "offline.json", folder / "offline-said.json"
+    asked.write_text(json.dumps(request), encoding="utf-8")
     variables = environment(EngineConfig(model=folder), detect(), preloads())
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.plain_vllm", str(path)],
-        env=os.environ | variables,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    said = json.loads(done.stdout.splitlines()[-1])
-    return float(said["tokens"] / said["seconds"])
+    command = [sys.executable, "-m", "benchmarks.plain_vllm", str(asked), str(said)]
+    subprocess.run(command, env=os.environ | variables, stdout=subprocess.DEVNULL, check=True)
+    found = json.loads(said.read_text(encoding="utf-8"))
+    return float(found["tokens"] / found["seconds"])

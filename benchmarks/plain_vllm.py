@@ -12,8 +12,10 @@ from vllm import LLM, SamplingParams
 from vllm.lora.request import LoRARequest
 
 
-def main(path: str) -> None:
-    """Answer the file's requests, all handed over at once, and print the tokens a second as JSON."""
+def main(path: str, into: str) -> None:
+    """Answer the file's requests, all handed over at once, and write tokens and seconds to another file, as JSON: vLLM
+    prints words of its own.
+    """
     given = json.loads(Path(path).read_text(encoding="utf-8"))
     llm = LLM(**given["engine"])
     requests: list[dict[str, Any]] = given["requests"]
@@ -25,8 +27,8 @@ def main(path: str) -> None:
     said = llm.chat(messages, sampling, lora_request=adapters, use_tqdm=False)
     seconds = time.monotonic() - began
     tokens = sum(len(one.outputs[0].token_ids) for one in said)
-    print(json.dumps({"tokens": tokens, "seconds": seconds}))
+    Path(into).write_text(json.dumps({"tokens": tokens, "seconds": seconds}), encoding="utf-8")
 
 
 if __name__ == "__main__":  # vLLM starts its workers anew from this file
-    main(sys.argv[1])
+    main(*sys.argv[1:])
