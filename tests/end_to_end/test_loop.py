@@ -8,7 +8,7 @@ import re
 import signal
 import sqlite3
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import psutil
@@ -248,8 +248,8 @@ def _grow_together(grown: list[list[int]]) -> None:
     speaking = [lengths for lengths in grown if all(now < end for now, end in zip(lengths, ends, strict=True))]
     grew = [(one[0] > old[0], one[1] > old[1]) for old, one in pairwise(speaking)]
     assert (True, True) in grew, "it was seen growing"
-    alone = [sum(left and not right for left, right in grew), sum(right and not left for left, right in grew)]
-    assert abs(alone[0] - alone[1]) <= 2, grown
+    ahead = accumulate(int(left) - int(right) for left, right in grew)
+    assert all(abs(pieces) <= 2 for pieces in ahead), grown
 
 
 def test_the_tuned_model_can_be_chatted_with(page: Page, studio: Studio) -> None:
