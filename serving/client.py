@@ -6,6 +6,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from functools import cache
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -69,9 +70,7 @@ class Client:
         self._scores = scores
         self._base = base  # what this server calls the base model; ours calls it `base`
         self._pieces = pieces
-        tls = self.base_url.startswith("https://")
-        # Without TLS an empty one: httpx would make its own for each reply, which takes a millisecond.
-        self._tls = ssl.create_default_context() if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._tls = ssl.create_default_context() if self.base_url.startswith("https://") else _no_tls()
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def stream(self, messages: Sequence[Message], *, model: str, sampling: Sampling) -> AsyncIterator[Chunk]:
@@ -285,6 +284,12 @@ class Answering:
         await self._open.aclose()
         if isinstance(error, BROKEN):
             raise _broken(error, self._client.base_url) from error
+
+
+@cache
+def _no_tls() -> ssl.SSLContext:
+    """An empty one, where there is no TLS: httpx would make its own for each reply, which takes a millisecond."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _chunk(event: dict[str, Any], finish: Finish | None, weights: Weights | None) -> Chunk:

@@ -39,17 +39,12 @@ class Conversations(Part):
             db.execute(conversations.insert().values(_conversation_row(conversation_id, source, None, title, language)))
         return conversation_id
 
-    def begin(self, source: str, text: str) -> Turn:
-        """Begin a conversation with what a user says, which names it; returns that turn."""
-        conversation_id = new_id()
-        turn = Turn(
-            id=new_id(), conversation_id=conversation_id, parent_id=None, role="user", text=text, made_at=utc_now()
-        )
-        row = _conversation_row(conversation_id, source, None, shorten(text), None)
+    def begin(self, source: str, turn: Turn) -> None:
+        """Keep what a user says first as the beginning of a conversation, which it names."""
+        row = _conversation_row(turn.conversation_id, source, None, shorten(turn.text), None)
         with self._writer.begin() as db:
             db.execute(conversations.insert().values(row | {"head_id": turn.id}))
             _add_turns(db, [turn], None)
-        return turn
 
     def add_turn(
         self,
@@ -59,27 +54,23 @@ class Conversations(Part):
         text: str,
         provenance: Provenance | None = None,
     ) -> Turn:
-        """Keep one turn under `parent_id` and make it the conversation's head; the first user turn names it.
+        """`add` a turn of now; returns it."""
+        turn = new_turn(conversation_id, parent_id, role, text, provenance)
+        self.add(turn)
+        return turn
+
+    def add(self, turn: Turn) -> None:
+        """Keep one turn under its parent and make it the conversation's head; the first user turn names it.
 
         A reply waits for review, unless a person wrote it (its provenance says what it `corrects`).
         """
-        turn = Turn(
-            id=new_id(),
-            conversation_id=conversation_id,
-            parent_id=parent_id,
-            role=role,
-            text=text,
-            made_at=utc_now(),
-            provenance=provenance,
-        )
+        its = conversations.c.id == turn.conversation_id
         change: dict[str, str] = {"head_id": turn.id}
-        if parent_id is None and role == "user":
-            change["title"] = shorten(text)
+        if turn.parent_id is None and turn.role == "user":
+            change["title"] = shorten(turn.text)
         with self._writer.begin() as db:
-            language = db.scalar(sa.select(conversations.c.language).where(conversations.c.id == conversation_id))
-            _add_turns(db, [turn], language)
-            db.execute(conversations.update().where(conversations.c.id == conversation_id).values(change))
-        return turn
+            _add_turns(db, [turn], db.scalar(sa.select(conversations.c.language).where(its)))
+            db.execute(conversations.update().where(its).values(change))
 
     def set_head(self, conversation_id: str, turn_id: str | None) -> None:
         """Continue the conversation from `turn_id` (the turns after it are kept, off the path)."""
@@ -99,15 +90,7 @@ class Conversations(Part):
             conversation_id, parent_id = new_id(), None
             made: list[Turn] = []
             for message, provenance in messages:
-                turn = Turn(
-                    id=new_id(),
-                    conversation_id=conversation_id,
-                    parent_id=parent_id,
-                    role=message.role,
-                    text=message.text,
-                    made_at=utc_now(),
-                    provenance=provenance,
-                )
+                turn = new_turn(conversation_id, parent_id, message.role, message.text, provenance)
                 made.append(turn)
                 parent_id = turn.id
             row = _conversation_row(conversation_id, source, external_id, shorten(title), language)
@@ -193,6 +176,21 @@ class Conversations(Part):
         if row is None:
             raise NotFound(f"There is no turn {turn_id}.")
         return turn_of(row)
+
+
+def new_turn(
+    conversation_id: str, parent_id: str | None, role: Role, text: str, provenance: Provenance | None = None
+) -> Turn:
+    """A turn of now, with an id of its own; not kept yet."""
+    return Turn(
+        id=new_id(),
+        conversation_id=conversation_id,
+        parent_id=parent_id,
+        role=role,
+        text=text,
+        made_at=utc_now(),
+        provenance=provenance,
+    )
 
 
 def around(db: sa.Connection, reply_id: str) -> tuple[Conversation, tuple[Turn, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from html import escape
 from typing import Any
 
@@ -25,6 +25,7 @@ PLACEHOLDER = (
     "<h3>Say something a customer might say</h3>"
     "<p>Every reply is kept. Where one is not right, press ‘Correct this’ and write what it should have said.</p>"
 )
+READING = '<p class="ts-small ts-muted" role="status">The first words are on their way…</p>'
 Update = tuple[Any, ...]
 
 
@@ -133,34 +134,33 @@ class _Talk:
             f'<div class="ts-diff" dir="auto">{diff_html(turn.text, after.strip())}</div>'
         )
         conversation = self._chat.open(turn.conversation_id)
-        return self._messages(conversation), gr.skip(), gr.skip(), gr.skip(), note, *_idle()
+        return _messages(conversation.turns), gr.skip(), gr.skip(), gr.skip(), note, *_idle()
 
     async def _stream(self, replies: AsyncIterator[LiveReply], sent: bool = False) -> AsyncIterator[Update]:
-        before: list[dict[str, Any]] | None = None
+        before: list[dict[str, Any]] = []
         async for live in replies:
-            if before is None:
-                before = self._messages(self._chat.open(live.conversation_id))
-                if live.turn:  # kept before the first piece was seen
-                    before = before[:-1]
-                yield before, "" if sent else gr.skip(), live.conversation_id, gr.skip(), "", *_busy()
+            if live.said:
+                before = _messages(live.said)
+                yield before, "" if sent else gr.skip(), live.conversation_id, gr.skip(), READING, *_busy()
+                continue
             now = [*before, {"role": "assistant", "content": shown(live.text)}] if live.text else before
             yield now, gr.skip(), gr.skip(), gr.skip(), _problem(live), *_busy()
-        if before is not None:
+        if before:
             chats = [(title, key) for key, title in self._chat.recent()]
             conversation = self._chat.open(live.conversation_id)
             picked = gr.Dropdown(chats, value=conversation.id)
             note = _problem(live) + answered_html(conversation)
-            yield self._messages(conversation), gr.skip(), gr.skip(), picked, note, *_idle()
+            yield _messages(conversation.turns), gr.skip(), gr.skip(), picked, note, *_idle()
 
     def show(self, open_id: str) -> Update:
         """The chat as it is kept, and the page at rest."""
-        return (self._messages(self._chat.open(open_id)) if open_id else [], *_idle())
+        return (_messages(self._chat.open(open_id).turns) if open_id else [], *_idle())
 
     def open(self, chosen: str | None) -> Update:
         if not chosen:
             return gr.skip(), gr.skip(), gr.skip()
         conversation = self._chat.open(chosen)
-        return chosen, self._messages(conversation), answered_html(conversation)
+        return chosen, _messages(conversation.turns), answered_html(conversation)
 
     def compare(self, open_id: str) -> str:
         """Where the last message is asked again, of several models; another place can be chosen there."""
@@ -176,7 +176,7 @@ class _Talk:
         if open_id not in {key for _, key in chats}:
             open_id = ""
         conversation = self._chat.open(open_id) if open_id else None
-        messages, note = (self._messages(conversation), answered_html(conversation)) if conversation else ([], "")
+        messages, note = (_messages(conversation.turns), answered_html(conversation)) if conversation else ([], "")
         picked = gr.Dropdown(chats, value=open_id or None)
         return messages, picked, gr.Dropdown(_answerers(self._services)), open_id, note
 
@@ -184,8 +184,9 @@ class _Talk:
         turn = self._chat.open(open_id).turns[_place(data.index)]
         self._chat.react(turn.id, THUMBS.get(data.liked, "none"))
 
-    def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
-        return [{"role": turn.role, "content": shown(turn.text)} for turn in conversation.turns]
+
+def _messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    return [{"role": turn.role, "content": shown(turn.text)} for turn in turns]
 
 
 def _answerers(services: Services) -> list[tuple[str, str]]:

@@ -5,22 +5,33 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 
 from annotation.errors import UserError
 from annotation.people import Person
 from annotation.store import Store
+from annotation.store.conversations import new_turn
+from annotation.store.part import new_id
 from annotation.store.reviews import ReviewAct, Thumb
 from annotation.types import ChatModel, Conversation, Finish, Frozen, Provenance, Sampling, Turn
 
 MESSAGE_LIMIT = 20_000
 """Longest message a person can send, in characters."""
+HEAD_START_SECONDS = 0.02
+"""What asking the engine has of it before a message is written down: two threads of Python hold each other up."""
+Keep = Callable[[], None]
+"""Writes down what a person did."""
 
 
 class LiveReply(Frozen):
-    """A reply while it grows. `turn` is set once it is kept; `problem` says why it broke off."""
+    """A reply while it grows. `turn` is set once it is kept; `problem` says why it broke off.
+
+    `said` is what it answers, from the first message on; it comes once, before any text, when all of it is kept.
+    """
 
     conversation_id: str
     text: str
+    said: tuple[Turn, ...] = ()
     turn: Turn | None = None
     problem: str | None = None
 
@@ -61,39 +72,43 @@ class ChatService:
     async def send(
         self, conversation_id: str | None, text: str, model: str, sampling: Sampling
     ) -> AsyncIterator[LiveReply]:
-        """Add a message and stream the reply. The message is kept before the first token is asked for. With an empty
-        `text` the last message is asked again, if its reply never came.
+        """Add a message and stream the reply. With an empty `text` the last message is asked again, if its reply never
+        came.
 
-        Raises UserError for an overlong message, and for an empty one where nothing waits for a reply.
+        The message is kept before anything is shown of its reply. Raises UserError for an overlong message, and for an
+        empty one where nothing waits for a reply.
         """
         self._who.must("judge")
-        said = await asyncio.to_thread(self._say, conversation_id, text)
-        async for live in self._answer(said, model, sampling):
+        if conversation_id is None:
+            path = [new_turn(new_id(), None, "user", _checked(text))]
+            keep: Keep = partial(self._store.conversations.begin, "chat", path[0])
+        else:
+            path = list((await asyncio.to_thread(self._store.conversations.get, conversation_id)).turns)
+            keep = self._say(conversation_id, path, text)
+        async for live in self._stream(path, keep, model, sampling):
             yield live
 
-    def _say(self, conversation_id: str | None, text: str) -> tuple[Turn, ...]:
-        """Keep a message; returns the conversation up to it."""
-        if conversation_id is None:
-            return (self._store.conversations.begin("chat", _checked(text)),)
-        path = self._store.conversations.get(conversation_id).turns
+    def _say(self, conversation_id: str, path: list[Turn], text: str) -> Keep:
+        """Put a message at the end of `path`; returns what keeps it."""
         if path and path[-1].role == "user":  # its reply never came: ask it again, or something else beside it
             if not text.strip():
-                return path
-            path = path[:-1]
-        parent = path[-1].id if path else None
-        return (*path, self._store.conversations.add_turn(conversation_id, parent, "user", _checked(text)))
+                return _nothing
+            path.pop()
+        path.append(new_turn(conversation_id, path[-1].id if path else None, "user", _checked(text)))
+        return partial(self._store.conversations.add, path[-1])
 
     async def retry(
         self, conversation_id: str, reply_index: int, model: str, sampling: Sampling
     ) -> AsyncIterator[LiveReply]:
         """Answer again at `reply_index` (place in the path, a user's or a reply's); the old reply is kept beside."""
         self._who.must("judge")
-        path = self._store.conversations.get(conversation_id).turns[: reply_index + 1]
-        asked = next((turn for turn in reversed(path) if turn.role == "user"), None)
-        if asked is None:
+        path = list(self._store.conversations.get(conversation_id).turns[: reply_index + 1])
+        while path and path[-1].role != "user":
+            path.pop()
+        if not path:
             raise UserError("There is nothing to answer again.", do="Send a message first.")
-        self._store.conversations.set_head(conversation_id, asked.id)
-        async for live in self.answer(conversation_id, model, sampling):
+        keep = partial(self._store.conversations.set_head, conversation_id, path[-1].id)
+        async for live in self._stream(path, keep, model, sampling):
             yield live
 
     async def edit(
@@ -101,17 +116,35 @@ class ChatService:
     ) -> AsyncIterator[LiveReply]:
         """Say something else at place `index` and go on from there; what was said before is kept beside."""
         self._who.must("judge")
-        text = _checked(text)
-        edited = self._store.conversations.get(conversation_id).turns[index]
-        self._store.conversations.add_turn(conversation_id, edited.parent_id, "user", text)
-        async for live in self.answer(conversation_id, model, sampling):
+        turns = self._store.conversations.get(conversation_id).turns
+        edited = new_turn(conversation_id, turns[index].parent_id, "user", _checked(text))
+        keep = partial(self._store.conversations.add, edited)
+        async for live in self._stream((*turns[:index], edited), keep, model, sampling):
             yield live
 
     async def answer(self, conversation_id: str, model: str, sampling: Sampling) -> AsyncIterator[LiveReply]:
         """Stream a reply to the conversation as it stands and keep it, whole, stopped or broken."""
         self._who.must("judge")
         conversation = await asyncio.to_thread(self._store.conversations.get, conversation_id)
-        async for live in self._answer(conversation.turns, model, sampling):
+        async for live in self._stream(conversation.turns, _nothing, model, sampling):
+            yield live
+
+    async def _stream(
+        self, turns: Sequence[Turn], keep: Keep, model: str, sampling: Sampling
+    ) -> AsyncIterator[LiveReply]:
+        """The engine is asked while `keep` writes down what was said, and nothing is shown before that is on disk."""
+        replies = self._answer(turns, model, sampling)
+        first = asyncio.ensure_future(_next(replies))
+        try:
+            await asyncio.wait({first}, timeout=HEAD_START_SECONDS)
+            await asyncio.to_thread(keep)
+            yield LiveReply(conversation_id=turns[-1].conversation_id, text="", said=tuple(turns))
+            live = await first
+        finally:
+            first.cancel()
+        if live:
+            yield live
+        async for live in replies:
             yield live
 
     async def _answer(self, turns: Sequence[Turn], model: str, sampling: Sampling) -> AsyncIterator[LiveReply]:
@@ -127,7 +160,8 @@ class ChatService:
             async for chunk in self._model().stream(messages, model=model, sampling=sampling):
                 text += chunk.text
                 finish = chunk.finish or finish
-                provenance = provenance.model_copy(update={"attested": chunk.weights})
+                if chunk.weights != provenance.attested:
+                    provenance = provenance.model_copy(update={"attested": chunk.weights})
                 if chunk.text:
                     yield LiveReply(conversation_id=conversation_id, text=text)
         except UserError as error:
@@ -189,6 +223,14 @@ class ChatService:
         """Keep a thumb."""
         self._who.must("judge")
         self._store.reviews.react(reply_id, thumb, self._who.name)
+
+
+async def _next(replies: AsyncIterator[LiveReply]) -> LiveReply | None:
+    return await anext(replies, None)
+
+
+def _nothing() -> None:
+    """Keeps a message that is kept already."""
 
 
 def _checked(text: str) -> str:

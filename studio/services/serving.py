@@ -127,7 +127,9 @@ class ServingService:
             self._engine = self._new_engine(folder, self._settings.replicas)
         assert self._engine is not None
         self._engine.start()
-        self._watcher = self._new_watcher(self._engine)
+        watcher = self._new_watcher(self._engine)
+        watcher.look()  # until it has, it takes the engine to be off
+        self._watcher = watcher
 
     def _new_watcher(self, engine: Replicas | Attached) -> Keeper | Watcher:
         if isinstance(engine, Replicas):
@@ -309,19 +311,21 @@ class ServingService:
         self._must_be_up()
         if self._elsewhere():
             return self._client(pieces)  # nothing is known here of its weights
-        present = Present(lambda model, again: self._asked_of(model, pieces, again))
-        return Checked(present, self._memory, self.identify, silence=not self.ours)
+        return Checked(self._present(pieces), self._memory, self.identify, silence=not self.ours)
+
+    def _present(self, pieces: bool) -> Present[Client]:
+        return Present(lambda model, again: self._asked_of(model, pieces, again), at_once=self.ours)
 
     def _asked_of(self, model: str, pieces: bool, again: bool) -> Client:
         """The engine, which holds `model` by then; `again`: it was asked already, and did not. Raises UserError."""
         if model == BASE or self._elsewhere():
+            if again and (self.ours or self._elsewhere()):  # the stand-in for a base may have been taken out
+                raise _not_held(model)
             return self._client(pieces)
         self.must_be_sound(model)
-        wanted = model in (*self._memory.read().wanted, *self._aliased())
-        if not self.ours and not wanted:
-            do = "Load it on the Models page."
-            raise Refused(404, f"The engine does not hold '{model}'.", "`base`, or a loaded adapter.", do)
-        if wanted and (again or not self.ours):  # ours is looked after by its watcher
+        if again or not self.ours:  # ours is looked after by its watcher
+            if model not in (*self._memory.read().wanted, *self._aliased()):
+                raise _not_held(model)
             self._server().ensure_there(model)
         return self._client(pieces)
 
@@ -361,18 +365,17 @@ class ServingService:
     async def _open(self, opened: AsyncExitStack, path: str, body: dict[str, Any]) -> httpx.Response:
         model, pieces = str(body["model"]), bool(body.get("stream"))
         try:
-            for again in (False, True):
-                client = await asyncio.to_thread(self._asked_of, model, pieces, again)
+            async for client, helps in self._present(pieces).tries(model):
                 try:
                     return await opened.enter_async_context(client.answered(path, body))
-                except Refused as error:
-                    if again or not gone(error):
+                except Refused as refusal:
+                    if not helps(refusal):
                         raise
         except Refused as error:
             if gone(error) and model in (*self._memory.read().wanted, *self._aliased()):
                 raise NoEngine(f"{model} is just being loaded.", do="Try again in a moment.") from error
             raise
-        raise AssertionError("the second refusal is raised")
+        raise AssertionError("the last refusal is raised")
 
     def _check_asked(self, model: str) -> Provenance:
         if self._settings.engine == "scripted":
@@ -597,6 +600,11 @@ class ServingService:
         """The end of each engine's log, oldest first; empty for an engine that is not ours."""
         by.must("curate")
         return last_lines(self._engine.logs) if isinstance(self._engine, Replicas) else []
+
+
+def _not_held(model: str) -> Refused:
+    do = "Load it on the Models page."
+    return Refused(404, f"The engine does not hold '{model}'.", "`base`, or a loaded adapter.", do)
 
 
 def _addresses(engines: Sequence[Client]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import pytest
 from annotation.errors import UserError
 from annotation.types import Chunk, Message, Sampling
 from serving.client import NoEngine, Refused
+from studio.services import present
 from studio.services.measuring import Measuring
 from studio.services.present import Present
 
@@ -31,12 +32,14 @@ class Engine:
 
 
 def ask(*engines: Engine) -> tuple[str, list[bool]]:
-    """What is heard of the first of `engines`, and of the next if it is asked again, and how often that was."""
+    """What is heard of the first of `engines`, and of the next if it is asked anew, and how often that was; the last of
+    them is asked for ever.
+    """
     found: list[bool] = []
 
     def find(model: str, again: bool) -> Engine:
         found.append(again)
-        return engines[len(found) - 1]
+        return engines[min(len(found), len(engines)) - 1]
 
     async def heard() -> str:
         stream = Present(find).stream([], model="a-0", sampling=Sampling())
@@ -45,24 +48,30 @@ def ask(*engines: Engine) -> tuple[str, list[bool]]:
     return asyncio.run(heard()), found
 
 
-def test_what_went_in_the_moment_between_is_asked_once_more() -> None:
+def test_what_went_in_the_moment_between_is_asked_anew() -> None:
     assert ask(Engine(GONE), Engine("Hello")) == ("Hello", [False, True])
+    assert ask(*3 * [Engine(GONE)], Engine("Hello")) == ("Hello", [False, True, True, True])
     assert ask(Engine("Hello")) == ("Hello", [False])
 
 
 @pytest.mark.parametrize(
     "engines",
     [
-        (Engine(GONE), Engine(GONE), Engine("never")),
         (Engine("Hel", GONE), Engine("never")),
         (Engine(Refused(400, "The engine refused the request.")), Engine("never")),
         (Engine(NoEngine("No engine answers.")), Engine("never")),
     ],
-    ids=["gone twice", "in the middle of a reply", "refused otherwise", "nobody there"],
+    ids=["in the middle of a reply", "refused otherwise", "nobody there"],
 )
 def test_nothing_else_is_asked_again(engines: Any) -> None:
     with pytest.raises(UserError):
         ask(*engines)
+
+
+def test_it_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(present, "PATIENCE_SECONDS", 0.2)
+    with pytest.raises(Refused, match="does not hold"):
+        ask(Engine(GONE))
 
 
 class Clock:

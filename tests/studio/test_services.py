@@ -6,6 +6,8 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from threading import Event
+from time import sleep
 from typing import Any
 from unittest.mock import Mock
 
@@ -17,7 +19,7 @@ from annotation.people import Person
 from annotation.store import Store, open_store
 from annotation.store.comparisons import Comparisons, VoteForm
 from annotation.store.reviews import Verdict
-from annotation.types import Charter, ChatModel, Chunk, Conversation, Message, Provenance, Sampling, Weights
+from annotation.types import Charter, ChatModel, Chunk, Conversation, Message, Provenance, Sampling, Turn, Weights
 from annotation.versions import rows_in
 from serving.memory import Memory
 from serving.scripted import ScriptedModel
@@ -66,7 +68,7 @@ def texts(conversation: Conversation) -> list[str]:
 
 def test_a_reply_grows_and_is_kept_with_its_origin(store: Store) -> None:
     lives = collect(chat_with(store, quick()).send(None, " Hello ", "a-1", SAMPLING))
-    assert [live.text for live in lives][:2] == ["one ", "one two "]
+    assert [live.text for live in lives][:3] == ["", "one ", "one two "]
     kept = store.conversations.get(lives[-1].conversation_id).turns[-1]
     assert kept == lives[-1].turn
     assert kept.provenance is not None
@@ -107,8 +109,9 @@ def test_nothing_of_an_answer_from_other_weights_is_shown_or_kept(
     store: Store, tmp_path: Path, asked: str, answers: str | None
 ) -> None:
     wrong = checked(tmp_path, Attested(answers))
-    (last,) = collect(ChatService(store, lambda: wrong, identify, ANA, lambda: 1).send(None, "Hello", asked, SAMPLING))
-    assert (last.text, last.turn) == ("", None)
+    lives = collect(ChatService(store, lambda: wrong, identify, ANA, lambda: 1).send(None, "Hello", asked, SAMPLING))
+    assert {(live.text, live.turn) for live in lives} == {("", None)}
+    last = lives[-1]
     assert last.problem is not None
     assert f"{asked} is not what answered: the engine says it used" in last.problem
 
@@ -135,6 +138,79 @@ def test_the_base_is_held_against_what_lies_here_and_only_others_may_be_silent(
     else:
         assert (last.text, last.turn) == ("", None)
         assert problem in (last.problem or "")
+
+
+def test_the_engine_is_asked_while_the_message_is_written_down_and_nothing_shows_before_it_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, begin = Event(), store.conversations.begin
+
+    class Asked(ScriptedModel):
+        def stream(self, messages: Sequence[Message], *, model: str, sampling: Sampling) -> AsyncIterator[Chunk]:
+            asked.set()
+            return super().stream(messages, model=model, sampling=sampling)
+
+    def slow(source: str, turn: Turn) -> None:
+        assert asked.wait(10), "the engine waits for the disk"
+        sleep(0.1)  # in which the first words come
+        begin(source, turn)
+
+    monkeypatch.setattr(store.conversations, "begin", slow)
+    chat = chat_with(store, Asked(["one two"], word_seconds=0))
+
+    async def shown() -> None:
+        async for live in chat.send(None, "Hello", "base", SAMPLING):
+            assert texts(store.conversations.get(live.conversation_id))[0] == "Hello"
+
+    asyncio.run(shown())
+
+
+def test_what_can_not_be_written_down_is_not_answered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: str, turn: Turn) -> None:
+        raise UserError("The disk is full.")
+
+    monkeypatch.setattr(store.conversations, "begin", full)
+    lives = []
+
+    async def ask() -> None:
+        async for live in chat_with(store, quick()).send(None, "Hello", "base", SAMPLING):
+            lives.append(live)
+
+    with pytest.raises(UserError, match="disk is full"):
+        asyncio.run(ask())
+    assert lives == []
+    assert store.conversations.count() == 0
+
+
+def test_who_stops_before_the_first_word_has_the_message(store: Store) -> None:
+    chat = chat_with(store, quick(hang_after=0))
+
+    async def stop() -> str:
+        stream = chat.send(None, "Hello", "base", SAMPLING)
+        live = await anext(stream)
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 1, "nobody goes on asking"
+        return live.conversation_id
+
+    assert texts(store.conversations.get(asyncio.run(stop()))) == ["Hello"]
+
+
+def test_an_edited_message_and_a_retry_stand_at_once(store: Store) -> None:
+    chat = chat_with(store, quick())
+    opened = collect(chat.send(None, "Hello", "base", SAMPLING))[-1].conversation_id
+    stalled = chat_with(store, quick(hang_after=0))
+
+    async def first(stream: AsyncIterator[LiveReply]) -> list[str]:
+        await anext(stream)
+        return texts(store.conversations.get(opened))
+
+    assert asyncio.run(first(stalled.retry(opened, 1, "base", SAMPLING))) == ["Hello"]
+    assert asyncio.run(first(stalled.edit(opened, 0, "Hello there", "base", SAMPLING))) == ["Hello there"]
 
 
 def test_a_broken_reply_is_kept_as_far_as_it_came(store: Store) -> None:
