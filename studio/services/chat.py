@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from functools import partial
 
 from annotation.errors import UserError
@@ -13,7 +14,7 @@ from annotation.store import Store
 from annotation.store.conversations import new_turn
 from annotation.store.part import new_id
 from annotation.store.reviews import ReviewAct, Thumb
-from annotation.types import ChatModel, Conversation, Finish, Frozen, Provenance, Sampling, Turn
+from annotation.types import ChatModel, Chunk, Conversation, Finish, Frozen, Provenance, Sampling, Turn
 
 MESSAGE_LIMIT = 20_000
 """Longest message a person can send, in characters."""
@@ -21,6 +22,8 @@ HEAD_START_SECONDS = 0.02
 """What asking the engine has of it before a message is written down: two threads of Python hold each other up."""
 Keep = Callable[[], None]
 """Writes down what a person did."""
+Piece = tuple[Provenance, Chunk]
+"""Of a reply, with whose it is."""
 
 
 class LiveReply(Frozen):
@@ -85,8 +88,9 @@ class ChatService:
         else:
             path = list((await asyncio.to_thread(self._store.conversations.get, conversation_id)).turns)
             keep = self._say(conversation_id, path, text)
-        async for live in self._stream(path, keep, model, sampling):
-            yield live
+        async with aclosing(self._answer(path, keep, model, sampling)) as lives:
+            async for live in lives:
+                yield live
 
     def _say(self, conversation_id: str, path: list[Turn], text: str) -> Keep:
         """Put a message at the end of `path`; returns what keeps it."""
@@ -108,8 +112,9 @@ class ChatService:
         if not path:
             raise UserError("There is nothing to answer again.", do="Send a message first.")
         keep = partial(self._store.conversations.set_head, conversation_id, path[-1].id)
-        async for live in self._stream(path, keep, model, sampling):
-            yield live
+        async with aclosing(self._answer(path, keep, model, sampling)) as lives:
+            async for live in lives:
+                yield live
 
     async def edit(
         self, conversation_id: str, index: int, text: str, model: str, sampling: Sampling
@@ -119,69 +124,60 @@ class ChatService:
         turns = self._store.conversations.get(conversation_id).turns
         edited = new_turn(conversation_id, turns[index].parent_id, "user", _checked(text))
         keep = partial(self._store.conversations.add, edited)
-        async for live in self._stream((*turns[:index], edited), keep, model, sampling):
-            yield live
+        async with aclosing(self._answer((*turns[:index], edited), keep, model, sampling)) as lives:
+            async for live in lives:
+                yield live
 
-    async def answer(self, conversation_id: str, model: str, sampling: Sampling) -> AsyncIterator[LiveReply]:
-        """Stream a reply to the conversation as it stands and keep it, whole, stopped or broken."""
-        self._who.must("judge")
-        conversation = await asyncio.to_thread(self._store.conversations.get, conversation_id)
-        async for live in self._stream(conversation.turns, _nothing, model, sampling):
-            yield live
-
-    async def _stream(
+    async def _answer(
         self, turns: Sequence[Turn], keep: Keep, model: str, sampling: Sampling
-    ) -> AsyncIterator[LiveReply]:
-        """The engine is asked while `keep` writes down what was said, and nothing is shown before that is on disk."""
-        replies = self._answer(turns, model, sampling)
-        first = asyncio.ensure_future(_next(replies))
-        try:
-            await asyncio.wait({first}, timeout=HEAD_START_SECONDS)
-            await asyncio.to_thread(keep)
-            yield LiveReply(conversation_id=turns[-1].conversation_id, text="", said=tuple(turns))
-            live = await first
-        finally:
-            first.cancel()
-        if live:
-            yield live
-        async for live in replies:
-            yield live
+    ) -> AsyncGenerator[LiveReply, None]:
+        """Have `keep` write down what was said, and stream the reply to it."""
+        conversation_id, shown, started = turns[-1].conversation_id, False, time.monotonic()
+        text, finish, problem, provenance = "", None, None, None
 
-    async def _answer(self, turns: Sequence[Turn], model: str, sampling: Sampling) -> AsyncIterator[LiveReply]:
-        messages, conversation_id = [turn.as_message() for turn in turns], turns[-1].conversation_id
-        model = self._resolve(model)  # to the name of what answers, which is what is kept beside the reply
-        provenance = self._identify(model)
-        text, finish, problem, started = "", None, None, time.monotonic()
-
-        def keep(otherwise: Finish) -> Turn | None:
+        def kept(otherwise: Finish) -> Turn | None:
             return self._keep(turns, text, provenance, sampling, finish or otherwise, started)
 
         try:
-            async for chunk in self._model().stream(messages, model=model, sampling=sampling):
-                text += chunk.text
-                finish = chunk.finish or finish
-                if chunk.weights != provenance.attested:
-                    provenance = provenance.model_copy(update={"attested": chunk.weights})
-                if chunk.text:
-                    yield LiveReply(conversation_id=conversation_id, text=text)
+            async with aclosing(_meanwhile(keep, self._pieces(turns, model, sampling))) as pieces:
+                async for piece in pieces:
+                    if piece is None:
+                        shown = True
+                        yield LiveReply(conversation_id=conversation_id, text="", said=tuple(turns))
+                        continue
+                    provenance, chunk = piece
+                    text += chunk.text
+                    finish = chunk.finish or finish
+                    if chunk.text:
+                        yield LiveReply(conversation_id=conversation_id, text=text)
         except UserError as error:
+            if not shown:  # what was said could not be kept
+                raise
             finish, problem = "error", str(error)
         except BaseException:  # the person pressed 'stop', which closes this generator: there may be no loop any more
-            keep("stopped")
+            kept("stopped")
             raise
-        turn = await asyncio.to_thread(keep, "stopped")
+        turn = await asyncio.to_thread(kept, "stopped")
         yield LiveReply(conversation_id=conversation_id, text=text, turn=turn, problem=problem)
+
+    async def _pieces(self, turns: Sequence[Turn], model: str, sampling: Sampling) -> AsyncGenerator[Piece, None]:
+        model = self._resolve(model)  # to the name of what answers, which is what is kept beside the reply
+        made = self._identify(model)
+        async for chunk in self._model().stream([turn.as_message() for turn in turns], model=model, sampling=sampling):
+            if chunk.weights != made.attested:
+                made = made.model_copy(update={"attested": chunk.weights})
+            yield made, chunk
 
     def _keep(
         self,
         turns: Sequence[Turn],
         text: str,
-        provenance: Provenance,
+        provenance: Provenance | None,
         sampling: Sampling,
         finish: Finish,
         started: float,
     ) -> Turn | None:
-        if not text.strip():
+        if not text.strip() or provenance is None:
             return None
         drawn = {"sampling": sampling, "seconds": round(time.monotonic() - started, 3), "finish": finish}
         parent = turns[-1]
@@ -225,8 +221,26 @@ class ChatService:
         self._store.reviews.react(reply_id, thumb, self._who.name)
 
 
-async def _next(replies: AsyncIterator[LiveReply]) -> LiveReply | None:
-    return await anext(replies, None)
+async def _meanwhile(keep: Keep, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece | None, None]:
+    """The engine is asked for `pieces` while `keep` writes; the first that comes is None, when that is done."""
+    async with aclosing(pieces):
+        first = asyncio.ensure_future(_next(pieces))
+        try:
+            await asyncio.wait({first}, timeout=HEAD_START_SECONDS)
+            await asyncio.to_thread(keep)
+            yield None
+            piece = await first
+        finally:
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+        if piece:
+            yield piece
+        async for piece in pieces:
+            yield piece
+
+
+async def _next(pieces: AsyncIterator[Piece]) -> Piece | None:
+    return await anext(pieces, None)
 
 
 def _nothing() -> None:

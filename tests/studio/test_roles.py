@@ -64,7 +64,6 @@ CALLS: dict[str, Call] = {
     "chat.send": ("judge", lambda world: (world.chat, "Hello", "base", SAMPLING)),
     "chat.retry": ("judge", lambda world: (world.chat, 1, "base", SAMPLING)),
     "chat.edit": ("judge", lambda world: (world.chat, 0, "Hello again", "base", SAMPLING)),
-    "chat.answer": ("judge", lambda world: (world.chat, "base", SAMPLING)),
     "chat.correct": ("judge", lambda world: ("act-chat", world.reply, "As it should be.")),
     "chat.react": ("judge", lambda world: (world.reply, "up")),
     "review.charter": ("look", nothing),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from threading import Event
 from time import sleep
-from typing import Any
+from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
@@ -198,6 +199,21 @@ def test_who_stops_before_the_first_word_has_the_message(store: Store) -> None:
         return live.conversation_id
 
     assert texts(store.conversations.get(asyncio.run(stop()))) == ["Hello"]
+
+
+def test_who_leaves_in_the_middle_has_what_had_come(store: Store) -> None:
+    chat = chat_with(store, quick())
+
+    async def leave(pieces: int) -> str:
+        stream = chat.send(None, "Hello", "base", SAMPLING)
+        async with aclosing(cast(AsyncGenerator[LiveReply, None], stream)):
+            for _ in range(1 + pieces):
+                live = await anext(stream)
+        assert len(asyncio.all_tasks()) == 1, "nobody goes on asking"
+        return live.conversation_id
+
+    assert texts(store.conversations.get(asyncio.run(leave(0)))) == ["Hello"]
+    assert texts(store.conversations.get(asyncio.run(leave(2)))) == ["Hello", "one two "]
 
 
 def test_an_edited_message_and_a_retry_stand_at_once(store: Store) -> None:
