@@ -82,7 +82,7 @@ def build(services: Services) -> None:
     settle = act(_Talk.show)
     for stream in streams:  # also after an error: what is kept is what is shown
         stream.then(settle, open_id, [chatbot, send, stop], **quiet)
-    stop.click(settle, open_id, [chatbot, send, stop], cancels=streams, **quiet)
+    stop.click(act(_Talk.stopped), open_id, [chatbot, send, stop, note], cancels=streams, **quiet)
     chatbot.like(act(_Talk.react), open_id, None, **quiet)
     new.click(lambda: ("", [], "", None), None, [open_id, chatbot, note, earlier], **quiet)
     go = "(where) => { if (where) window.location.href = where; }"
@@ -155,6 +155,10 @@ class _Talk:
     def show(self, open_id: str) -> Update:
         """The chat as it is kept, and the page at rest."""
         return (_messages(self._chat.open(open_id).turns) if open_id else [], *_idle())
+
+    def stopped(self, open_id: str) -> Update:
+        """As `show`, and no first words are on their way any more."""
+        return *self.show(open_id), answered_html(self._chat.open(open_id)) if open_id else ""
 
     def open(self, chosen: str | None) -> Update:
         if not chosen:

@@ -101,6 +101,13 @@ def test_retry_stop_and_edit_keep_every_reply(page: Page, studio: Studio) -> Non
     expect(page.locator("#ts-chat")).to_contain_text("Tell me a short one.")
     kept = studio.json("status")
     assert kept["waiting"] >= 303  # 300 of the demo, and the stopped, the second and the third reply
+    page.fill("#ts-message textarea", "And one that is stopped at once.")
+    page.press("#ts-message textarea", "Enter")
+    page.click("#ts-stop")
+    page.wait_for_selector("#ts-send", state="visible")
+    expect(page.locator("#ts-chat-note")).not_to_contain_text("on their way")
+    page.reload()
+    expect(page.locator("#ts-chat")).to_contain_text("And one that is stopped at once.")
 
 
 def test_three_replies_are_corrected_by_keyboard(page: Page, studio: Studio) -> None:
