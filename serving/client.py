@@ -41,6 +41,12 @@ class Refused(UserError):
         self.status = status
 
 
+def not_held(model: str) -> Refused:
+    """The refusal of a server that does not know `model`."""
+    found = f"The engine does not hold '{model}'."
+    return Refused(404, found, "`base`, or a loaded adapter.", "Load it on the Models page.")
+
+
 class TooLong(Refused):
     """What was sent does not fit into the model, and will not next time."""
 
@@ -328,12 +334,7 @@ def _response_format(json_schema: str) -> dict[str, Any]:
 def _refused(response: httpx.Response, model: str, key_setting: str) -> Refused:
     status, reason = response.status_code, said(response)
     if status == 404 and model:
-        return Refused(
-            status,
-            f"The engine does not hold '{model}'.",
-            "`base`, or a loaded adapter.",
-            "Load it on the Models page.",
-        )
+        return not_held(model)
     if status in (401, 403):
         return Refused(status, "The engine refused the API key.", do=f"Set {key_setting} to the right one.")
     if status == 400 and "context length" in reason:

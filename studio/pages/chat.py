@@ -158,7 +158,10 @@ class _Talk:
 
     def stopped(self, open_id: str) -> Update:
         """As `show`, and no first words are on their way any more."""
-        return *self.show(open_id), answered_html(self._chat.open(open_id)) if open_id else ""
+        if not open_id:
+            return [], *_idle(), ""
+        _, messages, note = self.open(open_id)
+        return messages, *_idle(), note
 
     def open(self, chosen: str | None) -> Update:
         if not chosen:

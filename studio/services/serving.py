@@ -19,7 +19,7 @@ from annotation.people import Person
 from annotation.types import ChatModel, Provenance
 from serving import attestation, probe, stand_in
 from serving.adapters import AdapterServer
-from serving.client import Client, NoEngine, Refused
+from serving.client import Client, NoEngine, Refused, not_held
 from serving.engine import BASE, Attached, EngineConfig, EngineStatus, Watcher, unwatched_at_once
 from serving.fitting import Base, base_shapes
 from serving.memory import Memory
@@ -320,12 +320,12 @@ class ServingService:
         """The engine, which holds `model` by then; `again`: it was asked already, and did not. Raises UserError."""
         if model == BASE or self._elsewhere():
             if again and (self.ours or self._elsewhere()):  # the stand-in for a base may have been taken out
-                raise _not_held(model)
+                raise not_held(model)
             return self._client(pieces)
         self.must_be_sound(model)
         if again or not self.ours:  # ours is looked after by its watcher
             if model not in (*self._memory.read().wanted, *self._aliased()):
-                raise _not_held(model)
+                raise not_held(model)
             self._server().ensure_there(model)
         return self._client(pieces)
 
@@ -600,11 +600,6 @@ class ServingService:
         """The end of each engine's log, oldest first; empty for an engine that is not ours."""
         by.must("curate")
         return last_lines(self._engine.logs) if isinstance(self._engine, Replicas) else []
-
-
-def _not_held(model: str) -> Refused:
-    do = "Load it on the Models page."
-    return Refused(404, f"The engine does not hold '{model}'.", "`base`, or a loaded adapter.", do)
 
 
 def _addresses(engines: Sequence[Client]) -> tuple[str, ...]:

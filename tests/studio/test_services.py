@@ -67,6 +67,15 @@ def texts(conversation: Conversation) -> list[str]:
     return [turn.text for turn in conversation.turns]
 
 
+async def press_stop(stream: AsyncIterator[LiveReply]) -> None:
+    """While the next piece is waited for."""
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
 def test_a_reply_grows_and_is_kept_with_its_origin(store: Store) -> None:
     lives = collect(chat_with(store, quick()).send(None, " Hello ", "a-1", SAMPLING))
     assert [live.text for live in lives][:3] == ["", "one ", "one two "]
@@ -189,11 +198,7 @@ def test_who_stops_before_the_first_word_has_the_message(store: Store) -> None:
     async def stop() -> str:
         stream = chat.send(None, "Hello", "base", SAMPLING)
         live = await anext(stream)
-        waiting = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0.01)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
+        await press_stop(stream)
         await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) == 1, "nobody goes on asking"
         return live.conversation_id
@@ -244,11 +249,7 @@ def test_a_stopped_reply_is_kept_as_far_as_it_came(store: Store) -> None:
         live = await anext(stream)
         while len(live.text.split()) < 3:
             live = await anext(stream)
-        task = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await press_stop(stream)
         return live.conversation_id
 
     kept = store.conversations.get(asyncio.run(stop())).turns[-1]
