@@ -307,16 +307,18 @@ class ArgillaService:
 
     def _follow(self) -> None:
         while not self._stop.is_set():
-            begun = time.monotonic()
             self._whole.clear()
-            pause = EVERY_SECONDS
+            pause, took = EVERY_SECONDS, 0.0
             with self._in_words():
                 connection = self._connection()
                 if connection is None:
                     self._calls.lapse()
-                elif not self._held and self._once() and not self._listen(connection):
-                    pause = HOOK_PAUSE_SECONDS
-            took = time.monotonic() - begun
+                elif not self._held:
+                    begun = time.monotonic()
+                    looked = self._once()
+                    took = time.monotonic() - begun  # waiting for a webhook is no work for Argilla
+                    if looked and not self._listen(connection):
+                        pause = HOOK_PAUSE_SECONDS
             self._rest(max(pause, min(SHARE * took, LONGEST_SECONDS)))
         with self._in_words():
             self._calls.forget()

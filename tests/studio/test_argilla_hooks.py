@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import http.server
 import json
 import threading
 import time
@@ -23,6 +24,7 @@ from annotation.argilla_server import ArgillaServer
 from annotation.people import Person
 from annotation.store import Store, open_store
 from studio.services import argilla as argilla_service
+from studio.services import argilla_calls
 from studio.services.argilla import ArgillaService
 from studio.services.argilla_view import in_words
 from studio.settings import Settings
@@ -32,8 +34,10 @@ from tests.fixtures.studio import free_port, wait_until
 
 pytestmark = pytest.mark.slow
 ADMIN = Person(name="root", role="admin")
-SOON = 15.0
-"""Seconds for a call to arrive: Argilla's worker asks its queue anew every few seconds."""
+SOON = 60.0
+"""Seconds for a call to arrive: Argilla's worker asks its queue anew every few seconds, and looks take long on a busy
+machine. By itself the studio of these tests would look after an hour.
+"""
 
 
 @pytest.fixture
@@ -222,6 +226,7 @@ def test_without_a_webhook_argilla_is_asked(
     reason: str,
 ) -> None:
     monkeypatch.setattr(argilla_service, "EVERY_SECONDS", 0.5)
+    monkeypatch.setattr(argilla_service, "SHARE", 1)
     taken: list[str] = []
     if reason == "ten of others":
         about = {"url": "http://127.0.0.1:9/x", "events": ["record.deleted"]}
@@ -234,6 +239,38 @@ def test_without_a_webhook_argilla_is_asked(
     wait_until(lambda: kinds(store, reply) == ["review"], SOON, "the answer")
     for one in taken:
         ok(owner.delete(f"/webhooks/{one}"))
+
+
+def test_waiting_for_a_webhook_in_vain_makes_no_longer_pauses_between_looks(
+    studio: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr(argilla_service, "SHARE", 1)
+    monkeypatch.setattr(argilla_calls, "PING_SECONDS", 10.0)
+    monkeypatch.setattr(studio.service, "_rest", lambda seconds: rests.append(seconds) or time.sleep(0.1))
+    strangers = http.server.HTTPServer(("127.0.0.1", studio.port), Polite)  # somebody else has our port
+    serving = threading.Thread(target=strangers.serve_forever)
+    serving.start()
+    try:
+        studio.service.start()
+        wait_until(lambda: rests, 120, "the first look and its webhook")
+    finally:
+        strangers.shutdown()
+        serving.join()
+        strangers.server_close()
+    assert rests[0] < 10.0
+
+
+class Polite(http.server.BaseHTTPRequestHandler):
+    """Thanks for every call and does nothing with it."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
 
 
 def test_a_call_is_heard_once_however_the_clock_runs() -> None:
