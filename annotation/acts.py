@@ -34,6 +34,8 @@ class ActBody(BaseModel, frozen=True):
     """Id of the act that this one takes back."""
     questions: tuple[Question, ...] = ()
     """What is asked again."""
+    of: str | None = None
+    """Whose answers do not hold any more, where something is asked again; None for everybody's."""
     ranking: tuple[str, ...] = ()
     """Replies to the same conversation, best first."""
     as_it_was: bool = False
@@ -77,6 +79,8 @@ class Standing:
     """Each person's newest."""
     done_by: frozenset[str] = frozenset()
     """Who has dealt with it since it was last asked anew."""
+    asked: frozenset[Question] = frozenset()
+    """Questions with answers that were asked for again: whoever judges it now has to answer them."""
     skipped: str | None = None
     """Reason it is set aside, None if it is not."""
     flags: tuple[Act, ...] = ()
@@ -135,7 +139,7 @@ def replay(acts: Sequence[Act]) -> Standing:
     """Where a reply stands after `acts`, oldest first.
 
     An act that was taken back counts as never done. A `requeue` clears the answers it asks for again, with the
-    corrections that followed from them, and everybody has to look anew.
+    corrections that followed from them, and whoever gave them (everybody, if it names nobody) has to look anew.
     """
     live = not_undone(acts)
     answers: dict[str, dict[Question, Judgement]] = {}
@@ -143,6 +147,7 @@ def replay(acts: Sequence[Act]) -> Standing:
     corrections: list[Correction] = []
     rankings: dict[str, Act] = {}
     done_by: set[str] = set()
+    asked: set[Question] = set()
     skipped: str | None = None
     for act in live:
         if act.kind == "review" and act.route in (*COUNTED, "adjudication"):
@@ -155,13 +160,10 @@ def replay(acts: Sequence[Act]) -> Standing:
         elif act.kind == "review" and act.route == "adjudication":
             settled.update({one.question: one for one in act.judgements})
         elif act.kind == "requeue":
-            before = _faulted(answers, settled)
-            _clear(answers, settled, act.body.questions)
-            without = before - _faulted(answers, settled)
-            everything = set(act.body.questions) == set(QUESTIONS)
-            corrections = [one for one in corrections if one.author not in without and not everything]
-            done_by.clear()
-        elif act.kind == "skip" and act.route != "late":
+            cleared, corrections = _asked_again(answers, settled, corrections, act.body)
+            asked |= cleared
+            done_by -= {act.body.of or one for one in done_by}
+        elif act.kind == "skip" and act.route in COUNTED:
             skipped = act.body.text or "no reason given"
         elif act.kind == "restore":
             skipped = None
@@ -171,6 +173,7 @@ def replay(acts: Sequence[Act]) -> Standing:
         corrections=tuple(corrections),
         rankings=tuple(rankings.values()),
         done_by=frozenset(done_by),
+        asked=frozenset(asked),
         skipped=skipped,
         flags=_flags(live),
         comments=tuple(act for act in live if act.kind == "comment"),
@@ -190,13 +193,24 @@ def _faulted(answers: dict[str, dict[Question, Judgement]], settled: dict[Questi
     return {one.reviewer for one in given if one.value in ("fail", "unsure")}
 
 
-def _clear(
-    answers: dict[str, dict[Question, Judgement]], settled: dict[Question, Judgement], questions: Sequence[Question]
-) -> None:
-    for question in questions:
-        settled.pop(question, None)
-        for given in answers.values():
-            given.pop(question, None)
+def _asked_again(
+    answers: dict[str, dict[Question, Judgement]],
+    settled: dict[Question, Judgement],
+    corrections: list[Correction],
+    asked: ActBody,
+) -> tuple[set[Question], list[Correction]]:
+    """Clear the answers that are asked for again; returns their questions, and the corrections that stand without."""
+    before = _faulted(answers, settled)
+    cleared: set[Question] = set()
+    for given in (settled, *answers.values()):
+        for question in asked.questions:
+            if question in given and given[question].reviewer == (asked.of or given[question].reviewer):
+                del given[question]
+                cleared.add(question)
+    without = before - _faulted(answers, settled)
+    if set(asked.questions) == set(QUESTIONS):
+        without |= {one.author for one in corrections if one.author == (asked.of or one.author)}
+    return cleared, [one for one in corrections if one.author not in without]
 
 
 def _flags(live: Sequence[Act]) -> tuple[Act, ...]:

@@ -32,8 +32,10 @@ def standing_acts(history: Sequence[Act]) -> dict[str, Act]:
     """The newest counted review of each person, as long as it stands."""
     standing: dict[str, Act] = {}
     for act in not_undone(history):
-        if act.kind == "requeue":
+        if act.kind == "requeue" and act.body.of is None:
             standing.clear()
+        elif act.kind == "requeue":
+            standing.pop(act.body.of or "", None)
         elif act.kind == "review" and act.route in COUNTED:
             standing[act.person] = act
     return standing

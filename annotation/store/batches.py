@@ -16,6 +16,7 @@ from annotation.store.search import Filter, Search
 from annotation.store.tables import acts, batch_items, batches, leases, tasks
 from annotation.types import Frozen, utc_now
 
+WAITING = ("open", "full", "skipped")
 CHANGED = ("queue", "assignee", "skill", "rank", "overlap", "state")
 
 
@@ -61,12 +62,13 @@ class Batch(Frozen):
 class Batches(Part):
     """Preview, make and take back."""
 
-    def preview(self, wanted: Filter) -> int:
+    def preview(self, wanted: Filter, change: Change) -> int:
         """How many replies a change would touch: those of the filter that nobody is done with and that are no hidden
-        check.
+        check. More reviewers each also touch judged ones, where the filter asks for these: they are dealt again, to
+        others.
         """
         with self._engine.connect() as db:
-            return db.scalar(sa.select(sa.func.count()).select_from(self._touched(wanted).subquery())) or 0
+            return db.scalar(sa.select(sa.func.count()).select_from(self._touched(wanted, change).subquery())) or 0
 
     def make(self, wanted: Filter, change: Change, author: str) -> Batch:
         """Make the change in one transaction, keeping what was before. Raises UserError if there is nothing to do."""
@@ -82,7 +84,7 @@ class Batches(Part):
         with self._writer.begin() as db:
             row = {"id": batch.id, "body": body, "author": author, "size": 0, "made_at": batch.made_at}
             db.execute(batches.insert().values(row))
-            source = sa.select(*columns).where(tasks.c.reply_id.in_(self._touched(wanted)))
+            source = sa.select(*columns).where(tasks.c.reply_id.in_(self._touched(wanted, change)))
             db.execute(batch_items.insert().from_select(["batch_id", "reply_id", *CHANGED], source))
             ours = sa.select(batch_items.c.reply_id).where(batch_items.c.batch_id == batch.id)
             size = db.execute(tasks.update().where(tasks.c.reply_id.in_(ours)).values(values)).rowcount
@@ -140,8 +142,13 @@ class Batches(Part):
                 for row in rows
             ]
 
-    def _touched(self, wanted: Filter) -> sa.Select[Any]:
-        return Search(self._engine, self._writer).matching(wanted).where(tasks.c.state.in_(("open", "full", "skipped")))
+    def _touched(self, wanted: Filter, change: Change) -> sa.Select[Any]:
+        found = Search(self._engine, self._writer).matching(wanted)
+        waiting = tasks.c.state.in_(WAITING)
+        if change.overlap is None or change.set_aside or wanted.state not in ("reviewed", "done", "disputed"):
+            return found.where(waiting)
+        judged = sa.and_(tasks.c.state.in_(("done", "disputed")), tasks.c.overlap < change.overlap)
+        return found.where(sa.or_(waiting, judged))
 
 
 def _values(change: Change) -> dict[str, Any]:
@@ -163,7 +170,7 @@ def _as_left(change: Change, batch_id: str, made_at: datetime) -> sa.ColumnEleme
         ~acts.c.id.startswith(batch_id),
     )
     same = [tasks.c[name] == value for name, value in _values(change).items()]
-    waiting = tasks.c.state.in_(("open", "full", "skipped"))
+    waiting = tasks.c.state.in_(WAITING)
     untouched = sa.and_(waiting, ~since) if change.set_aside else sa.or_(waiting, ~since)
     return sa.and_(tasks.c.state != "gold", untouched, *same)
 

@@ -336,6 +336,6 @@ def route_of_claim(task: Any, person: Person, done: Any) -> Route:
         raise Conflict(
             f"This reply has the {task.overlap} {'reviewer' if task.overlap == 1 else 'reviewers'} it asks for.",
             "One that still waits.",
-            "You can read it here. A curator can settle it, or ask for it again.",
+            "You can read it here. A curator can settle it, or ask for more reviewers on the Find page.",
         )
     return "search"

@@ -132,11 +132,14 @@ class Figures(Part):
         with self._engine.connect() as db:
             return [(row[0], row[1], tuple(json.loads(row[2])), row[3], row[4]) for row in db.execute(query)]
 
-    def replies_with(self, question: Question, value: str, clause_ids: tuple[str, ...], version: int) -> list[str]:
-        """The replies about which somebody's standing answer is exactly this."""
-        query = _exactly(_standing(judgements.c.reply_id), question, value, clause_ids, version)
+    def given_by(
+        self, question: Question, value: str, clause_ids: tuple[str, ...], version: int
+    ) -> list[tuple[str, str]]:
+        """(reply, reviewer) of the standing answers that are exactly this."""
+        columns = judgements.c.reply_id, judgements.c.reviewer
+        query = _exactly(_standing(*columns), question, value, clause_ids, version)
         with self._engine.connect() as db:
-            return list(db.scalars(query.distinct()))
+            return [(row[0], row[1]) for row in db.execute(query.distinct())]
 
     def answers_with(
         self, question: Question, value: str, clause_ids: tuple[str, ...], version: int, limit: int
@@ -181,7 +184,8 @@ def _standing(*columns: Any, replaced_too: bool = False) -> sa.Select[Any]:
             asked.c.reply_id == judgements.c.reply_id,
             asked.c.kind == "requeue",
             asked.c.seq > given.c.seq,
-            sa.cast(asked.c.body, sa.Text).like(sa.literal('%"') + judgements.c.question + '"%'),
+            asked.c.body["questions"].as_string().like(sa.literal('%"') + judgements.c.question + '"%'),
+            sa.func.coalesce(asked.c.body["of"].as_string(), judgements.c.reviewer) == judgements.c.reviewer,
         )
         .correlate(judgements, given)
     )

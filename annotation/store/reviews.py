@@ -9,7 +9,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from pydantic import AwareDatetime, Field
 
-from annotation.acts import COUNTED, Act, ActBody, ActKind, Standing, replay
+from annotation.acts import COUNTED, QUESTIONS, Act, ActBody, ActKind, Standing, replay
 from annotation.errors import Conflict, NotFound, UserError
 from annotation.store.charters import NEWEST
 from annotation.store.history import acts_of, add_act, fixed, lock, refresh, write_row
@@ -33,6 +33,8 @@ Thumb = Literal["up", "down", "none"]
 CHUNK = 500
 OF_BATCH = "-skip-"
 """In the ids of skips that a change of many replies at once made; it is taken back as a whole."""
+ASKED: dict[Question, str] = {"voice": "brand voice", "policy": "policy", "bias": "bias"}
+"""The questions inside a sentence."""
 NOTE_LIMIT = 5_000
 """Longest note or comment, in characters."""
 
@@ -144,8 +146,10 @@ class Reviews(Part):
                 if kind in ("skip", "pass"):
                     hold = _hold(db, act.id, reply_id, person)
                     lost = hold.state == "expired" if hold else kind == "skip"
-                    late = lost and task.state not in ("open", "skipped")
-                    act = act.model_copy(update={"route": "late"}) if late else act
+                    if lost and task.state not in ("open", "skipped"):
+                        act = act.model_copy(update={"route": "late"})
+                    elif hold and hold.route in ("gold", "repeat"):  # what stands about it stays
+                        act = act.model_copy(update={"route": hold.route})
                 add_act(db, act)
                 if kind in ("skip", "pass"):
                     _close_hold(db, act.id, "passed" if kind == "pass" else "done")
@@ -190,15 +194,20 @@ class Reviews(Part):
             refresh(db, [row.reply_id])
         return undone
 
-    def requeue(self, reply_ids: Sequence[str], questions: Sequence[Question], person: str, why: str) -> None:
-        """Ask for some questions again; everybody may be dealt these replies anew."""
-        body = ActBody(text=why, questions=tuple(questions))
+    def requeue(
+        self, reply_ids: Sequence[str], questions: Sequence[Question], person: str, why: str, of: str | None = None
+    ) -> None:
+        """Ask for some questions again, since the answers of `of` (None: of anybody) do not hold any more; they, or
+        everybody, may be dealt these replies anew.
+        """
+        body = ActBody(text=why, questions=tuple(questions), of=of)
         for start in range(0, len(reply_ids), CHUNK):
             some = reply_ids[start : start + CHUNK]
             with self._writer.begin() as db:
                 lock(db, some)
                 _add_to_each(db, "requeue", some, person, body)
-                seen = leases.c.reply_id.in_(some), leases.c.state.in_(("done", "passed"))
+                theirs = leases.c.person == of if of else sa.true()
+                seen = leases.c.reply_id.in_(some), leases.c.state.in_(("done", "passed")), theirs
                 db.execute(leases.update().where(*seen).values(state="released"))
                 refresh(db, some)
 
@@ -316,6 +325,7 @@ def _save(db: sa.Connection, act: ReviewAct, checked: Charter | None = None) -> 
     if act.made_at and _said_since(act, act.made_at, before):
         act = act.model_copy(update={"route": "late"})
     route = _end_hold(db, act, task.state, before)
+    _check_asked(act, route, before)
     made = _as_act(act, task.text if corrected else None, restored, route)
     add_act(db, made)
     write_row(db, act.reply_id, task.overlap, task.state == "gold", [*before, made])
@@ -344,7 +354,7 @@ def _skipped_by_somebody(db: sa.Connection, reply_ids: Sequence[str]) -> list[st
     found = []
     for reply_id, history in acts_of(db, reply_ids).items():
         undone = {act.body.undoes for act in history}
-        skips = [act.id for act in history if act.kind == "skip" and act.route != "late" and act.id not in undone]
+        skips = [act.id for act in history if act.kind == "skip" and act.route in COUNTED and act.id not in undone]
         if skips and OF_BATCH not in skips[-1]:
             found.append(reply_id)
     return found
@@ -426,6 +436,23 @@ def _check(act: ReviewAct, text: str, corrected: bool) -> None:
                 f"A mark from {span.start} to {span.end} is not inside the reply, which has {len(text)} characters.",
                 do="Mark the place again.",
             )
+
+
+def _check_asked(act: ReviewAct, route: Route, before: Sequence[Act]) -> None:
+    """What was asked again is what the reply is there for. Raises UserError if it is left open; what was said
+    elsewhere is taken as it comes.
+    """
+    if route not in ("queue", "search") or act.made_at or not any(one.kind == "requeue" for one in before):
+        return
+    standing = replay(before)
+    given = {*standing.answers.get(act.reviewer, ()), *(one.question for one in act.verdicts)}
+    if missing := [one for one in QUESTIONS if one in standing.asked - given]:
+        named = " and ".join(ASKED[one] for one in missing)
+        raise UserError(
+            f"This reply came back for {named}, which {'has' if len(missing) == 1 else 'have'} no answer yet.",
+            f"An answer to {named}; “not sure” and “does not apply” are answers.",
+            "Answer it and save again, or skip the reply.",
+        )
 
 
 def _end_hold(db: sa.Connection, act: ReviewAct, state: str, before: Sequence[Act]) -> Route:

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import AwareDatetime
 
+from annotation.acts import replay
 from annotation.errors import NotFound
 from annotation.people import Person
 from annotation.queue import MAIN, QueueSettings, overlap_for
@@ -21,9 +22,9 @@ from annotation.store.dealing import (
     route_of_claim,
     settings_of,
 )
-from annotation.store.history import lock, refresh
+from annotation.store.history import acts_of, lock, refresh
 from annotation.store.part import Part
-from annotation.store.tables import golds, leases, queues, tasks
+from annotation.store.tables import acts, golds, leases, queues, tasks
 from annotation.types import Frozen, Question, Route, Value, utc_now
 
 NOT_DONE = ("open", "full", "skipped")
@@ -148,6 +149,16 @@ class Tasks(Part):
             rows = db.execute(query).all()
         return rows[0].made_at if any(row.state == "held" for row in rows) else None
 
+    def judges_blind(self, person: str, reply_id: str) -> bool:
+        """Whether this person holds a reply to judge it, and has not said yet what they think of it."""
+        mine = sa.select(leases.c.state, leases.c.route).where(
+            leases.c.reply_id == reply_id, leases.c.person == person, leases.c.state.in_(("held", "done"))
+        )
+        with self._engine.connect() as db:
+            rows = db.execute(mine).all()
+        held = [row.route for row in rows if row.state == "held" and row.route != "adjudication"]
+        return "repeat" in held or bool(held and all(row.state == "held" for row in rows))
+
     def release(self, person: str, hold_id: str) -> None:
         """Give a reply back untouched."""
         with self._writer.begin() as db:
@@ -180,6 +191,12 @@ class Tasks(Part):
             "disputed": by_state.get("disputed", 0),
         }
 
+    def waiting_by_queue(self) -> dict[str, int]:
+        """How many replies wait in each queue that has some."""
+        waiting = sa.select(tasks.c.queue, sa.func.count()).where(tasks.c.state.in_(("open", "full")))
+        with self._engine.connect() as db:
+            return {row[0]: row[1] for row in db.execute(waiting.group_by(tasks.c.queue))}
+
     def outcomes(self) -> dict[str, int]:
         """Replies by what they came to: `approved`, `corrected`, `failed`, `unsure`, `partial`, `disputed`."""
         query = sa.select(tasks.c.outcome, sa.func.count()).where(tasks.c.outcome.is_not(None))
@@ -198,11 +215,16 @@ class Tasks(Part):
             return [(row.reply_id, row.agreement or 0.0) for row in db.execute(query)]
 
     def flagged_for(self, person: Person, limit: int = 50) -> list[str]:
-        """Replies flagged for this person, or for any curator if they are one."""
+        """Replies flagged for this person, or for any curator if they are one; the first `limit`."""
         whom = ["", person.name] if person.may("curate") else [person.name]
-        query = sa.select(tasks.c.reply_id).where(tasks.c.flag_to.in_(whom)).order_by(tasks.c.position).limit(limit)
+        to = sa.func.coalesce(acts.c.body["to"].as_string(), "")
+        flag = sa.exists().where(acts.c.reply_id == tasks.c.reply_id, acts.c.kind == "flag", to.in_(whom))
+        query = sa.select(tasks.c.reply_id).where(tasks.c.flag_to.is_not(None), flag).order_by(tasks.c.position)
         with self._engine.connect() as db:
-            return list(db.scalars(query))
+            found = db.scalars(query.limit(limit)).all()
+            # One that was taken down may stand beside another, for somebody else.
+            flags = {reply_id: replay(history).flags for reply_id, history in acts_of(db, found).items()}
+        return [one for one in found if any((flag.body.to or "") in whom for flag in flags[one])]
 
     def state_of(self, reply_id: str) -> dict[str, Any]:
         """The queue's row of one reply. Raises NotFound."""

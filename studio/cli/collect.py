@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from annotation.errors import UserError
+from annotation.queue import MAIN
 from studio.cli.context import AsJson, Home, out, print_json, services
 
 if TYPE_CHECKING:
@@ -134,10 +135,14 @@ def suggest(
     out.print(f"{done} replies have suggestions of {model}.", markup=False)
 
 
-def review_next(home: Home = None, as_json: AsJson = False) -> None:
+def review_next(
+    home: Home = None,
+    queue: Annotated[str, typer.Option(help="Which queue to take it from.")] = MAIN,
+    as_json: AsJson = False,
+) -> None:
     """Show the next reply waiting for review."""
     with services(home) as tonesmith:
-        item = tonesmith.review.next()
+        item = tonesmith.review.next(queue)
         waiting = tonesmith.review.counts()["waiting"]
     if as_json:
         print_json({"waiting": waiting, "item": _as_record(item) if item else None})

@@ -107,6 +107,7 @@ def build(services: Services) -> None:
                 [("As it is", ""), *((str(number), number) for number in range(1, 6))],
                 value="",
                 label="Reviewers each",
+                info="More for those “Reviewed” deals them again, to others",
             )
             move = gr.Textbox(label="Move to the queue", max_length=64, elem_id="ts-move")
             aside = gr.Checkbox(label="Set them aside", elem_id="ts-aside")
@@ -223,10 +224,11 @@ class _Shelf:
 
     def preview(self, *values: Any) -> list[Any]:
         wanted, change = _filter(values[: len(FIELDS)]), _change(values[len(FIELDS) :])
-        number = self._find.preview(wanted)
+        number = self._find.preview(wanted, change)
         if not change.sentence():
             return ['<p class="ts-muted">Choose what to do with them.</p>', gr.Button(visible=False)]
-        text = f"This would touch {count(number, 'waiting reply', 'waiting replies')}: {change.sentence()}."
+        which = "" if change.overlap and wanted.state in ("reviewed", "disputed") else "waiting "
+        text = f"This would touch {count(number, which + 'reply', which + 'replies')}: {change.sentence()}."
         return [f'<div class="ts-notice" role="status">{escape(text)}</div>', gr.Button(visible=number > 0)]
 
     def make(self, *values: Any) -> list[Any]:

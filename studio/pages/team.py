@@ -12,7 +12,7 @@ from annotation.acts import QUESTIONS
 from annotation.errors import UserError
 from annotation.people import ROLES, Person
 from annotation.queue import MAIN, QueueSettings
-from annotation.types import Value
+from annotation.types import Question, Value
 from studio.parts import shell
 from studio.parts.guard import by_person
 from studio.parts.words import NAMES, WORDS, ago, badge, table
@@ -243,17 +243,19 @@ class _Office:
     def _golds(self) -> str:
         if not self._who.may("curate"):
             return '<p class="ts-muted">Curators choose them.</p>'
+        old = self._team.outdated_golds()
         rows = [
             [
                 f'<a href="/review?reply={escape(gold.reply_id)}">{escape(gold.reply_id[:8])}</a>',
                 ", ".join(badge(WORDS[question][value]) for question, value in gold.answers.items()),
                 escape(gold.author),
                 ago(gold.made_at),
+                _doubt(old.get(gold.reply_id, frozenset())),
             ]
             for gold in self._team.golds()
         ]
         return (
-            table(("Reply", "Right answers", "Chosen by", "When"), rows)
+            table(("Reply", "Right answers", "Chosen by", "When", "Still right?"), rows)
             if rows
             else '<p class="ts-muted">None yet.</p>'
         )
@@ -270,6 +272,14 @@ def people_html(people: list[Person]) -> str:
         for person in people
     ]
     return table(("Name", "Role", "Skills"), rows)
+
+
+def _doubt(questions: frozenset[Question]) -> str:
+    """What to do about right answers whose rules changed."""
+    if not questions:
+        return "yes"
+    named = " and ".join(NAMES[one] for one in QUESTIONS if one in questions)
+    return badge(f"The rules of {named} changed: set it once more, or take it out. It doesn't count till then.", "warn")
 
 
 def _good(text: str, more: str = "") -> str:

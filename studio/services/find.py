@@ -59,10 +59,10 @@ class FindService:
         self._who.must("judge")
         self._store.search.drop_view(view_id, self._who.name)
 
-    def preview(self, wanted: Filter) -> int:
+    def preview(self, wanted: Filter, change: Change) -> int:
         """How many replies a change would touch."""
         self._who.must("curate")
-        return self._store.batches.preview(wanted)
+        return self._store.batches.preview(wanted, change)
 
     def change(self, wanted: Filter, change: Change) -> Batch:
         """Make a change to all of them at once."""

@@ -34,6 +34,7 @@ from annotation.competence import (
 from annotation.people import Person
 from annotation.store import Store
 from annotation.types import Charter, Question
+from studio.services.checks import outdated
 
 LABELS = ("pass", "fail", "unsure", "not_applicable")
 CHARACTERS_A_WORD = 6
@@ -134,11 +135,13 @@ class QualityService:
         """For each reviewer, their two answers to a question or theirs and the right one, by reply."""
         repeats: dict[str, ByReply] = defaultdict(lambda: defaultdict(list))
         checks: dict[str, ByReply] = defaultdict(lambda: defaultdict(list))
+        old = outdated(self._store)
         for question in QUESTIONS:
             for reviewer, reply_id, first, again in self._store.figures.repeats(question):
                 repeats[reviewer][reply_id].append((first, again))
             for reviewer, reply_id, given, right in self._store.figures.checks(question):
-                checks[reviewer][reply_id].append((given, right))
+                if question not in old.get(reply_id, ()):  # right by rules that are no longer in force
+                    checks[reviewer][reply_id].append((given, right))
         return repeats, checks
 
     def _table(self, question: Question) -> tuple[Table, list[Citation]]:

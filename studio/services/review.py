@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 from pydantic import AwareDatetime, Field
 
-from annotation.acts import Act, ActBody, Resolved, not_undone
+from annotation.acts import QUESTIONS, Act, ActBody, Resolved, not_undone, replay
 from annotation.argilla_form import ReplyForDesk, act_of
 from annotation.charter import system_prompt
 from annotation.errors import Conflict, UserError
@@ -16,7 +16,7 @@ from annotation.store import Store
 from annotation.store.dealing import Hold
 from annotation.store.helpers import Candidate, Suggestion, found_by_patterns
 from annotation.store.items import Item
-from annotation.store.reviews import NOTE_LIMIT, CharterMoved, NeverHeld, ReviewAct, Verdict
+from annotation.store.reviews import ASKED, NOTE_LIMIT, CharterMoved, NeverHeld, ReviewAct, Verdict
 from annotation.types import (
     Charter,
     ChatModel,
@@ -85,6 +85,8 @@ class ReviewItem(Frozen):
     candidates: tuple[Candidate, ...] = ()
     said: tuple[Said, ...] = ()
     """Comments and flags."""
+    asked: tuple[Question, ...] = ()
+    """What was asked again, and has no answer of this person yet."""
     expires_at: AwareDatetime
 
     @property
@@ -142,6 +144,13 @@ class ReviewService:
         self._who.must("look")
         return self._store.tasks.counts()
 
+    def queues(self) -> dict[str, int]:
+        """Every queue, the main one first, and how many replies wait in it."""
+        self._who.must("look")
+        waiting = self._store.tasks.waiting_by_queue()
+        known = [queue.name for queue in self._store.tasks.queues()]
+        return {name: waiting.get(name, 0) for name in (*known, *sorted(waiting.keys() - set(known)))}
+
     # What to look at
 
     def next(self, queue: str = MAIN, exclude: Collection[str] = ()) -> ReviewItem | None:
@@ -192,6 +201,8 @@ class ReviewService:
         # What is asked anew comes with what they had made of it; a repeat comes as it came the first time.
         text = _own_text(own) if again or hold.route == "queue" else None
         begun = self._begun(item) if again and not mine else None
+        standing = replay(item.history)
+        given = standing.answers.get(self._who.name, {})
         return ReviewItem(
             act_id=hold.id,
             conversation=item.conversation,
@@ -200,9 +211,14 @@ class ReviewService:
             text_now=text or (begun.correction if begun else None) or reply,
             suggestions=(*self._found(reply, item.charter_version), *item.suggestions) if settings.suggestions else (),
             candidates=tuple(item.candidates),
-            said=tuple(_said(act) for act in live if act.kind in ("comment", "flag", "requeue")),
+            said=tuple(_said(act) for act in live if act.kind in ("comment", "flag") or self._is_asked(act)),
+            asked=tuple(one for one in QUESTIONS if one in standing.asked and one not in given),
             expires_at=hold.expires_at,
         )
+
+    def _is_asked(self, act: Act) -> bool:
+        """Whether this asks again what this person answered, or what everybody did."""
+        return act.kind == "requeue" and act.body.of in (None, self._who.name)
 
     def _begun(self, item: Item) -> ReviewAct | None:
         """What this person began to say about it in Argilla and has not sent, to go on with it here."""
@@ -220,12 +236,12 @@ class ReviewService:
 
     def history(self, reply_id: str) -> list[Said]:
         """Who did what about a reply. A reviewer sees what they did themselves, and what was said to everybody: what
-        others answered stays unseen until a curator settles it. Of a reply that is before them once more, nobody sees
-        what they did the first time.
+        others answered stays unseen until a curator settles it, also to a curator who holds the reply to judge it. Of a
+        reply that is before them once more, nobody sees what they did the first time.
         """
         self._who.must("look")
         acts = self._not_to_repeat(reply_id, self._store.reviews.history(reply_id))
-        whole = self._who.may("curate")
+        whole = self._who.may("curate") and not self._store.tasks.judges_blind(self._who.name, reply_id)
         return [
             _said(act)
             for act in acts
@@ -328,9 +344,9 @@ class ReviewService:
         return _said(self._store.reviews.history(reply_id)[-1])
 
     def stands(self, reply_id: str) -> dict[Question, Resolved]:
-        """What the answers about a reply came to, and how, for a curator; nothing while they hold it as a repeat."""
+        """What the answers about a reply came to, and how, for a curator; nothing while they hold it to judge it."""
         self._who.must("curate")
-        if self._store.tasks.repeated_since(self._who.name, reply_id) is not None:
+        if self._store.tasks.judges_blind(self._who.name, reply_id):
             return {}
         return self._store.reviews.standing(reply_id).resolved()
 
@@ -441,7 +457,7 @@ def _said(act: Act) -> Said:
         "unflag": "took the flag down",
         "comment": "said",
         "undo": "took their last answer back",
-        "requeue": "asked for it again",
+        "requeue": f"asked for {' and '.join(ASKED[one] for one in act.body.questions) or 'it'} again",
         "restore": "brought it back",
     }
     if act.kind != "review":

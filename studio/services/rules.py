@@ -147,22 +147,24 @@ class CharterService:
         return kept
 
     def ask_stale_again(self) -> int:
-        """Queue every reply with a stale answer; returns how many. Those queued already are not stale any more."""
+        """Queue every reply with a stale answer, for whoever gave it; returns how many replies. What others said about
+        them still holds. Those queued already are not stale any more.
+        """
         self._who.must("curate")
         history = self._history()
         if not history:
             return 0
-        by_questions: dict[str, set[Question]] = {}
+        stale: dict[tuple[str, str], set[Question]] = {}
         for key in self._stale(history):
-            for reply_id in self._store.figures.replies_with(*key):
-                by_questions.setdefault(reply_id, set()).add(key[0])
-        groups: dict[tuple[Question, ...], list[str]] = {}
-        for reply_id, questions in by_questions.items():
-            groups.setdefault(tuple(sorted(questions)), []).append(reply_id)
-        for asked, reply_ids in groups.items():
-            why = f"the house rules changed (version {history[-1].version})"
-            self._store.reviews.requeue(reply_ids, asked, self._who.name, why)
-        return len(by_questions)
+            for reply_id, reviewer in self._store.figures.given_by(*key):
+                stale.setdefault((reply_id, reviewer), set()).add(key[0])
+        groups: dict[tuple[tuple[Question, ...], str], list[str]] = {}
+        for (reply_id, reviewer), questions in stale.items():
+            groups.setdefault((tuple(sorted(questions)), reviewer), []).append(reply_id)
+        why = f"the house rules changed (version {history[-1].version})"
+        for (asked, reviewer), reply_ids in groups.items():
+            self._store.reviews.requeue(reply_ids, asked, self._who.name, why, of=reviewer)
+        return len({reply_id for reply_id, _ in stale})
 
     def _history(self, charter: Charter | None = None) -> list[Charter]:
         """All versions; with `charter` as one more after them."""
@@ -171,7 +173,7 @@ class CharterService:
         return [*history, charter.model_copy(update={"version": following})] if charter else history
 
     def _replies(self, stale: Iterable[Combination]) -> set[str]:
-        return {reply_id for key in stale for reply_id in self._store.figures.replies_with(*key)}
+        return {reply_id for key in stale for reply_id, _ in self._store.figures.given_by(*key)}
 
     def _stale(self, history: list[Charter]) -> dict[Combination, int]:
         """Each different answer that no longer holds, and how many there are of it."""

@@ -8,6 +8,7 @@ from annotation.queue import QueueSettings
 from annotation.store import Store
 from annotation.store.tasks import Gold
 from annotation.types import Question, Value
+from studio.services.checks import outdated
 
 
 class TeamService:
@@ -77,6 +78,13 @@ class TeamService:
         """The hidden checks."""
         self._who.must("curate")
         return self._store.tasks.golds()
+
+    def outdated_golds(self) -> dict[str, frozenset[Question]]:
+        """For hidden checks made under house rules that changed since: the questions that do not count meanwhile.
+        Making such a check once more confirms its answers.
+        """
+        self._who.must("curate")
+        return outdated(self._store)
 
     def set_gold(self, reply_id: str, answers: dict[Question, Value]) -> None:
         """Make a reply a hidden check. Raises UserError without an answer, NotFound."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from annotation.errors import Conflict, NotFound, UserError
 from annotation.people import Forbidden, Person
 from annotation.queue import MAIN
+from annotation.store.reviews import ASKED
 from studio.parts.diff import words_changed
 from studio.parts.words import HOW, NAMES, WORDS
 from studio.services import Services
@@ -106,7 +107,7 @@ def start(us: Mine) -> dict[str, Any]:
         "reasons": REASONS,
         "skip_reasons": SKIP_REASONS,
         "people": [person.name for person in us.team.people() if person.active],
-        "queues": [queue.name for queue in us.team.queues()],
+        "queues": us.review.queues(),
         "models": [{"label": label, "name": name} for label, name in us.serving.choices()],
     }
 
@@ -250,6 +251,7 @@ def as_json(item: ReviewItem | None, who: Person) -> dict[str, Any] | None:
         "suggestions": [one.model_dump(mode="json") for one in item.suggestions],
         "candidates": [_candidate(one) for one in item.candidates],
         "said": [line.model_dump(mode="json") for line in item.said],
+        "asked": [{"question": one, "name": ASKED[one]} for one in item.asked],
         "who": who.name,
     }
 

@@ -58,10 +58,10 @@ def test_the_preview_is_what_is_touched(store: Store) -> None:
     store.tasks.claim_one(ANA, held)
     store.reviews.skip("s", skipped, "ana", "why")
     store.batches.make(Filter(text='"reply 5"'), Change(queue="returns"), "cleo")
-    assert store.batches.preview(Filter()) == 5 - 1
+    assert store.batches.preview(Filter(), Change(priority=1)) == 5 - 1
     batch = store.batches.make(Filter(queue="main"), Change(assignee="ana"), "cleo")
     assert batch.size == 3
-    assert store.batches.preview(Filter(queue="main")) == 3
+    assert store.batches.preview(Filter(queue="main"), Change(priority=1)) == 3
     kept_for = {reply_id: store.tasks.state_of(reply_id)["assignee"] for reply_id in (done, gold, other)}
     assert set(kept_for.values()) == {""}
     assert {store.tasks.state_of(reply_id)["assignee"] for reply_id in (held, skipped, fresh)} == {"ana"}

@@ -87,9 +87,9 @@ def test_answers_are_counted_by_the_rules_they_cite_and_found_again(store: Store
         store.reviews.save(an_act(reply, ANA, hold, verdicts=(fault,)))
     assert sorted(store.figures.cited(2)) == [("policy", "fail", (), 1, 1), ("policy", "fail", ("a", "b"), 1, 2)]
     assert store.figures.cited(1) == []
-    assert set(store.figures.replies_with("policy", "fail", ("a", "b"), 1)) == set(ids[:2])
-    assert store.figures.replies_with("policy", "fail", ("a",), 1) == []
-    assert store.figures.replies_with("policy", "fail", ("a", "b"), 2) == []
+    assert {reply_id for reply_id, _ in store.figures.given_by("policy", "fail", ("a", "b"), 1)} == set(ids[:2])
+    assert store.figures.given_by("policy", "fail", ("a",), 1) == []
+    assert store.figures.given_by("policy", "fail", ("a", "b"), 2) == []
     found = [(ids[place], "ana", f"Reply {place}.") for place in (0, 1)]
     assert store.figures.answers_with("policy", "fail", ("a", "b"), 1, 9) == found
     assert store.figures.answers_with("policy", "fail", ("a", "b"), 1, 1) == found[:1]

@@ -755,6 +755,54 @@ def test_a_save_that_finds_the_reply_left_and_taken_meanwhile_says_so(
     other.close()
 
 
+def test_a_flag_opens_also_what_its_colleague_may_only_read(browser: Browser, page: Page, studio: Studio) -> None:
+    desk(page, studio)
+    held = reply(page)
+    page.keyboard.press("g")
+    page.select_option("#desk-whom", "ben")
+    page.fill("#desk-dialog-text", "Is this ours?")
+    page.locator("#desk-dialog-text").press("Control+Enter")
+    expect(page.locator("#desk-saved")).to_have_text("Flagged")
+    context = browser.new_context()
+    his = context.new_page()
+    studio.sign_in(his, "ben")
+    desk(his, studio)
+    his.click("#desk-flagged")
+    expect(his.locator("#desk-reply")).to_have_text(held)
+    expect(his.locator("#desk-notice")).to_contain_text("Somebody flagged this for you. This reply has the 1 reviewer")
+    expect(his.locator("#desk-conversation")).to_contain_text("flagged it for ben: Is this ours?")
+    his.keyboard.press("c")
+    his.keyboard.type("It is.")
+    his.keyboard.press("Control+Enter")
+    expect(his.locator("#desk-conversation")).to_contain_text("It is.")
+    his.click("#desk-flagged")
+    his.click("#desk-unflag")
+    expect(his.locator("#desk-flagged")).to_be_hidden()
+    his.keyboard.press("Control+Enter")
+    expect(his.locator("#desk-reply")).not_to_have_text(held, use_inner_text=True)
+    context.close()
+
+
+def test_each_queue_is_chosen_where_one_works(page: Page, studio: Studio) -> None:
+    desk(page, studio)
+    expect(page.locator("#desk-queue")).to_have_count(0)
+    with sqlite3.connect(studio.home / "tonesmith.db") as db:
+        there = "SELECT reply_id FROM tasks WHERE state = 'open' ORDER BY position DESC LIMIT 1"
+        ((moved,),) = db.execute(there)
+        db.execute("UPDATE tasks SET queue = 'legal' WHERE reply_id = ?", (moved,))
+    desk(page, studio)
+    page.select_option("#desk-queue", "legal")
+    page.wait_for_url("**/review?queue=legal")
+    page.wait_for_selector("#desk-reply")
+    assert reply(page) == said(studio, f"SELECT text FROM turns WHERE id = '{moved}'")[0][0].strip()
+    page.keyboard.press("a")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#desk-done")).to_contain_text("There is more in “main”.")
+    page.get_by_text("Go to main").click()
+    page.wait_for_selector("#desk-reply")
+    expect(page.locator("#desk-queue")).to_have_count(0)  # nothing waits in the other one any more
+
+
 def test_counts_and_flags_follow(page: Page, studio: Studio) -> None:
     desk(page, studio)
     expect(page.locator("#desk-counts")).to_contain_text(re.compile(r"\d+ replies waiting · \d+ reviewed"))

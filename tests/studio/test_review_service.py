@@ -704,10 +704,136 @@ def test_only_the_question_at_stake_is_asked_again(store: Store) -> None:
     item = desk(store, ANA).next()
     assert item is not None
     assert item.reply.id == reply_id
-    assert [line.text for line in item.said] == ["asked for it again: the house rules changed (version 2)"]
+    assert [line.text for line in item.said] == ["asked for policy again: the house rules changed (version 2)"]
+    assert item.asked == ("policy",)
+    left_open = ReviewForm(act_id=item.act_id, reply_id=reply_id, verdicts=verdicts("pass"), corrected="Better.")
+    with pytest.raises(UserError, match="came back for policy, which has no answer yet"):
+        desk(store, ANA).save(left_open)
+    assert store.tasks.state_of(reply_id)["state"] == "full"  # Ana holds it still
     desk(store, ANA).save(ReviewForm(act_id=item.act_id, reply_id=reply_id, verdicts=verdicts("pass", "pass")[1:]))
     assert store.tasks.state_of(reply_id)["state"] == "done"
     assert CharterService(store, CAT).ask_stale_again() == 0
+
+
+def test_only_whose_answer_is_stale_is_asked_again(store: Store) -> None:
+    overlap(store, 2)
+    both, voice, settled = replies(store)[:3]
+    for reply_id in (both, voice):
+        judge(store, ANA, reply_id, verdicts("pass", "fail", "pass", clauses=("no-promises",)), "Ana's reply.")
+        judge(store, BEN, reply_id, verdicts("pass", "fail", "pass", clauses=("no-prices",)), "Ben's reply.")
+    differ(store, settled)
+    SettleService(store, CAT).settle(settled, verdicts("pass", "fail", clauses=("no-prices",)))
+    service = CharterService(store, CAT)
+    listed = service.stale(changed(policy=NEW_PROMISES)).first
+    service.save(changed(policy=NEW_PROMISES))
+    assert {(one.reply_id, one.reviewer) for one in listed} >= {(both, "ana"), (voice, "ana")}
+    standing = store.reviews.standing(both)
+    assert {name: set(given) for name, given in standing.answers.items()} == {
+        "ana": {"voice", "bias"},
+        "ben": set(QUESTIONS),
+    }
+    assert (standing.done_by, [one.author for one in standing.corrections]) == ({"ben"}, ["ben"])
+    assert set(store.reviews.standing(settled).settled) == {"voice", "policy"}  # rests on a rule that stayed
+    again = desk(store, ANA).next()
+    assert again is not None
+    assert (again.reply.id, again.asked) == (both, ("policy",))
+    waiting = [item.reply.id for _ in range(REPLIES) if (item := desk(store, BEN).next())]
+    assert both not in waiting
+    assert voice not in waiting
+    judge(store, ANA, both, verdicts("pass", "fail")[1:])
+    assert store.tasks.state_of(both)["state"] == "done"
+
+
+def test_a_second_look_at_what_is_judged_is_ordered_and_taken_back(store: Store) -> None:
+    find, (reply_id, other, *_) = FindService(store, CAT), replies(store)
+    for one in (reply_id, other):
+        judge(store, ANA, one)
+    twice = Change(overlap=2, assignee="ben")
+    assert find.preview(Filter(state="reviewed"), Change(priority=1)) == 0
+    assert find.preview(Filter(state="reviewed"), twice) == 2
+    batch = find.change(Filter(state="reviewed"), twice)
+    assert desk(store, ANA).next().reply.id not in (reply_id, other)  # type: ignore[union-attr]
+    judge(store, BEN, reply_id, verdicts("fail", "pass", "pass"))
+    assert store.tasks.state_of(reply_id)["state"] == "disputed"
+    assert store.tasks.state_of(other)["state"] == "open"
+    find.take_back(batch.id)
+    assert [store.tasks.state_of(one)["state"] for one in (reply_id, other)] == ["disputed", "done"]
+
+
+def test_skipping_a_repeat_leaves_what_was_judged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("annotation.store.dealing.REPEAT_AFTER", 1)
+    monkeypatch.setattr("annotation.store.dealing.dealt", lambda *_: "repeat")
+    overlap(store, 1, repeat_share=0.5)
+    first = replies(store)[0]
+    item = desk(store, ANA).next()
+    assert item is not None
+    desk(store, ANA).save(ReviewForm(act_id=item.act_id, reply_id=first, verdicts=FINE, corrected="Better."))
+    again = desk(store, ANA).next()
+    assert again is not None
+    assert again.reply.id == first
+    desk(store, ANA).skip(again.act_id, first, "broken")
+    assert store.tasks.state_of(first)["outcome"] == "corrected"
+    assert store.tasks.counts()["skipped"] == 0
+    back = desk(store, ANA).undo()
+    assert back is not None
+    assert (back.reply.id, store.tasks.repeated_since("ana", first) is not None) == (first, True)
+
+
+def test_a_flag_reaches_everybody_it_is_for_also_on_what_they_may_not_judge(store: Store) -> None:
+    reply_id = replies(store)[0]
+    judge(store, ANA, reply_id)
+    desk(store, ANA).flag(reply_id, "ben", "look")
+    desk(store, ANA).flag(reply_id, None, "or you")
+    assert desk(store, BEN).flagged() == desk(store, CAT).flagged() == [reply_id]
+    assert desk(store, EVE).flagged() == desk(store, ANA).flagged() == []
+    with pytest.raises(Conflict, match="has the 1 reviewer it asks for"):
+        desk(store, BEN).open(reply_id)
+    assert desk(store, BEN).look(reply_id).said[0].text == "flagged it for ben: look"
+    desk(store, BEN).unflag(reply_id)
+    assert desk(store, BEN).flagged() == desk(store, CAT).flagged() == []
+    desk(store, ANA).flag(reply_id, "eve", "and you")
+    assert (desk(store, BEN).flagged(), desk(store, EVE).flagged()) == ([], [reply_id])
+
+
+def test_every_queue_is_told_of_with_what_waits_in_it(store: Store) -> None:
+    moved = replies(store)[:2]
+    assert desk(store, ANA).queues() == {"main": REPLIES}
+    FindService(store, CAT).change(Filter(text='"Question 0"'), Change(queue="legal"))
+    assert desk(store, ANA).queues() == {"main": REPLIES - 1, "legal": 1}
+    item = desk(store, ANA).next("legal")
+    assert item is not None
+    assert item.reply.id == moved[0]
+
+
+def test_a_curator_who_judges_does_so_blind(store: Store) -> None:
+    overlap(store, 2)
+    reply_id = replies(store)[0]
+    judge(store, ANA, reply_id, verdicts("fail", "pass", "pass"))
+    assert "off brand" in str(desk(store, CAT).history(reply_id))
+    item = desk(store, CAT).open(reply_id)
+    assert (desk(store, CAT).history(reply_id), desk(store, CAT).stands(reply_id)) == ([], {})
+    desk(store, CAT).save(ReviewForm(act_id=item.act_id, reply_id=reply_id, verdicts=FINE))
+    assert {line.who for line in desk(store, CAT).history(reply_id)} == {"ana", "cat"}
+    assert desk(store, CAT).stands(reply_id)["voice"].value is None
+
+
+def test_a_check_made_under_other_rules_does_not_count_until_it_is_made_again(store: Store) -> None:
+    check = replies(store)[0]
+    team = TeamService(store, CAT)
+    team.set_gold(check, {"voice": "fail", "policy": "pass"})
+    judge(store, ANA, check, verdicts("fail", "fail", "pass"))
+    judge(store, ANA, replies(store)[1])
+
+    def right() -> float | None:
+        (card,) = QualityService(store, CAT).reviewers({})
+        return card.right.value
+
+    assert (right(), team.outdated_golds()) == (0.5, {})
+    CharterService(store, CAT).save(changed(policy=NEW_PROMISES), ask_again=False)
+    assert team.outdated_golds() == {check: frozenset({"policy"})}
+    assert right() == 1.0
+    team.set_gold(check, {"voice": "fail", "policy": "fail"})
+    assert (right(), team.outdated_golds()) == (1.0, {})
 
 
 def test_stale_answers_left_alone_can_be_asked_for_later(store: Store) -> None:
@@ -923,7 +1049,7 @@ def test_a_batch_is_previewed_made_and_taken_back(store: Store) -> None:
     judge(store, ANA, replies(store)[0])
     TeamService(store, CAT).set_gold(replies(store)[1], {"voice": "fail"})
     change = Change(assignee="ben", priority=2, overlap=3)
-    assert find.preview(Filter()) == REPLIES - 2
+    assert find.preview(Filter(), Change(priority=1)) == REPLIES - 2
     batch = find.change(Filter(), change)
     assert batch.size == REPLIES - 2
     with pytest.raises(NotFound):

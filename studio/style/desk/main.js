@@ -103,7 +103,7 @@ class Desk {
 
   layOut() {
     this.status = el('span', { id: 'desk-counts' });
-    this.flagged = el('button', { type: 'button', className: 'desk-link', hidden: true, onclick: () => this.openFlagged() });
+    this.flagged = el('button', { type: 'button', id: 'desk-flagged', className: 'desk-link', hidden: true, onclick: () => this.openFlagged() });
     this.bringBack = el('button', { type: 'button', id: 'desk-bring-back', className: 'desk-link', hidden: true, textContent: 'Bring back skipped replies', onclick: () => this.attempt(() => this.bringBackSkipped()) });
     this.saved = el('span', { id: 'desk-saved', role: 'status', 'aria-live': 'polite' });
     this.notice = el('div', { id: 'desk-notice' });
@@ -115,7 +115,7 @@ class Desk {
     this.drafts = el('div', { id: 'desk-drafts' });
     this.questions = el('div', { id: 'desk-questions' });
     this.form = new Form(this.questions, { changed: () => { this.changed(); this.drawReply(); }, text: () => this.reply().text });
-    const line = el('div', { className: 'desk-status' }, this.status, this.flagged, this.bringBack, el('span', { className: 'desk-gap' }), this.saved, el('span', { textContent: `Signed in as ${this.setting.who}` }), el('button', { type: 'button', className: 'desk-link', id: 'desk-keys', onclick: () => this.help() }, el('kbd', { textContent: '?' }), ' keys'));
+    const line = el('div', { className: 'desk-status' }, this.queues(), this.status, this.flagged, this.bringBack, el('span', { className: 'desk-gap' }), this.saved, el('span', { textContent: `Signed in as ${this.setting.who}` }), el('button', { type: 'button', className: 'desk-link', id: 'desk-keys', onclick: () => this.help() }, el('kbd', { textContent: '?' }), ' keys'));
     this.opener = el('button', { type: 'button', id: 'desk-edit', className: 'desk-quiet-button', onclick: () => this.edit() }, 'Put it right', el('kbd', { textContent: 'E', 'aria-hidden': 'true' }));
     this.paper = el('div', { className: 'desk-paper', hidden: true }, el('label', { className: 'desk-label', htmlFor: 'desk-corrected', textContent: 'As it should have been' }), this.editor, this.difference, this.reasons,
       el('div', { className: 'desk-row' }, el('button', { type: 'button', id: 'desk-as-it-was', className: 'desk-small', textContent: 'Leave it as it was', onclick: () => this.leaveAsItWas() })));
@@ -133,6 +133,14 @@ class Desk {
     document.addEventListener('keydown', (event) => this.onKey(event), true);
   }
 
+  // Which queue to work on, where there is more than one.
+  queues() {
+    const all = Object.entries(this.setting.queues);
+    if (all.length < 2) return null;
+    const options = all.map(([name, waiting]) => el('option', { value: name, selected: name === this.queue, textContent: `${name} (${waiting.toLocaleString('en')} waiting)` }));
+    return el('select', { id: 'desk-queue', 'aria-label': 'Queue', onchange: (event) => location.assign(`/review?queue=${encodeURIComponent(event.target.value)}`) }, options);
+  }
+
   reply() { return this.item.turns[this.item.turns.length - 1]; }
 
   show(item) {
@@ -140,7 +148,7 @@ class Desk {
     this.notice.replaceChildren();
     this.marker.hidden = true;
     this.count();
-    if (!item) return this.finished('All caught up', 'There is nothing left for you. Make a dataset version of what was judged.', '/datasets', 'Go to Datasets');
+    if (!item) return this.nothingLeft();
     for (const part of [this.work, this.actions]) part.hidden = false;
     this.done.hidden = true;
     this.box.classList.toggle('desk-read-only', !item.act_id);
@@ -174,6 +182,12 @@ class Desk {
     document.querySelector('.desk-bubble').scrollIntoView({ block: 'nearest' }); // after a long conversation it is far down
     this.atWork();
     if (this.setting.may_judge) this.lookAhead();
+  }
+
+  nothingLeft() {
+    const other = Object.entries(this.setting.queues).find(([name, waiting]) => waiting && name !== this.queue)?.[0];
+    if (other) return this.finished('All caught up here', `Nothing is left for you in the queue “${this.queue}”. There is more in “${other}”.`, `/review?queue=${encodeURIComponent(other)}`, `Go to ${other}`);
+    return this.finished('All caught up', 'There is nothing left for you. Make a dataset version of what was judged.', '/datasets', 'Go to Datasets');
   }
 
   finished(title, text, link, label) {
@@ -368,6 +382,10 @@ class Desk {
     const text = this.reply().text.trim();
     const corrected = entered.corrected.trim();
     const answered = QUESTIONS.some((question) => entered.answers[question].value);
+    const left = item.asked.filter((one) => !entered.answers[one.question].value).map((one) => one.name).join(' and ');
+    if (left) {
+      return new Problem({ found: `This reply came back for ${left}, which you have not answered yet.`, do: '“Not sure” and “does not apply” are answers too. Or skip the reply.' });
+    }
     if (!answered && corrected === text && item.text_now.trim() === text && entered.ranking.length < 2) {
       return new Problem({ found: 'Nothing is marked and the reply is unchanged.', do: 'Answer a question, edit the reply, or skip it.' });
     }
@@ -492,26 +510,36 @@ class Desk {
   // Another reply, to judge if there is a place left on it, to read if not.
   openOther(id) {
     return this.attempt(async () => {
-      try {
-        this.put((await get(`item/${id}`)).item);
-      } catch (problem) {
-        if (!['Conflict', 'Forbidden'].includes(problem.kind)) throw problem;
-        this.put((await get(`look/${id}`)).item);
-        this.complain(problem);
-      }
+      const why = await this.bring(id);
+      if (why) this.complain(why);
     });
+  }
+
+  // Puts it on screen; why it is only to be read, if it is.
+  async bring(id) {
+    try {
+      this.put((await get(`item/${id}`)).item);
+      return null;
+    } catch (problem) {
+      if (!['Conflict', 'Forbidden'].includes(problem.kind)) throw problem;
+      this.put((await get(`look/${id}`)).item);
+      return problem;
+    }
   }
 
   back() { return this.attempt(async () => this.put((await get('back')).item)); }
   undo() { return this.attempt(async () => { const { item } = await post('undo'); this.put(item); if (item) this.say('Taken back'); }); }
 
+  // One flagged reply after the other; the one on screen comes round last.
   async openFlagged() {
     await this.attempt(async () => {
-      const [first] = await get('flagged');
-      if (!first) return;
-      const { item } = await get(`item/${first}`);
-      this.put(item);
-      this.complain(new Problem({ found: 'Somebody flagged this for you.' }), el('button', { type: 'button', className: 'desk-small', textContent: 'Take the flag down', onclick: () => this.attempt(async () => { await post('unflag', { reply_id: first }); this.notice.replaceChildren(); this.count(); }) }));
+      const all = await get('flagged');
+      const next = all[all.indexOf(this.item?.reply_id) + 1] ?? all[0];
+      if (!next) return;
+      const why = await this.bring(next);
+      const takeDown = async () => { await post('unflag', { reply_id: next }); this.notice.replaceChildren(); this.say('The flag is down'); this.count(); };
+      this.complain(new Problem({ found: 'Somebody flagged this for you.', do: why ? `${why.found} You can read it here and comment on it.` : '' }),
+        el('button', { type: 'button', className: 'desk-small', id: 'desk-unflag', textContent: 'Take the flag down', onclick: () => this.attempt(takeDown) }));
     });
   }
 
