@@ -1,5 +1,5 @@
-"""Fifty reviewers at once for two minutes, all of them killed half-way and others in their place: is anything lost,
-doubled, left behind, or judged by more people than it should be? On SQLite and on PostgreSQL."""
+"""Fifty reviewers at once for two minutes, and for two more, killed half-way with others in their place: is anything
+lost, doubled, left behind, or judged by more people than it should be? On SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -27,37 +27,45 @@ from benchmarks.row import Row
 
 PROCESSES = 5
 SECONDS, REPLIES, CHECKS = 120.0, 20_000, 40
+AFTER_A_KILL = "sent again after the kill"
 
 
 def measure(folder: Path) -> list[Row]:
-    """Two rows a database: no fault at all; and that what could go wrong was met."""
-    sqlite = open_store(f"sqlite:///{folder / 'crowd.db'}")
-    rows = crowd(sqlite, f"sqlite:///{folder / 'crowd.db'}", folder / "sqlite", SECONDS, "SQLite")
-    sqlite.close()
-    (folder / "crowd").mkdir()
-    with postgresql(folder / "crowd") as store:
-        url = store.engine.url.render_as_string(hide_password=False)
-        rows += crowd(store, url, folder / "postgresql", SECONDS, "PostgreSQL")
+    """Two rows a database and way: no fault at all; and that what could go wrong was met."""
+    rows = []
+    for killed in (False, True):
+        way = "killed" if killed else "whole"
+        sqlite = open_store(f"sqlite:///{folder / f'crowd-{way}.db'}")
+        url = f"sqlite:///{folder / f'crowd-{way}.db'}"
+        rows += crowd(sqlite, url, folder / f"sqlite-{way}", SECONDS, "SQLite", killed)
+        sqlite.close()
+        (folder / f"crowd-{way}").mkdir()
+        with postgresql(folder / f"crowd-{way}") as store:
+            url = store.engine.url.render_as_string(hide_password=False)
+            rows += crowd(store, url, folder / f"postgresql-{way}", SECONDS, "PostgreSQL", killed)
     return rows
 
 
-def crowd(store: Store, url: str, folder: Path, seconds: float, name: str) -> list[Row]:
-    """Let them work, kill them half-way, let others go on, and count."""
+def crowd(store: Store, url: str, folder: Path, seconds: float, name: str, killed: bool = True) -> list[Row]:
+    """Let them work, `killed` half-way with others in their place or not, and count."""
     folder.mkdir(parents=True, exist_ok=True)
     prepare(store, REPLIES)
     over, overbooked = threading.Event(), set[str]()
     watching = threading.Thread(target=watch, args=(store, over, overbooked))
     watching.start()
-    run(url, folder, seconds / 2, half=1)
-    run(url, folder, seconds / 2, half=2)
+    if killed:
+        run(url, folder, seconds / 2, half=1)
+    run(url, folder, seconds / 2 if killed else seconds, half=2)
     found = met(store, folder)
+    if not killed:
+        del found[AFTER_A_KILL]
     time.sleep(LEASE + 0.5)
     left = come_later(store, Diary(folder / "late.diary"))
     over.set()
     watching.join()
     wrong = {"held beyond their overlap": len(overbooked), "left behind": len(left)} | faults(store, folder)
     saved = len({about for what, about in told(folder) if what == "saved"})
-    what = f"{PROCESSES * THREADS} reviewers, {seconds:.0f} s, killed half-way, {name}"
+    what = f"{PROCESSES * THREADS} reviewers, {seconds:.0f} s, {'killed half-way, ' if killed else ''}{name}"
     worst, least = sum(wrong.values()), min(found.values())
     return [
         Row(what, f"{saved:,} saves; {_said(wrong)}", "no fault", float(worst), worst == 0),
@@ -144,7 +152,7 @@ def met(store: Store, folder: Path) -> dict[str, int]:
         "holds that ran out": len(gone),
         "of them judged by others instead": sum(len(people) >= SETTINGS.overlap for people in others),
         "told so when they came back": said["lost"],
-        "sent again after the kill": said["again"],
+        AFTER_A_KILL: said["again"],
         "hidden checks": routes["gold"],
         "repeats": routes["repeat"],
         "skips": said["skipped"],

@@ -37,6 +37,8 @@ PAGES = (
         "datasets",
         "training",
         "compare",
+        "experiments",
+        "argilla",
         "models",
         "keys",
         "team",

@@ -190,46 +190,61 @@ def turn_of(db: sa.Connection, person: str) -> int:
     return number or 0
 
 
+_MET = leases.alias("met")
+_OF_IT = one_of(_MET.c.state, ("held", "done", "passed", "released", "expired"))
+"""Any state; named, so that SQLite finds a reply's few holds by their index, and not all that somebody ever had."""
+GOLD = (
+    sa.select(golds.c.reply_id)
+    .join(tasks, tasks.c.reply_id == golds.c.reply_id)
+    .where(
+        tasks.c.queue == sa.bindparam("queue"),
+        tasks.c.state == fixed("gold"),
+        tasks.c.assignee.in_(sa.bindparam("kept_for", expanding=True)),
+        tasks.c.skill.in_(sa.bindparam("skills", expanding=True)),
+        ~sa.exists().where(_MET.c.reply_id == golds.c.reply_id, _OF_IT, _MET.c.person == sa.bindparam("person")),
+    )
+    .order_by(golds.c.made_at, golds.c.reply_id)
+    .limit(1)
+)
+
+
 def gold_for(db: sa.Connection, person: Person, queue: str) -> str | None:
     """The oldest hidden check of the queue that this person may be dealt and has not met."""
-    met = sa.select(leases.c.reply_id).where(leases.c.person == person.name)
-    query = (
-        sa.select(golds.c.reply_id)
-        .join(tasks, tasks.c.reply_id == golds.c.reply_id)
-        .where(
-            tasks.c.queue == queue,
-            tasks.c.assignee.in_(("", person.name)),
-            tasks.c.skill.in_(("", *person.skills)),
-            golds.c.reply_id.not_in(met),
-        )
-        .order_by(golds.c.made_at, golds.c.reply_id)
+    who = {"queue": queue, "person": person.name, "kept_for": ["", person.name], "skills": ["", *person.skills]}
+    return db.scalar(GOLD, who)
+
+
+# Reply by reply: a person's whole history, put into sets for each of these, would make them wait for seconds.
+REPEAT = (
+    sa.select(leases.c.reply_id)
+    .join(tasks, tasks.c.reply_id == leases.c.reply_id)
+    .where(
+        tasks.c.queue == sa.bindparam("queue"),
+        tasks.c.state.not_in(("skipped", "gold")),
+        leases.c.person == sa.bindparam("person"),
+        leases.c.route == fixed("queue"),
+        leases.c.state == fixed("done"),
+        ~sa.exists().where(
+            _MET.c.reply_id == leases.c.reply_id,
+            _OF_IT,
+            _MET.c.person == leases.c.person,
+            _MET.c.route == fixed("repeat"),
+        ),
+        sa.exists().where(acts.c.id == leases.c.id, acts.c.kind == fixed("review")),  # a hold's id is its act's
     )
-    return db.scalar(query.limit(1))
+    .order_by(leases.c.seq)
+    .limit(1)
+)
+REVIEWS = sa.select(acts.c.id).where(acts.c.person == sa.bindparam("person"), acts.c.kind == fixed("review"))
 
 
 def repeat_for(db: sa.Connection, person: str, queue: str) -> str | None:
     """The oldest of this person's replies in the queue that is no longer fresh in mind and has not come a second time.
     What was set aside, asked anew or made a hidden check since does not come.
     """
-    twice = sa.select(leases.c.reply_id).where(leases.c.person == person, leases.c.route == "repeat")
-    query = (
-        sa.select(leases.c.reply_id)
-        .join(tasks, tasks.c.reply_id == leases.c.reply_id)
-        .where(
-            tasks.c.queue == queue,
-            tasks.c.state.not_in(("skipped", "gold")),
-            leases.c.person == person,
-            leases.c.route == "queue",
-            leases.c.state == "done",
-            leases.c.reply_id.not_in(twice),
-            leases.c.reply_id.in_(sa.select(acts.c.reply_id).where(acts.c.person == person, acts.c.kind == "review")),
-        )
-        .order_by(leases.c.seq)
-    )
-    since = sa.select(sa.func.count()).select_from(acts).where(acts.c.person == person, acts.c.kind == "review")
-    if (db.scalar(since) or 0) < REPEAT_AFTER:
+    if len(db.scalars(REVIEWS.limit(REPEAT_AFTER), {"person": person}).all()) < REPEAT_AFTER:
         return None
-    return db.scalar(query.limit(1))
+    return db.scalar(REPEAT, {"person": person, "queue": queue})
 
 
 # Lanes
