@@ -135,13 +135,15 @@ class CharterService:
             ]
         return Stale(answers=sum(stale.values()), replies=len(self._replies(stale)), first=tuple(first))
 
-    def save(self, charter: Charter, ask_again: bool = True) -> Charter:
+    def save(self, charter: Charter, ask_again: bool = True, based_on: int | None = None) -> Charter:
         """Keep `charter` as the next version, and queue again every reply with an answer it makes stale.
 
-        The same charter again makes no new version; what a crash left unqueued is queued then.
+        The same charter again makes no new version; what a crash left unqueued is queued then. `based_on` is the
+        version it was made from, 0 where there was none yet, None where that is not known. Raises Conflict if there is
+        a newer one than that.
         """
         self._who.must("curate")
-        kept = self._store.charters.add(charter, self._who.name)
+        kept = self._store.charters.add(charter, self._who.name, based_on)
         if ask_again:
             self.ask_stale_again()
         return kept

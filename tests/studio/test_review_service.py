@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from annotation.acts import QUESTIONS
@@ -23,6 +25,7 @@ from annotation.store.search import Filter
 from annotation.types import Axis, Charter, Clause, Judgement, Message, Provenance, Question, Trait, Value
 from annotation.versions import rows_in
 from serving.scripted import ScriptedModel
+from studio.pages.charter import _Chamber, write_as
 from studio.pages.find import hits_html
 from studio.pages.quality import reviewers_html
 from studio.services.find import FindService
@@ -694,6 +697,33 @@ def test_exactly_the_stale_answers_are_asked_for_again(store: Store, charter: Ch
     assert service.save(charter).version == 2
     later = [act for reply_id in named.values() for act in store.reviews.history(reply_id) if act.kind == "requeue"]
     assert len(later) == len(acts)
+
+
+def test_the_charter_page_shows_what_others_kept_and_goes_by_it_after(store: Store) -> None:
+    mine = changed(purpose="Cat has it so.").model_copy(update={"version": 1})
+    text, form = write_as(mine, "md"), "md"
+    page = _Chamber(SimpleNamespace(charter=CharterService(store, CAT), who=CAT))  # type: ignore[arg-type]
+    base = page.arrive(form)[-1]
+    said, keep, _, base = page.check(text, form, base)
+    assert (base, keep.visible, "while you were editing" in said) == (1, True, False)
+    store.charters.add(changed(purpose="Dan has it so."), "dan")
+    said, keep, _, *screen, base, _ = page.keep(text, form, True, base)
+    assert "dan kept version 2 while you were editing." in said
+    assert "<ins>Dan has it so.</ins>" in said
+    assert (base, keep.visible) == (2, True)
+    assert screen == [gr.skip()] * 8  # the text is as it was
+    assert store.charters.all()[-1].purpose == "Dan has it so."
+    assert page.keep(text, form, True, base)[-2] == 3
+    assert store.charters.all()[-1].purpose == "Cat has it so."
+
+
+def test_a_file_of_an_older_version_is_held_against_what_was_kept_since(store: Store, tmp_path: Path) -> None:
+    page = _Chamber(SimpleNamespace(charter=CharterService(store, CAT), who=CAT))  # type: ignore[arg-type]
+    store.charters.add(changed(purpose="Dan has it so."), "dan")
+    file = tmp_path / "charter.md"
+    for written, base in (("# Shop\n\n- Version: 1\n", 1), ("# Shop\n", gr.skip()), ("nothing", gr.skip())):
+        file.write_text(written)
+        assert page.opened(str(file))[2] == base
 
 
 def test_only_the_question_at_stake_is_asked_again(store: Store) -> None:
