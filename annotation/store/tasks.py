@@ -202,14 +202,17 @@ class Tasks(Part):
         with self._engine.connect() as db:
             return {row[0]: row[1] for row in db.execute(query.group_by(tasks.c.outcome))}
 
-    def disputed(self, limit: int = 50) -> list[tuple[str, float]]:
-        """(reply, agreement 0 to 1) of the replies over which reviewers differ, lowest agreement first."""
-        query = (
-            sa.select(tasks.c.reply_id, tasks.c.agreement)
-            .where(tasks.c.state == "disputed")
-            .order_by(tasks.c.agreement, tasks.c.position)
-            .limit(limit)
-        )
+    def disputed(self, limit: int = 50, after: str | None = None) -> list[tuple[str, float]]:
+        """(reply, agreement 0 to 1) of the replies over which reviewers differ, lowest agreement first; only those that
+        come after the reply `after`, which may be settled by now.
+        """
+        query = sa.select(tasks.c.reply_id, tasks.c.agreement).where(tasks.c.state == "disputed")
+        if after is not None:
+            here = tasks.alias()
+            same = tasks.c.agreement == here.c.agreement
+            further = sa.or_(tasks.c.agreement > here.c.agreement, sa.and_(same, tasks.c.position > here.c.position))
+            query = query.join(here, sa.and_(here.c.reply_id == after, further))
+        query = query.order_by(tasks.c.agreement, tasks.c.position).limit(limit)
         with self._engine.connect() as db:
             return [(row.reply_id, row.agreement or 0.0) for row in db.execute(query)]
 

@@ -34,10 +34,17 @@ class SettleService:
         self._store = store
         self._who = who
 
-    def waiting(self) -> list[tuple[str, float]]:
-        """(reply, agreement 0 to 1), lowest agreement first."""
+    def waiting(self, after: str | None = None) -> list[tuple[str, float]]:
+        """(reply, agreement 0 to 1), lowest agreement first: the first fifty of all, or after one of them."""
         self._who.must("curate")
-        return self._store.tasks.disputed()
+        return self._store.tasks.disputed(after=after)
+
+    def next(self, after: str | None = None) -> tuple[str, float] | None:
+        """The first of them, or the one that comes `after` another; after the last from the start. None where nobody
+        differs.
+        """
+        waiting = self.waiting(after) if after else []
+        return next(iter(waiting or self.waiting()), None)
 
     def count(self) -> int:
         """How many there are."""

@@ -510,6 +510,26 @@ def test_a_difference_is_shown_with_both_answers_widest_first(store: Store) -> N
     assert dispute.resolved()["voice"].how == "unresolved"
 
 
+def test_every_difference_is_reached_however_many_there_are(store: Store) -> None:
+    overlap(store, 2)
+    for number in range(60 - REPLIES):
+        messages = [(Message(role=role, text=f"Said {number}"), None) for role in ("user", "assistant")]  # type: ignore[arg-type]
+        store.conversations.import_one("more", str(number), "Title", "en", messages)
+    found = store.search.find(Filter(), limit=100)
+    for hit in found:
+        judge(store, ANA, hit.reply_id, verdicts("pass"))
+        judge(store, BEN, hit.reply_id, verdicts("fail"))
+    settle, met, last = SettleService(store, CAT), list[str](), None
+    for number in range(60):
+        reply_id, _ = settle.next(last) or ("", 0)
+        met.append(reply_id)
+        if number % 7 == 0:  # what was just settled is no place to start over from
+            settle.settle(reply_id, verdicts("pass"))
+        last = reply_id
+    assert met == [hit.reply_id for hit in found]
+    assert settle.next(last) == (met[1], 0.5)  # round again, to the first that is left
+
+
 def test_settling_decides_and_reaches_the_dataset(store: Store) -> None:
     reply_id = replies(store)[0]
     differ(store, reply_id)
