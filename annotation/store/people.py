@@ -43,7 +43,7 @@ class People(Part):
     def get(self, name: str) -> Person:
         """One person. Raises NotFound."""
         with self._engine.connect() as db:
-            row = db.execute(sa.select(people).where(people.c.name == name)).mappings().first()
+            row = db.execute(sa.select(people).where(people.c.name == _findable(name))).mappings().first()
         if row is None:
             raise NotFound(f"Nobody here is called '{name}'.", do="The Team page lists everybody.")
         return person_of(row)
@@ -107,7 +107,7 @@ class People(Part):
         """The person, if the password is theirs. Raises WrongPassword; after five in a row the account is locked for a
         quarter of an hour, whatever the password.
         """
-        row = self._count_try(name)
+        row = self._count_try(_findable(name))
         if not _matches(row["password_hash"] if row else None, password) or row is None:
             raise WrongPassword("Name and password don't match.", do="Try again, or ask an admin for a sign-in link.")
         with self._writer.begin() as db:
@@ -192,6 +192,11 @@ def person_of(row: sa.RowMapping) -> Person:
     """Somebody, out of a row that has all columns of `people`."""
     values: dict[str, Any] = {key: row[key] for key in Person.model_fields}
     return Person(**values)
+
+
+def _findable(name: str) -> str:
+    """A name that the database can be asked for: nobody's has a NUL character, and PostgreSQL takes none."""
+    return "" if "\0" in name else name
 
 
 def _write_nothing(db: sa.Connection) -> None:

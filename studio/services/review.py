@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from annotation.acts import Act, ActBody, Resolved, not_undone
 from annotation.argilla_form import ReplyForDesk, act_of
 from annotation.charter import system_prompt
-from annotation.errors import Conflict, UserError
+from annotation.errors import Conflict, UserError, refuse_nul
 from annotation.people import Person
 from annotation.queue import MAIN, QueueSettings
 from annotation.store import Store
@@ -107,6 +108,11 @@ class ReviewForm(Frozen):
     """The charter on screen; None for the newest."""
     extra: bool = False
     """Keep it as an extra opinion, after the hold ran out and somebody else has the reply."""
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        refuse_nul(self.model_dump())  # a UserError, which passes through pydantic as it is
+        return self
 
 
 class ReviewService:
@@ -407,6 +413,7 @@ def _own_text(acts: Sequence[Act]) -> str | None:
 
 def _note(text: str, empty: bool = False) -> str:
     text = text.strip()
+    refuse_nul(text)
     if not text and not empty:
         raise UserError("There is nothing to keep.", do="Write something first.")
     if len(text) > NOTE_LIMIT:

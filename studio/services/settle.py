@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from annotation.acts import Resolved, Standing
-from annotation.errors import Conflict, UserError
+from annotation.errors import Conflict, UserError, refuse_nul
 from annotation.people import Person
 from annotation.store import Store
 from annotation.store.reviews import ReviewAct, Verdict
@@ -74,6 +74,7 @@ class SettleService:
         charter does not have; Conflict if somebody else settled it meanwhile, or the rules changed.
         """
         self._who.must("curate")
+        refuse_nul(correction, [verdict.note for verdict in verdicts])
         if self._store.tasks.state_of(reply_id)["state"] != "disputed":
             raise Conflict("There is no open difference on this reply any more.", do="Take the next one.")
         charter = self._charter()
