@@ -16,7 +16,7 @@ from annotation.queue import MAIN, QueueSettings
 from annotation.store import Store
 from annotation.store.dealing import Hold
 from annotation.store.helpers import Candidate, Suggestion, found_by_patterns
-from annotation.store.items import Item
+from annotation.store.items import LEFT, Item
 from annotation.store.reviews import NOTE_LIMIT, CharterMoved, NeverHeld, ReviewAct, Verdict
 from annotation.types import (
     Charter,
@@ -171,9 +171,7 @@ class ReviewService:
             after=item.after,
             text_now=item.conversation.turns[-1].text,
             said=tuple(
-                _said(act)
-                for act in not_undone(self._not_to_repeat(reply_id, item.history))
-                if act.kind in ("comment", "flag")
+                _said(act) for act in self._not_to_repeat(reply_id, _to_read(item.history)) if act.kind != "requeue"
             ),
             expires_at=utc_now(),
         )
@@ -206,7 +204,7 @@ class ReviewService:
             text_now=text or (begun.correction if begun else None) or reply,
             suggestions=(*self._found(reply, item.charter_version), *item.suggestions) if settings.suggestions else (),
             candidates=tuple(item.candidates),
-            said=tuple(_said(act) for act in live if act.kind in ("comment", "flag", "requeue")),
+            said=tuple(_said(act) for act in _to_read(item.history) if act in live),
             expires_at=hold.expires_at,
         )
 
@@ -395,6 +393,14 @@ def _check_cited(verdicts: Sequence[Verdict], charter: Charter) -> None:
                 f"One of {', '.join(known)}." if known else "No rule: there is none.",
                 "Look at the rules once more, then save again.",
             )
+
+
+def _to_read(history: Sequence[Act]) -> list[Act]:
+    """What is there for whoever comes next to read, without the flags that were taken down."""
+    live = not_undone(history)
+    down = max((place for place, act in enumerate(live) if act.kind == "unflag"), default=-1)
+    there = [act for place, act in enumerate(live) if act.kind != "flag" or place > down]
+    return [act for act in there if act.kind in LEFT]
 
 
 def _said_by(acts: Sequence[Act]) -> list[Judgement]:

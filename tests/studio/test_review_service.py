@@ -159,6 +159,34 @@ def test_what_was_said_to_everybody_is_seen_by_everybody(store: Store) -> None:
     assert desk(store, CAT).flagged() == []
 
 
+def test_a_flag_that_was_taken_down_is_history(store: Store) -> None:
+    reply_id = replies(store)[0]
+    desk(store, ANA).flag(reply_id, None, "an old one")
+    desk(store, ANA).comment(reply_id, "Is this ours?")
+    desk(store, BEN).unflag(reply_id)
+    desk(store, EVE).flag(reply_id, None, "a new one")
+
+    def told(item: ReviewItem | None) -> list[str]:
+        return [line.text for line in item.said] if item else []
+
+    left = ["said: Is this ours?", "flagged it for a curator: a new one"]
+    assert told(desk(store, CAT).look(reply_id)) == left
+    assert told(desk(store, DAN).next()) == told(desk(store, DAN).open(reply_id)) == left
+    assert [line.kind for line in desk(store, CAT).history(reply_id)] == ["flag", "comment", "unflag", "flag"]
+
+
+def test_what_one_took_down_stays_down_where_the_reply_comes_once_more(store: Store) -> None:
+    reply_id = replies(store)[0]
+    desk(store, BEN).flag(reply_id, None, "an old one")
+    desk(store, ANA).unflag(reply_id)
+    judge(store, ANA, reply_id)
+    store.tasks.claim_again(ANA, reply_id, "repeat")
+    item = desk(store, ANA).next()
+    assert item is not None
+    assert (item.reply.id, item.said) == (reply_id, ())
+    assert desk(store, ANA).look(reply_id).said == ()
+
+
 def met(store: Store, who: Person) -> tuple[dict[str, Any], str] | None:
     """What the queue gives next, as the page sees it, and how it came up, as only the store knows."""
     item = desk(store, who).next()
