@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class UserError(Exception):
     """Something the user can put right; the page and the command line show it without a traceback.
@@ -26,3 +28,20 @@ class NotFound(UserError):
 
 class Conflict(UserError):
     """The action was already taken, or somebody else took it first."""
+
+
+def refuse_nul(*given: object) -> None:
+    """Raises UserError if a text among `given`, or inside of the mappings, lists and tuples there, has a NUL character:
+    PostgreSQL takes none, and SQLite would cut the text there for some who read it.
+    """
+    for one in given:
+        if isinstance(one, str) and "\0" in one:
+            raise UserError(
+                "The text has a NUL character, which can't be kept.",
+                "Text without it.",
+                "It is invisible and came with what was pasted or sent: take it out, or paste the text as plain text.",
+            )
+        if isinstance(one, Mapping):
+            refuse_nul(*one.values())
+        elif isinstance(one, list | tuple):
+            refuse_nul(*one)

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from annotation.errors import NotFound
+from annotation.errors import Conflict, NotFound
 from annotation.store.part import Part, Writer
 from annotation.store.tables import charters
 from annotation.types import Charter, utc_now
@@ -59,14 +59,46 @@ class Charters(Part):
                 for row in rows
             ]
 
-    def add(self, charter: Charter, author: str) -> Charter:
-        """Keep `charter` as the next version, unless the newest one says the same; returns it with its number."""
+    def add(self, charter: Charter, author: str, based_on: int | None = None) -> Charter:
+        """Keep `charter` as the next version, unless the newest one says the same; returns it with its number.
+
+        Parameters
+        ----------
+        based_on: the version it was made from, 0 where there was none yet; None where that is not known.
+
+        Raises Conflict if there is a newer version than `based_on`, or somebody keeps one at the same moment.
+        """
         newest = self.current()
-        number = newest.version + 1 if newest else 1
-        kept = charter.model_copy(update={"version": number})
-        if newest and newest == charter.model_copy(update={"version": newest.version}):
+        if newest and _same(newest, charter):
             return newest
-        with self._writer.begin() as db:
-            row = {"version": number, "body": kept.model_dump(mode="json"), "author": author, "made_at": utc_now()}
-            db.execute(charters.insert().values(row))
+        number = newest.version if newest else 0
+        if based_on not in (None, number):
+            raise kept_meanwhile(self._author(number), number)
+        kept = charter.model_copy(update={"version": number + 1})
+        row = {"version": kept.version, "body": kept.model_dump(mode="json"), "author": author, "made_at": utc_now()}
+        try:
+            with self._writer.begin() as db:
+                db.execute(charters.insert().values(row))
+        except sa.exc.IntegrityError as error:
+            quicker = self.get(kept.version)
+            if _same(quicker, charter):
+                return quicker
+            raise kept_meanwhile(self._author(kept.version), kept.version) from error
         return kept
+
+    def _author(self, version: int) -> str:
+        with self._engine.connect() as db:
+            return db.scalar(sa.select(charters.c.author).where(charters.c.version == version)) or "Somebody"
+
+
+def kept_meanwhile(author: str, version: int) -> Conflict:
+    """What to say to whoever would write over a version that they have not seen."""
+    return Conflict(
+        f"{author} kept version {version} while you were editing.",
+        do=f"Your text is still here. Look at what changed in version {version}, put it into your text, and keep it "
+        "again.",
+    )
+
+
+def _same(kept: Charter, charter: Charter) -> bool:
+    return kept == charter.model_copy(update={"version": kept.version})

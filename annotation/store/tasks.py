@@ -22,12 +22,20 @@ from annotation.store.dealing import (
     route_of_claim,
     settings_of,
 )
-from annotation.store.history import acts_of, lock, refresh
+from annotation.store.history import acts_of, lead_back, lock, refresh
 from annotation.store.part import Part
-from annotation.store.tables import acts, golds, leases, queues, tasks
+from annotation.store.tables import acts, conversations, golds, leases, queues, tasks, turns
 from annotation.types import Frozen, Question, Route, Value, utc_now
 
 NOT_DONE = ("open", "full", "skipped")
+LANGUAGE = (
+    sa.select(conversations.c.language)
+    .join(turns, turns.c.conversation_id == conversations.c.id)
+    .where(turns.c.id == tasks.c.reply_id)
+    .correlate(tasks)
+    .scalar_subquery()
+)
+"""Of the conversation that a reply stands in."""
 
 
 class Gold(Frozen):
@@ -56,11 +64,17 @@ class Tasks(Part):
             return [settings_of(db, name) for name in sorted(names, key=lambda name: (name != MAIN, name))]
 
     def change_settings(self, settings: QueueSettings, author: str) -> None:
-        """Keep new settings; replies not yet done get the new overlap."""
+        """Keep new settings; replies not yet done get the new overlap, and are for people with their language or for
+        everybody.
+        """
         row = {"name": settings.name, "body": settings.model_dump(), "author": author, "made_at": utc_now()}
         waiting = sa.select(tasks.c.reply_id).where(tasks.c.queue == settings.name, tasks.c.state.in_(NOT_DONE))
         with self._writer.begin() as db:
+            if db.dialect.name == "postgresql":  # one change at a time, or two would start from the same settings
+                db.execute(sa.select(sa.func.pg_advisory_xact_lock(1, 2)))
+            before = settings_of(db, settings.name)
             db.execute(queues.insert().values(row))
+            moved = _follow_language(db, settings) if before.by_language != settings.by_language else None
             if settings.second_share == 0:
                 change = tasks.update().where(tasks.c.reply_id.in_(waiting), tasks.c.overlap != settings.overlap)
                 db.execute(change.values(overlap=settings.overlap))
@@ -73,6 +87,8 @@ class Tasks(Part):
             touched = list(db.scalars(waiting.where(tasks.c.reply_id.in_(begun))))
             for start in range(0, len(touched), 500):
                 refresh(db, touched[start : start + 500])
+            if moved is not None:
+                lead_back(db, moved)
 
     # Holds
 
@@ -203,14 +219,17 @@ class Tasks(Part):
         with self._engine.connect() as db:
             return {row[0]: row[1] for row in db.execute(query.group_by(tasks.c.outcome))}
 
-    def disputed(self, limit: int = 50) -> list[tuple[str, float]]:
-        """(reply, agreement 0 to 1) of the replies over which reviewers differ, lowest agreement first."""
-        query = (
-            sa.select(tasks.c.reply_id, tasks.c.agreement)
-            .where(tasks.c.state == "disputed")
-            .order_by(tasks.c.agreement, tasks.c.position)
-            .limit(limit)
-        )
+    def disputed(self, limit: int = 50, after: str | None = None) -> list[tuple[str, float]]:
+        """(reply, agreement 0 to 1) of the replies over which reviewers differ, lowest agreement first; only those that
+        come after the reply `after`, which may be settled by now.
+        """
+        query = sa.select(tasks.c.reply_id, tasks.c.agreement).where(tasks.c.state == "disputed")
+        if after is not None:
+            here = tasks.alias()
+            same = tasks.c.agreement == here.c.agreement
+            further = sa.or_(tasks.c.agreement > here.c.agreement, sa.and_(same, tasks.c.position > here.c.position))
+            query = query.join(here, sa.and_(here.c.reply_id == after, further))
+        query = query.order_by(tasks.c.agreement, tasks.c.position).limit(limit)
         with self._engine.connect() as db:
             return [(row.reply_id, row.agreement or 0.0) for row in db.execute(query)]
 
@@ -260,3 +279,20 @@ class Tasks(Part):
         with self._engine.connect() as db:
             rows = db.execute(sa.select(golds).order_by(golds.c.made_at)).mappings()
             return [Gold.model_validate(dict(row)) for row in rows]
+
+
+def _follow_language(db: sa.Connection, settings: QueueSettings) -> int | None:
+    """Let the replies of a queue that nobody is done with ask for their language, or no longer ask for it. A skill that
+    somebody gave them by hand stays.
+
+    Returns the first rank among them, None if there are none: whoever has gone past it must be led back, as they lie in
+    another lane now.
+    """
+    waits = tasks.c.queue == settings.name, tasks.c.state.in_(NOT_DONE)
+    asks = tasks.c.skill == ("" if settings.by_language else LANGUAGE)
+    moved = *waits, asks, LANGUAGE != ""
+    # Before they are changed: always in one order, as in `lock`, so that two changes can't wait for each other.
+    ranks = db.scalars(sa.select(tasks.c.rank).where(*moved).order_by(tasks.c.reply_id).with_for_update()).all()
+    skill = LANGUAGE if settings.by_language else ""
+    db.execute(tasks.update().where(*moved).values(skill=skill))
+    return min(ranks, default=None)

@@ -53,11 +53,21 @@ def import_log(file: Path, home: Home = None, as_json: AsJson = False) -> None:
 
 
 def charter(file: Path, home: Home = None) -> None:
-    """Keep a charter file (.md or .toml) as the newest version."""
+    """Keep a charter file (.md or .toml) as the newest version, unless somebody kept one after that the file names."""
     from annotation.charter import read_charter
+    from annotation.errors import Conflict
 
     with services(home) as tonesmith:
-        kept = tonesmith.charter.save(read_charter(file))
+        read = read_charter(file)
+        # One's own versions are no surprise: whoever edits one file again and again need not count in it.
+        news = [card for card in tonesmith.charter.versions() if card.author != tonesmith.who.name]
+        stated = "version" in read.model_fields_set and any(card.version > read.version for card in news)
+        try:
+            kept = tonesmith.charter.save(read, based_on=read.version if stated else None)
+        except Conflict as error:
+            newest = tonesmith.charter.versions()[0].version
+            todo = f"Put what version {newest} changed into {file}, write there that it is version {newest}, and "
+            raise Conflict(error.found, f"A text made from version {newest}.", f"{todo}keep it again.") from error
     out.print(f"{kept.name}: version {kept.version}.", markup=False)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 
 from annotation.charter import Change, system_prompt, write_markdown, write_toml
-from annotation.errors import UserError
+from annotation.errors import Conflict, UserError
+from annotation.store.charters import kept_meanwhile
 from annotation.types import Axis, Charter, Clause, Trait
 from studio.charter_examples import shipped
 from studio.parts import shell
@@ -19,7 +20,7 @@ from studio.parts.downloads import offered
 from studio.parts.guard import by_person
 from studio.parts.words import TONES, WORDS, ago, badge, count, empty, short, table
 from studio.services import Services
-from studio.services.rules import Stale
+from studio.services.rules import Stale, VersionCard
 
 FORMS = (("Text (Markdown)", "md"), ("TOML", "toml"))
 SEVERE = {"minor": "quiet", "major": "warn", "critical": "bad"}
@@ -76,6 +77,8 @@ def build(services: Services) -> None:
                 )
             again = gr.Checkbox(True, label="Ask again for every reply whose judgement no longer holds", visible=False)
             consequence = gr.HTML(elem_id="ts-consequence")
+            # The version that the text was made from, 0 for none: on the page, so that it outlives a restart.
+            base = gr.Number(precision=0, visible="hidden", label="Made from version", elem_id="ts-charter-base")
         with gr.Tab("Versions", id="versions"):
             with gr.Row():
                 old = gr.Dropdown([], label="From version", min_width=300, elem_id="ts-old")
@@ -93,16 +96,17 @@ def build(services: Services) -> None:
             )
             prompt = gr.HTML(elem_id="ts-prompt")
 
-    screen = [rules, text, old, new, difference, *files, prompt]
+    screen = [rules, text, old, new, difference, *files, prompt, base]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
     form.input(act(_Chamber.as_form), [text, form], [text, form, consequence], **quiet)
     example.input(act(_Chamber.example), [example, form], [text, consequence, keep, again], **quiet)
-    file.upload(act(_Chamber.opened), file, [text, form, consequence, keep, again], **quiet)
-    check.click(act(_Chamber.check), [text, form], [consequence, keep, again], **quiet)
+    file.upload(act(_Chamber.opened), file, [text, form, base, consequence, keep, again], **quiet)
+    check.click(act(_Chamber.check), [text, form, base], [consequence, keep, again, base], **quiet)
     text.change(
         lambda: (gr.Button(visible=False), gr.Checkbox(visible=False)), None, [keep, again], queue=False, **quiet
     )
-    keep.click(act(_Chamber.keep), [text, form, again], [consequence, keep, again, *screen, tabs], api_name=False).then(
+    kept = [consequence, keep, again, *screen, tabs]
+    keep.click(act(_Chamber.keep), [text, form, again, base], kept, api_name=False).then(
         act(_Chamber.left_alone), None, [stale, ask], **quiet
     )
     ask.click(act(_Chamber.ask_again), None, [stale, ask], **quiet)
@@ -125,7 +129,7 @@ class _Chamber:
         if now is None:
             why = "Start from an example under ‘Change them’, or open a file of your own."
             nothing = empty("No rules yet", why)
-            return [nothing, "", gr.Dropdown([]), gr.Dropdown([]), "", *[gr.DownloadButton(visible=False)] * 2, ""]
+            return [nothing, "", gr.Dropdown([]), gr.Dropdown([]), "", *[gr.DownloadButton(visible=False)] * 2, "", 0]
         cards = self._charter.versions()
         choices = [(f"Version {card.version}, {card.author}, {ago(card.made_at)}", card.version) for card in cards]
         before = cards[1].version if len(cards) > 1 else now.version
@@ -138,6 +142,7 @@ class _Chamber:
             self.between(before, now.version),
             *(gr.DownloadButton(value=path, visible=True) for path in _files(now)),
             f'<div class="ts-diff">{escape(system_prompt(now))}</div>',
+            now.version,
         ]
 
     def left_alone(self) -> list[Any]:
@@ -174,19 +179,30 @@ class _Chamber:
     def opened(self, path: str) -> list[Any]:
         form = "toml" if path.lower().endswith(".toml") else "md"
         text = Path(path).read_text(encoding="utf-8", errors="replace")
-        return [gr.Code(text, language=_language(form)), form, *_not_checked()]
+        return [gr.Code(text, language=_language(form)), form, self._stated(text, form), *_not_checked()]
 
-    def check(self, text: str, form: str) -> list[Any]:
+    def _stated(self, text: str, form: str) -> Any:
+        """The older version of ours that a file says it was made from."""
+        try:
+            charter, now = self._charter.read(text, form), self._charter.current()
+        except UserError:
+            return gr.skip()
+        older = now is not None and "version" in charter.model_fields_set and charter.version < now.version
+        return charter.version if older else gr.skip()
+
+    def check(self, text: str, form: str, base: int) -> list[Any]:
+        """What keeping the text would change, and before it what others kept since the version it was made from. Who
+        has seen that may keep theirs all the same.
+        """
         try:
             found = self._charter.consequence(self._charter.read(text, form))
         except UserError as error:  # stays beside the text while it is mended; a notice would be gone in a moment
-            return [_wrong(error), gr.Button(visible=False), gr.Checkbox(visible=False)]
-        if self._charter.current() is not None and not found.changes:
-            return [
-                '<div class="ts-notice" role="status">That says the same as the version in force.</div>',
-                gr.Button(visible=False),
-                gr.Checkbox(visible=False),
-            ]
+            return [_wrong(error), gr.Button(visible=False), gr.Checkbox(visible=False), gr.skip()]
+        cards = self._charter.versions()
+        newest = cards[0].version if cards else 0
+        if cards and not found.changes:
+            said = '<div class="ts-notice" role="status">That says the same as the version in force.</div>'
+            return [said, gr.Button(visible=False), gr.Checkbox(visible=False), newest]
         stale = (
             f"{_so_many(found.answers, found.replies)} would no longer hold."
             if found.answers
@@ -194,10 +210,24 @@ class _Chamber:
         )
         said = f'<div class="ts-notice" role="status"><b>{escape(stale)}</b></div>{changes_html(found.changes)}'
         said += stale_html(self._charter.stale(found.charter)) if self._may_curate else ""
-        return [said, gr.Button(visible=True), gr.Checkbox(visible=found.answers > 0)]
+        said = self._meanwhile(base, cards) + said
+        return [said, gr.Button(visible=True), gr.Checkbox(visible=found.answers > 0), newest]
 
-    def keep(self, text: str, form: str, again: bool) -> list[Any]:
-        kept = self._charter.save(self._charter.read(text, form), again)
+    def _meanwhile(self, base: int, cards: Sequence[VersionCard]) -> str:
+        """That there is a newer version than the text was made from, and what it changed; '' if there is none."""
+        if not cards or cards[0].version == base:
+            return ""
+        newest = cards[0]
+        changed = changes_html(self._charter.between(base, newest.version)) if base else ""
+        yours = '<p class="ts-muted">Keeping your text as it is would mean:</p>'
+        return _wrong(kept_meanwhile(newest.author, newest.version)) + changed + yours
+
+    def keep(self, text: str, form: str, again: bool, base: int) -> list[Any]:
+        try:
+            kept = self._charter.save(self._charter.read(text, form), again, base)
+        except Conflict:
+            *shown, newest = self.check(text, form, base)
+            return [*shown, *[gr.skip()] * 8, newest, gr.skip()]
         said = f'<div class="ts-notice ts-good" role="status">Version {kept.version} is in force.</div>'
         return [
             said,

@@ -107,24 +107,20 @@ class _Bench:
         if not self._may:
             why = "Reviewers don't see each other's answers, so that each judges for themselves."
             return self._blank(empty("Settling is for curators", why, "/review", "Go to Review"))
-        return self._next([])
+        return self._next()
 
-    def _next(self, before: Sequence[str]) -> list[Any]:
-        """The first difference that is not among `before`, those that were looked at; from the start after the last."""
-        waiting = self._settle.waiting()
-        if not waiting:
+    def _next(self, after: str | None = None) -> list[Any]:
+        """The first difference, or the one that comes `after` a reply."""
+        found = self._settle.next(after)
+        if found is None:
             why = "A reply comes here when enough people have judged it and they don't agree."
             return self._blank(empty("Nobody differs", why, "/review", "Go to Review"))
-        reply_id, agreement = next((one for one in waiting if one[0] not in before), waiting[0])
+        reply_id, agreement = found
         return self._screen(self._settle.open(reply_id), agreement)
-
-    def _up_to(self, reply_id: str) -> list[str]:
-        ids = [one for one, _ in self._settle.waiting()]
-        return ids[: ids.index(reply_id) + 1] if reply_id in ids else []
 
     def later(self, shown: str) -> list[Any]:
         """Leave this one as it is and go on."""
-        return self._next(self._up_to(shown.split()[0]))
+        return self._next(shown.split()[0])
 
     def ask(self, *values: Any) -> list[Any]:
         """What is at fault is asked where something is; what was ticked stays."""
@@ -137,7 +133,6 @@ class _Bench:
         reply_id, opened, version = shown.split()
         standing = self._settle.open(reply_id).standing
         given = [one for one in _verdicts(decided, note) if not _agreed(one, standing, self._review.charter)]
-        before = self._up_to(reply_id)
         took = round(time.time() - float(opened), 1)
         try:
             self._settle.settle(reply_id, tuple(given), correction, took, int(version))
@@ -145,7 +140,7 @@ class _Bench:
             gr.Warning(f"<b>{escape(changed.found)}</b> {escape(changed.do)}", duration=12)
             return self._anew(f"{reply_id} {opened}", decided)
         gr.Info("Settled.", duration=3)
-        return self._next(before)
+        return self._next(reply_id)
 
     def _anew(self, shown: str, decided: Sequence[Any]) -> list[Any]:
         """The same item under the newest rules, with what was ticked among those that are left."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 
-from annotation.errors import UserError
+from annotation.errors import UserError, refuse_nul
 from annotation.people import Person
 from annotation.store import Store
 from annotation.store.conversations import new_turn
@@ -191,6 +191,7 @@ class ChatService:
         Raises UserError if nothing changed.
         """
         self._who.must("judge")
+        refuse_nul(after)
         shown = self._store.conversations.turn(reply_id)
         made = shown.provenance
         # A correction of a correction is still about what the model said.
@@ -249,6 +250,7 @@ def _nothing() -> None:
 
 def _checked(text: str) -> str:
     text = text.strip()
+    refuse_nul(text)
     if not text:
         raise UserError("There is no message to send.", do="Write one first.")
     if len(text) > MESSAGE_LIMIT:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from annotation.charter import system_prompt
-from annotation.errors import Conflict, UserError
+from annotation.errors import Conflict, UserError, refuse_nul
 from annotation.experiments import MOST_SIDES
 from annotation.people import Person
 from annotation.store import Store
@@ -205,6 +205,7 @@ class CompareService:
         can come between.
         """
         self._who.must("judge")
+        refuse_nul(form.comment)
         comparison = self._store.comparisons.get(comparison_id)
         for answer in comparison.answers.values():
             must_count(answer.provenance, self._sound)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from annotation.charter import system_prompt
-from annotation.errors import Conflict, NotFound, UserError
+from annotation.errors import Conflict, NotFound, UserError, refuse_nul
 from annotation.experiments import (
     MOST_SIDES,
     ArenaSide,
@@ -118,6 +118,7 @@ class ExperimentService:
         Raises UserError for sides that are the same, and for a prompt that a model has been trained on, by its line.
         """
         self._who.must("curate")
+        refuse_nul(form.model_dump())
         name = form.name.strip() or _missing("The experiment has no name.", "Give it one, for example its question.")
         sides = self._sides(form)
         prompts, labels = self._prompts(form.prompts)
@@ -213,6 +214,7 @@ class ExperimentService:
         crash can come between. What an experiment asks is kept for measuring, so no correction of it is trained on.
         """
         self._who.must("judge")
+        refuse_nul(form.comment)
         experiment, pair = self._store.experiments.of_pair(pair_id)
         for said in (pair.left, pair.right):
             must_count(said.provenance, self._sound)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from annotation.errors import refuse_nul
 from annotation.people import Person
 from annotation.store import Store
 from annotation.store.batches import Batch, Change
@@ -52,6 +53,7 @@ class FindService:
     def keep_view(self, name: str, wanted: Filter) -> View:
         """Keep a filter under a name."""
         self._who.must("judge")
+        refuse_nul(name, wanted.model_dump())
         return self._store.search.keep_view(name, self._who.name, wanted)
 
     def drop_view(self, view_id: str) -> None:
@@ -67,6 +69,7 @@ class FindService:
     def change(self, wanted: Filter, change: Change) -> Batch:
         """Make a change to all of them at once."""
         self._who.must("curate")
+        refuse_nul(change.model_dump())
         if change.assignee:
             self._store.people.get(change.assignee)
         return self._store.batches.make(wanted, change, self._who.name)

@@ -7,7 +7,7 @@ from typing import get_args
 
 from pydantic import AwareDatetime
 
-from annotation.errors import NotFound, UserError
+from annotation.errors import NotFound, UserError, refuse_nul
 from annotation.people import Person
 from annotation.store import Store
 from annotation.store.aliases import ALIASES, Alias, AliasChange, CanaryChange, Kind, replay
@@ -238,6 +238,7 @@ def _alias(name: str) -> Alias:
 
 def _checked(reason: str) -> str:
     reason = reason.strip()
+    refuse_nul(reason)
     if not reason:
         raise UserError("There is no reason given.", do="Say in a few words why, for whoever looks back at this.")
     if len(reason) > REASON_LIMIT:

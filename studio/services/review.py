@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from annotation.acts import QUESTIONS, Act, ActBody, Resolved, not_undone, replay
 from annotation.argilla_form import ReplyForDesk, act_of
 from annotation.charter import system_prompt
-from annotation.errors import Conflict, UserError
+from annotation.errors import Conflict, UserError, refuse_nul
 from annotation.people import Person
 from annotation.queue import MAIN, QueueSettings
 from annotation.store import Store
 from annotation.store.dealing import Hold
 from annotation.store.helpers import Candidate, Suggestion, found_by_patterns
-from annotation.store.items import Item
+from annotation.store.items import LEFT, Item
 from annotation.store.reviews import ASKED, NOTE_LIMIT, CharterMoved, NeverHeld, ReviewAct, Verdict
 from annotation.types import (
     Charter,
@@ -110,6 +111,11 @@ class ReviewForm(Frozen):
     extra: bool = False
     """Keep it as an extra opinion, after the hold ran out and somebody else has the reply."""
 
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        refuse_nul(self.model_dump())  # a UserError, which passes through pydantic as it is
+        return self
+
 
 class ReviewService:
     """What the Review page and `tonesmith review` call, for one person."""
@@ -174,9 +180,7 @@ class ReviewService:
             after=item.after,
             text_now=item.conversation.turns[-1].text,
             said=tuple(
-                _said(act)
-                for act in not_undone(self._not_to_repeat(reply_id, item.history))
-                if act.kind in ("comment", "flag")
+                _said(act) for act in self._not_to_repeat(reply_id, _to_read(item.history)) if act.kind != "requeue"
             ),
             expires_at=utc_now(),
         )
@@ -211,14 +215,14 @@ class ReviewService:
             text_now=text or (begun.correction if begun else None) or reply,
             suggestions=(*self._found(reply, item.charter_version), *item.suggestions) if settings.suggestions else (),
             candidates=tuple(item.candidates),
-            said=tuple(_said(act) for act in live if act.kind in ("comment", "flag") or self._is_asked(act)),
+            said=tuple(_said(act) for act in _to_read(item.history) if act in live and self._is_for_me(act)),
             asked=tuple(one for one in QUESTIONS if one in standing.asked and one not in given),
             expires_at=hold.expires_at,
         )
 
-    def _is_asked(self, act: Act) -> bool:
-        """Whether this asks again what this person answered, or what everybody did."""
-        return act.kind == "requeue" and act.body.of in (None, self._who.name)
+    def _is_for_me(self, act: Act) -> bool:
+        """Whether it does not just ask somebody else again."""
+        return act.kind != "requeue" or act.body.of in (None, self._who.name)
 
     def _begun(self, item: Item) -> ReviewAct | None:
         """What this person began to say about it in Argilla and has not sent, to go on with it here."""
@@ -296,6 +300,7 @@ class ReviewService:
     def skip(self, act_id: str, reply_id: str, reason: str = "no reason given") -> None:
         """Set a reply aside; it can be brought back."""
         self._who.must("judge")
+        refuse_nul(reason)
         self._store.reviews.skip(act_id, reply_id, self._who.name, SKIP_REASONS.get(reason, reason))
 
     def pass_on(self, act_id: str, reply_id: str) -> None:
@@ -407,6 +412,14 @@ def _check_cited(verdicts: Sequence[Verdict], charter: Charter) -> None:
             )
 
 
+def _to_read(history: Sequence[Act]) -> list[Act]:
+    """What is there for whoever comes next to read, without the flags that were taken down."""
+    live = not_undone(history)
+    down = max((place for place, act in enumerate(live) if act.kind == "unflag"), default=-1)
+    there = [act for place, act in enumerate(live) if act.kind != "flag" or place > down]
+    return [act for act in there if act.kind in LEFT]
+
+
 def _said_by(acts: Sequence[Act]) -> list[Judgement]:
     return [one for act in acts for one in act.judgements]
 
@@ -423,6 +436,7 @@ def _own_text(acts: Sequence[Act]) -> str | None:
 
 def _note(text: str, empty: bool = False) -> str:
     text = text.strip()
+    refuse_nul(text)
     if not text and not empty:
         raise UserError("There is nothing to keep.", do="Write something first.")
     if len(text) > NOTE_LIMIT:

@@ -16,7 +16,7 @@ from annotation.charter import (
     write_markdown,
     write_toml,
 )
-from annotation.errors import UserError
+from annotation.errors import UserError, refuse_nul
 from annotation.people import Person
 from annotation.store import Store
 from annotation.types import Charter, Frozen, Question, Value
@@ -102,7 +102,9 @@ class CharterService:
         self._who.must("look")
         if not text.strip():
             raise UserError("There is no text.", "A charter.", "Write one, or load an example.")
-        return parse_toml(text, "The text") if form == "toml" else parse_markdown(text, "The text")
+        charter = parse_toml(text, "The text") if form == "toml" else parse_markdown(text, "The text")
+        refuse_nul(charter.model_dump())
+        return charter
 
     def consequence(self, charter: Charter) -> Consequence:
         """What keeping `charter` as the next version would mean. Nothing is kept yet."""
@@ -135,13 +137,16 @@ class CharterService:
             ]
         return Stale(answers=sum(stale.values()), replies=len(self._replies(stale)), first=tuple(first))
 
-    def save(self, charter: Charter, ask_again: bool = True) -> Charter:
+    def save(self, charter: Charter, ask_again: bool = True, based_on: int | None = None) -> Charter:
         """Keep `charter` as the next version, and queue again every reply with an answer it makes stale.
 
-        The same charter again makes no new version; what a crash left unqueued is queued then.
+        The same charter again makes no new version; what a crash left unqueued is queued then. `based_on` is the
+        version it was made from, 0 where there was none yet, None where that is not known. Raises Conflict if there is
+        a newer one than that.
         """
         self._who.must("curate")
-        kept = self._store.charters.add(charter, self._who.name)
+        refuse_nul(charter.model_dump())
+        kept = self._store.charters.add(charter, self._who.name, based_on)
         if ask_again:
             self.ask_stale_again()
         return kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from annotation.acts import Resolved, Standing
-from annotation.errors import Conflict, UserError
+from annotation.errors import Conflict, UserError, refuse_nul
 from annotation.people import Person
 from annotation.store import Store
 from annotation.store.reviews import ReviewAct, Verdict
@@ -34,10 +34,17 @@ class SettleService:
         self._store = store
         self._who = who
 
-    def waiting(self) -> list[tuple[str, float]]:
-        """(reply, agreement 0 to 1), lowest agreement first."""
+    def waiting(self, after: str | None = None) -> list[tuple[str, float]]:
+        """(reply, agreement 0 to 1), lowest agreement first: the first fifty of all, or after one of them."""
         self._who.must("curate")
-        return self._store.tasks.disputed()
+        return self._store.tasks.disputed(after=after)
+
+    def next(self, after: str | None = None) -> tuple[str, float] | None:
+        """The first of them, or the one that comes `after` another; after the last from the start. None where nobody
+        differs.
+        """
+        waiting = self.waiting(after) if after else []
+        return next(iter(waiting or self.waiting()), None)
 
     def count(self) -> int:
         """How many there are."""
@@ -67,6 +74,7 @@ class SettleService:
         charter does not have; Conflict if somebody else settled it meanwhile, or the rules changed.
         """
         self._who.must("curate")
+        refuse_nul(correction, [verdict.note for verdict in verdicts])
         if self._store.tasks.state_of(reply_id)["state"] != "disputed":
             raise Conflict("There is no open difference on this reply any more.", do="Take the next one.")
         charter = self._charter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from annotation.errors import NotFound, UserError
+from annotation.errors import NotFound, UserError, refuse_nul
 from annotation.people import Person, Role
 from annotation.queue import QueueSettings
 from annotation.store import Store
@@ -26,6 +26,7 @@ class TeamService:
     def add(self, name: str, role: Role, skills: tuple[str, ...] = (), password: str | None = None) -> Person:
         """Add somebody. Raises UserError, Conflict."""
         self._who.must("manage")
+        refuse_nul(skills)
         return self._store.people.add(name, role, skills, password)
 
     def change(
@@ -36,6 +37,7 @@ class TeamService:
         Raises NotFound, Conflict for the last admin.
         """
         self._who.must("manage")
+        refuse_nul(skills)
         was_closed = active is not None and not self._store.people.get(name).active
         if was_closed:
             self._revoke_all(name)  # left over, if the studio ended in the middle of closing it

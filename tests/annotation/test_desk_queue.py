@@ -22,7 +22,7 @@ from annotation.people import Person
 from annotation.queue import REPEAT_AFTER, QueueSettings, dealt, overlap_for
 from annotation.store import Store, open_store
 from annotation.store.batches import Change
-from annotation.store.dealing import OVERBOOKED, Hold
+from annotation.store.dealing import OVERBOOKED, STEP, Hold
 from annotation.store.dealing import hold as new_hold
 from annotation.store.reviews import HoldLost, SavedElsewhere
 from annotation.store.search import Filter
@@ -468,6 +468,35 @@ def test_new_settings_reach_all_that_is_not_done(store: Store) -> None:
     assert overlaps == [2, 1, 3, 3, 3]
     assert state(store, held) == "open"
     assert not_as_replayed(store) == []
+
+
+def test_by_language_reaches_all_that_is_not_done_and_goes_again(store: Store) -> None:
+    kinds = ["es", "es", "de", None, "fr"]
+    done, skipped, german, plain, by_hand = [a_reply(store, language=language) for language in kinds]
+    judge(store, ANA)
+    store.reviews.skip("s", skipped, "ana", "why")
+    store.batches.make(Filter(language="fr"), Change(skill="legal"), "cleo")
+
+    def skills_under(queue: QueueSettings) -> list[str]:
+        store.tasks.change_settings(queue, "cleo")
+        return [store.tasks.state_of(reply_id)["skill"] for reply_id in (done, skipped, german, plain, by_hand)]
+
+    assert skills_under(QueueSettings(overlap=2)) == ["", "", "", "", "legal"]
+    assert skills_under(QueueSettings(by_language=True)) == ["", "es", "de", "", "legal"]
+    store.batches.make(Filter(language="de"), Change(skill=""), "cleo")
+    assert skills_under(QueueSettings(by_language=True, overlap=3)) == ["", "es", "", "", "legal"]
+    assert skills_under(QueueSettings()) == ["", "", "", "", "legal"]
+    assert not_as_replayed(store) == []
+
+
+def test_who_has_gone_past_a_reply_of_another_language_is_led_back_to_it(store: Store) -> None:
+    store.tasks.change_settings(QueueSettings(by_language=True), "cleo")
+    spanish, *_, last = [a_reply(store, language=language) for language in ("es", *[None] * (STEP + 3))]
+    while judge(store, ANA).reply_id != last:
+        pass
+    a_reply(store)
+    store.tasks.change_settings(QueueSettings(), "cleo")
+    assert deal(store, ANA).reply_id == spanish
 
 
 def test_new_settings_leave_other_queues_alone(store: Store) -> None:

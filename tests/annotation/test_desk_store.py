@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
@@ -15,11 +16,12 @@ from annotation.people import Forbidden, Person
 from annotation.queue import QueueSettings, dealt, overlap_for, priority_of, rank_of
 from annotation.store import Store, open_store
 from annotation.store.batches import Change
-from annotation.store.people import HASHER, WrongPassword
+from annotation.store.people import HASHER, WrongPassword, _matches
 from annotation.store.reviews import HoldLost, ReviewAct, SavedElsewhere, Verdict
 from annotation.store.search import Filter, words_of
 from annotation.store.tables import leases, people
 from annotation.types import Message, Value, utc_now
+from tests.fixtures.desk import at_once
 
 ANA, BEN, CAT = (Person(name=name) for name in ("ana", "ben", "cat"))
 ONE = QueueSettings()
@@ -332,6 +334,47 @@ def test_passwords_are_kept_as_hashes_and_five_wrong_ones_lock(store: Store, mon
     assert store.people.sign_in("ana", "three little words").name == "ana"
     with pytest.raises(WrongPassword, match="don't match"):
         store.people.sign_in("nobody", "guess")
+
+
+def test_many_wrong_passwords_at_once_do_not_outrun_the_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.people.add("ana", "admin", password="three little words")
+    checked = []
+
+    def counted(hashed: str | None, password: str) -> bool:
+        checked.append(password)
+        return _matches(hashed, password)
+
+    monkeypatch.setattr("annotation.store.people._matches", counted)
+    tries = [partial(store.people.sign_in, "ana", f"guess {number}") for number in range(12)]
+    assert at_once(*tries) == ["WrongPassword"] * 12
+    assert len(checked) == 5
+    with pytest.raises(WrongPassword, match="too many"):
+        store.people.sign_in("ana", "three little words")
+
+
+def test_a_right_password_at_the_fifth_try_counts_and_the_tries_begin_anew(store: Store) -> None:
+    store.people.add("ana", "admin", password="three little words")
+    for _ in range(2):
+        for _ in range(4):
+            with pytest.raises(WrongPassword, match="don't match"):
+                store.people.sign_in("ana", "guess")
+        assert store.people.sign_in("ana", "three little words").name == "ana"
+
+
+def test_a_name_that_nobody_has_is_looked_at_for_as_long_as_another(store: Store) -> None:
+    """What takes time is the hash, and waiting for the disk."""
+    store.people.add("ana", "admin", password="three little words")
+    signs = {"sqlite": "PRAGMA data_version", "postgresql": "SELECT pg_snapshot_xmax(pg_current_snapshot())::text"}
+    sign = signs[store.engine.dialect.name]
+    with store.engine.connect() as other:
+        written = [other.scalar(sa.text(sign))]
+        for name in ("ana", "nobody"):
+            with pytest.raises(WrongPassword, match="don't match"):
+                store.people.sign_in(name, "guess")
+            other.rollback()
+            written.append(other.scalar(sa.text(sign)))
+    assert len(set(written)) == 3
+    assert store.people.all() == [Person(name="ana", role="admin")]
 
 
 def test_links_work_once_sessions_end_and_a_closed_account_gives_back_what_it_held(store: Store) -> None:

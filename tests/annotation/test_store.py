@@ -207,6 +207,38 @@ def test_a_charter_gets_a_new_version_only_when_it_changes(store: Store) -> None
         store.charters.get(9)
 
 
+def test_nobody_writes_over_a_charter_they_have_not_seen(store: Store) -> None:
+    store.charters.add(Charter(name="Shop"), "ana", based_on=0)
+    bens = Charter(name="Shop", purpose="Ben's.")
+    with pytest.raises(Conflict, match="ana kept version 1 while you were editing"):
+        store.charters.add(bens, "ben", based_on=0)
+    assert store.charters.add(bens, "ben", based_on=1).version == 2
+    with pytest.raises(Conflict, match="ben kept version 2"):
+        store.charters.add(Charter(name="Ana's shop"), "ana", based_on=1)
+    assert store.charters.add(bens, "ana", based_on=1).version == 2  # the same is no difference
+    assert store.charters.add(Charter(name="Ana's shop"), "ana").version == 3
+
+
+def test_of_charters_kept_at_the_same_moment_one_wins_and_the_others_are_told(store: Store) -> None:
+    start, told = threading.Barrier(6), list[Exception]()
+
+    def keep(name: str) -> None:
+        start.wait()
+        try:
+            store.charters.add(Charter(name=name), name, based_on=0)
+        except Exception as error:  # looked at below
+            told.append(error)
+
+    threads = [threading.Thread(target=keep, args=(f"p{number}",)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (kept,) = store.charters.all()
+    assert {str(error).split(" while")[0] for error in told} == {f"{kept.name} kept version 1"}
+    assert [type(error) for error in told] == [Conflict] * 5
+
+
 def test_thumbs_newest_counts(store: Store) -> None:
     reply = a_reply(store)
     store.reviews.react(reply.id, "up", "ana")

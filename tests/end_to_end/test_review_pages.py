@@ -508,6 +508,37 @@ def test_a_charter_is_opened_from_a_file(windows: dict[str, Page], studio: Studi
     expect(page.locator("#ts-consequence")).to_contain_text("would no longer hold")
 
 
+def test_a_charter_that_another_curator_kept_meanwhile_is_seen_before_it_is_written_over(
+    windows: dict[str, Page], studio: Studio
+) -> None:
+    page = go(windows["cat"], studio, "/charter")
+    page.get_by_role("tab", name="Change them").click()
+    expect(page.locator("#ts-charter-text .cm-content")).to_contain_text("Juniper Concierge")
+    mine = text_of(page).replace("# Juniper Concierge", "# Juniper's Concierge")
+    write(page, mine)
+    page.click("#ts-check")
+    expect(page.locator("#ts-keep")).to_be_visible()
+    with closing(open_store(f"sqlite:///{studio.home / 'tonesmith.db'}")) as store:
+        now = store.charters.current()
+        assert now is not None
+        theirs = store.charters.add(now.model_copy(update={"purpose": f"{now.purpose} As Dan has it."}), "dan").version
+    page.click("#ts-keep")
+    said = page.locator("#ts-consequence")
+    expect(said.get_by_role("alert")).to_contain_text(f"dan kept version {theirs} while you were editing.")
+    expect(said.locator("ins").first).to_contain_text("As Dan has it.")
+    assert text_of(page) == mine
+    assert call(page, studio, "start")["charter"]["version"] == theirs
+    page.click("#ts-keep")
+    expect(page.locator("#ts-rules")).to_contain_text(f"version {theirs + 1}")
+    expect(page.locator("#ts-rules")).to_contain_text("Juniper's Concierge")
+    # The page goes by the version that it holds now.
+    page.get_by_role("tab", name="Change them").click()
+    write(page, text_of(page).replace("# Juniper's Concierge", "# Juniper Concierge"))
+    page.click("#ts-check")
+    expect(page.locator("#ts-keep")).to_be_visible()
+    expect(said.get_by_role("alert")).to_have_count(0)
+
+
 def test_a_rule_that_goes_while_a_difference_is_open_is_in_nobodys_way(
     windows: dict[str, Page], studio: Studio
 ) -> None:

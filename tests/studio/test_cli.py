@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from annotation.store import open_store
+from annotation.types import Charter
 from tests.serving.conftest import make_adapter
 from tests.studio.conftest import Call
 
@@ -101,6 +103,26 @@ def test_a_charter_at_fault_is_named(call: Call, tmp_path: Path) -> None:
         charter.write_text(content)
         code, _, complaint = call("charter", str(charter))
         assert (code, says in complaint) == (1, True), complaint
+
+
+def test_a_charter_file_made_from_an_older_version_does_not_write_over_what_others_kept(
+    call: Call, tmp_path: Path
+) -> None:
+    charter = tmp_path / "charter.toml"
+    for name in ("Shop", "Our shop"):  # one's own file, again and again
+        charter.write_text(f'name = "{name}"\nversion = 1\n')
+        assert call("charter", str(charter))[0] == 0
+    store = open_store(f"sqlite:///{tmp_path / 'home' / 'tonesmith.db'}")
+    store.charters.add(Charter(name="Cleo's shop"), "cleo")
+    charter.write_text('name = "The shop"\nversion = 2\n')
+    code, _, complaint = call("charter", str(charter))
+    assert (code, "cleo kept version 3 while you were editing" in complaint) == (1, True)
+    assert "write there that it is version 3" in complaint
+    charter.write_text('name = "The shop"\nversion = 3\n')
+    assert call("charter", str(charter))[1].strip() == "The shop: version 4."
+    charter.write_text('name = "A shop"\n')  # which says nothing of where it comes from
+    assert call("charter", str(charter))[1].strip() == "A shop: version 5."
+    store.close()
 
 
 def test_an_adapter_is_promoted_and_taken_back_by_command(

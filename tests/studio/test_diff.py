@@ -34,7 +34,10 @@ def test_markup_in_a_reply_is_text() -> None:
 
 
 def test_a_long_text_of_many_words_survives_the_encoding() -> None:
-    before = " ".join(f"w{number}" for number in range(60_000))
-    after = before.replace("w59999", "ŵ")
+    """More different words than there are characters before and after the surrogates, and characters from there."""
+    before = " ".join(f"w{number}\U0001f642" for number in range(70_000))
+    after = before.replace("w54000\U0001f642", "\ud7ff").replace("w56000", "\U0010ffff").replace("w69999", "ŵ")
     changes = words_changed(before, after)
     assert "".join(text for kind, text in changes if kind != "added") == before
+    assert "".join(text for kind, text in changes if kind != "removed") == after
+    assert [text for kind, text in changes if kind == "added"] == ["\ud7ff", "\U0010ffff", "ŵ"]

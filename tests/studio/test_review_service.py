@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from annotation.acts import QUESTIONS
@@ -23,6 +25,7 @@ from annotation.store.search import Filter
 from annotation.types import Axis, Charter, Clause, Judgement, Message, Provenance, Question, Trait, Value
 from annotation.versions import rows_in
 from serving.scripted import ScriptedModel
+from studio.pages.charter import _Chamber, write_as
 from studio.pages.find import hits_html
 from studio.pages.quality import reviewers_html
 from studio.services.find import FindService
@@ -154,6 +157,34 @@ def test_what_was_said_to_everybody_is_seen_by_everybody(store: Store) -> None:
     assert [line.kind for line in desk(store, BEN).history(reply_id)] == ["comment", "flag"]
     assert desk(store, BEN).flagged() == [reply_id]
     assert desk(store, CAT).flagged() == []
+
+
+def test_a_flag_that_was_taken_down_is_history(store: Store) -> None:
+    reply_id = replies(store)[0]
+    desk(store, ANA).flag(reply_id, None, "an old one")
+    desk(store, ANA).comment(reply_id, "Is this ours?")
+    desk(store, BEN).unflag(reply_id)
+    desk(store, EVE).flag(reply_id, None, "a new one")
+
+    def told(item: ReviewItem | None) -> list[str]:
+        return [line.text for line in item.said] if item else []
+
+    left = ["said: Is this ours?", "flagged it for a curator: a new one"]
+    assert told(desk(store, CAT).look(reply_id)) == left
+    assert told(desk(store, DAN).next()) == told(desk(store, DAN).open(reply_id)) == left
+    assert [line.kind for line in desk(store, CAT).history(reply_id)] == ["flag", "comment", "unflag", "flag"]
+
+
+def test_what_one_took_down_stays_down_where_the_reply_comes_once_more(store: Store) -> None:
+    reply_id = replies(store)[0]
+    desk(store, BEN).flag(reply_id, None, "an old one")
+    desk(store, ANA).unflag(reply_id)
+    judge(store, ANA, reply_id)
+    store.tasks.claim_again(ANA, reply_id, "repeat")
+    item = desk(store, ANA).next()
+    assert item is not None
+    assert (item.reply.id, item.said) == (reply_id, ())
+    assert desk(store, ANA).look(reply_id).said == ()
 
 
 def met(store: Store, who: Person) -> tuple[dict[str, Any], str] | None:
@@ -507,6 +538,26 @@ def test_a_difference_is_shown_with_both_answers_widest_first(store: Store) -> N
     assert dispute.resolved()["voice"].how == "unresolved"
 
 
+def test_every_difference_is_reached_however_many_there_are(store: Store) -> None:
+    overlap(store, 2)
+    for number in range(60 - REPLIES):
+        messages = [(Message(role=role, text=f"Said {number}"), None) for role in ("user", "assistant")]  # type: ignore[arg-type]
+        store.conversations.import_one("more", str(number), "Title", "en", messages)
+    found = store.search.find(Filter(), limit=100)
+    for hit in found:
+        judge(store, ANA, hit.reply_id, verdicts("pass"))
+        judge(store, BEN, hit.reply_id, verdicts("fail"))
+    settle, met, last = SettleService(store, CAT), list[str](), None
+    for number in range(60):
+        reply_id, _ = settle.next(last) or ("", 0)
+        met.append(reply_id)
+        if number % 7 == 0:  # what was just settled is no place to start over from
+            settle.settle(reply_id, verdicts("pass"))
+        last = reply_id
+    assert met == [hit.reply_id for hit in found]
+    assert settle.next(last) == (met[1], 0.5)  # round again, to the first that is left
+
+
 def test_settling_decides_and_reaches_the_dataset(store: Store) -> None:
     reply_id = replies(store)[0]
     differ(store, reply_id)
@@ -694,6 +745,33 @@ def test_exactly_the_stale_answers_are_asked_for_again(store: Store, charter: Ch
     assert service.save(charter).version == 2
     later = [act for reply_id in named.values() for act in store.reviews.history(reply_id) if act.kind == "requeue"]
     assert len(later) == len(acts)
+
+
+def test_the_charter_page_shows_what_others_kept_and_goes_by_it_after(store: Store) -> None:
+    mine = changed(purpose="Cat has it so.").model_copy(update={"version": 1})
+    text, form = write_as(mine, "md"), "md"
+    page = _Chamber(SimpleNamespace(charter=CharterService(store, CAT), who=CAT))  # type: ignore[arg-type]
+    base = page.arrive(form)[-1]
+    said, keep, _, base = page.check(text, form, base)
+    assert (base, keep.visible, "while you were editing" in said) == (1, True, False)
+    store.charters.add(changed(purpose="Dan has it so."), "dan")
+    said, keep, _, *screen, base, _ = page.keep(text, form, True, base)
+    assert "dan kept version 2 while you were editing." in said
+    assert "<ins>Dan has it so.</ins>" in said
+    assert (base, keep.visible) == (2, True)
+    assert screen == [gr.skip()] * 8  # the text is as it was
+    assert store.charters.all()[-1].purpose == "Dan has it so."
+    assert page.keep(text, form, True, base)[-2] == 3
+    assert store.charters.all()[-1].purpose == "Cat has it so."
+
+
+def test_a_file_of_an_older_version_is_held_against_what_was_kept_since(store: Store, tmp_path: Path) -> None:
+    page = _Chamber(SimpleNamespace(charter=CharterService(store, CAT), who=CAT))  # type: ignore[arg-type]
+    store.charters.add(changed(purpose="Dan has it so."), "dan")
+    file = tmp_path / "charter.md"
+    for written, base in (("# Shop\n\n- Version: 1\n", 1), ("# Shop\n", gr.skip()), ("nothing", gr.skip())):
+        file.write_text(written)
+        assert page.opened(str(file))[2] == base
 
 
 def test_only_the_question_at_stake_is_asked_again(store: Store) -> None:

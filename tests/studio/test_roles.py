@@ -99,6 +99,7 @@ CALLS: dict[str, Call] = {
     "find.take_back": ("curate", lambda world: ("no-batch",)),
     "settle.count": ("look", nothing),
     "settle.waiting": ("curate", nothing),
+    "settle.next": ("curate", nothing),
     "settle.open": ("curate", reply),
     "settle.settle": ("curate", lambda world: (world.reply, ())),
     "quality.agreement": ("curate", lambda world: ("voice",)),
