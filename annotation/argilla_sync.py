@@ -55,13 +55,17 @@ class ArgillaSync:
         return self._run.summary
 
     def pull(self, report: Report = lambda progress: None, cancelled: Asked = lambda: False) -> Summary:
-        """Keep every answer and every draft that is there, and send nothing. A dataset that was deleted has none.
+        """Keep every answer and every draft that is there, and send nothing: for who leaves. All is read, since there
+        is no next time: a program may have written over answers, and a dataset taken for lost may be back. One that
+        was deleted has none.
 
-        Raises Unreachable, and UserError for a wrong key or a version too old.
+        Raises Unreachable, and UserError for a wrong key or a version too old, or if answers keep coming too fast.
         """
         self._begin(Summary(), report, cancelled)
         try:
-            self._pull(self._connect(), set())
+            for mirror in self._state.mirrors(self._connect(), lost=True):
+                with self._run.going_on():
+                    self._pulling.new_answers(mirror, needed=False, whole=True)
         except Cancelled:
             self._run.summary.cancelled = True
             return self._run.summary

@@ -41,7 +41,7 @@ from annotation.store.search import Filter
 from annotation.types import Message, Span, Trait, Value
 from studio.services.argilla_view import in_words
 from studio.services.settle import SettleService
-from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, judge, ok, team
+from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, judge, ok, team, write_over
 from tests.fixtures.desk import emptied
 from tests.fixtures.studio import wait_until
 
@@ -767,8 +767,9 @@ def test_answers_that_a_program_writes_in_bulk_are_found_and_an_idle_sync_reads_
 
 
 @ON_BOTH
-def test_an_answer_that_a_program_writes_over_another_is_found_by_a_comparison(
-    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
+@pytest.mark.parametrize("by", ["reconcile", "pull"])
+def test_an_answer_that_a_program_writes_over_another_is_found_by_a_comparison_and_by_who_leaves(
+    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client, by: str
 ) -> None:
     """And not by a look: nothing that could be asked for in little time moves."""
     reply_id = replies(store)[0]
@@ -776,10 +777,7 @@ def test_an_answer_that_a_program_writes_over_another_is_found_by_a_comparison(
     response = there.answer("ana", reply_id, **ALL_GOOD)
     syncing.sync()
     before, dataset = there.records()[reply_id], there.dataset()
-    other = {name: {"value": value} for name, value in (ALL_GOOD | {"voice": "fail"}).items()}
-    answer = {"user_id": response["user_id"], "status": "submitted", "values": other}
-    items = [{"external_id": reply_id, "responses": [answer]}]
-    ok(owner.put(f"/datasets/{dataset['id']}/records/bulk", json={"items": items}))
+    write_over(owner, dataset["id"], reply_id, response["user_id"], voice="fail")
     after = there.records()[reply_id]
     assert after["responses"][0]["updated_at"] > before["responses"][0]["updated_at"]
     assert (after["updated_at"], there.dataset()["last_activity_at"]) == (
@@ -787,8 +785,44 @@ def test_an_answer_that_a_program_writes_over_another_is_found_by_a_comparison(
         dataset["last_activity_at"],
     )
     assert syncing.sync().pulled == 0
-    assert syncing.reconcile().pulled == 1
+    assert getattr(syncing, by)().pulled == 1
     assert store.reviews.history(reply_id)[-1].judgements[0].value == "fail"
+
+
+def test_who_leaves_reads_a_dataset_too_that_was_taken_for_lost_and_is_there(
+    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
+) -> None:
+    """As one is whose backup was played back."""
+    reply_id = replies(store)[0]
+    syncing.sync()
+    (dataset,) = store.argilla.mirrors(there._workspace())
+    there.answer("ana", reply_id, **ALL_GOOD)
+    store.argilla.change_mirror(dataset.id, state="lost")
+    assert syncing.pull().pulled == 1
+    assert [one.state for one in store.argilla.mirrors(there._workspace())] == ["live"]
+    ok(owner.delete(f"/datasets/{dataset.id}"))
+    assert syncing.pull().pulled == 0  # nothing can be said of one that is gone
+    assert [one.state for one in store.argilla.mirrors(there._workspace(), lost=True)] == ["lost"]
+
+
+def test_who_leaves_reads_again_while_pages_shift(
+    store: Store, syncing: ArgillaSync, there: There, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncing.sync()
+    for reply_id in replies(store):
+        there.answer("ana", reply_id, **ALL_GOOD)
+    answered, shifts = Argilla.answered, iter([True, True, False])
+
+    def shifted(*given: Any) -> Iterator[Any]:
+        last = not next(shifts, True)
+        for page, total in answered(*given):
+            yield (page if last else page[1:]), total
+
+    monkeypatch.setattr(Argilla, "answered", shifted)
+    assert syncing.pull().pulled == 4
+    assert [len(kinds(store, one)) for one in replies(store)] == [1] * 4
+    with pytest.raises(UserError, match="can't be read as a whole"):  # they never stop
+        syncing.pull()
 
 
 def _must_not(*given: Any) -> Any:

@@ -28,7 +28,7 @@ from studio.services.argilla import ArgillaService, Connection
 from studio.services.argilla_view import Pace, in_words, left_in_words
 from studio.services.review import ReviewService
 from studio.settings import Settings
-from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, ok, team
+from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, ok, team, write_over
 from tests.fixtures.studio import wait_until
 from tests.studio.conftest import Call
 
@@ -101,6 +101,22 @@ def test_leaving_brings_everything_along_and_sends_nothing(
     service.attach(ADMIN, argilla.url, argilla.keys.api_key)  # and back
     assert in_words(service.sync(ADMIN)) == "1 sent"
     assert [act.kind for act in store.reviews.history(answered)] == ["review"]
+
+
+def test_leaving_keeps_what_a_program_wrote_over_an_answer_and_what_is_in_a_dataset_taken_for_lost(
+    store: Store, service: ArgillaService, there: There, owner: httpx.Client
+) -> None:
+    first, second = fill(store, 2)
+    service.sync(ADMIN)
+    response = there.answer("ana", first, **ALL_GOOD)
+    service.sync(ADMIN)
+    (mirror,) = store.argilla.mirrors(there._workspace())
+    write_over(owner, mirror.id, first, response["user_id"], voice="fail")
+    there.answer("ana", second, **ALL_GOOD)
+    store.argilla.change_mirror(mirror.id, state="lost")
+    summary = service.leave(ADMIN)
+    assert "2 answers fetched. All that was said there is kept here." in left_in_words(summary)
+    assert [store.reviews.history(one)[-1].judgements[0].value for one in (first, second)] == ["fail", "pass"]
 
 
 def test_an_argilla_that_is_gone_can_be_left_all_the_same(
