@@ -329,8 +329,11 @@ def _suggestions(reply: ReplyForDesk, questions: Mapping[str, str], charter: Cha
 
 
 def _by(author: str) -> Json:
-    """Who suggests it, in the letters that Argilla takes for a name."""
-    return {"agent": re.sub(r"[^a-zA-Z0-9-_:./\s]", "-", author)[:200], "type": "model"}
+    """Who suggests it, in the letters that Argilla takes for a name. Without a name where none is left of it, as of one
+    in Chinese: Argilla would refuse the whole record.
+    """
+    name = re.sub(r"[^a-zA-Z0-9-_:./\s]", "-", author, flags=re.ASCII)[:200]
+    return {"type": "model"} | ({"agent": name} if re.search("[a-zA-Z0-9]", name) else {})
 
 
 # Responses

@@ -38,7 +38,7 @@ from annotation.store.batches import Change
 from annotation.store.helpers import Suggestion
 from annotation.store.reviews import Verdict
 from annotation.store.search import Filter
-from annotation.types import Message, Span, Trait, Value
+from annotation.types import Message, Provenance, Span, Trait, Value
 from studio.services.argilla_view import in_words
 from studio.services.settle import SettleService
 from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, judge, ok, team, write_over
@@ -174,6 +174,25 @@ def suggested(store: Store, there: There, reply_id: str) -> dict[str, tuple[Any,
     names = {one: name for name, one in mirror(store, there).questions.items()}
     given = there.records()[reply_id]["suggestions"]
     return {names[one["question_id"]]: (one["value"], one["agent"], one["score"]) for one in given}
+
+
+def test_a_name_without_a_letter_that_argilla_takes_keeps_no_reply_from_going_there(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    made = []
+    for number, (name, author) in enumerate((("模型", "model:模型"), ("模型-2", "検査"), ("m\u2003\x1f", "—"))):
+        reply = Message(role="assistant", text="On its way."), Provenance(model=name)
+        store.conversations.import_one(
+            "abroad", str(number), "Abroad", None, [(Message(role="user", text="?"), None), reply]
+        )
+        made.append(store.conversations.of_external("abroad", str(number)).turns[-1].id)
+        given = Suggestion(question="voice", value="fail", spans=(Span(start=0, end=2),), author=author)
+        store.helpers.suggest(made[-1], author, [given])
+    assert syncing.sync().failed == 0
+    agents = [[suggested(store, there, one)[name][1] for name in ("correction", "voice", "where")] for one in made]
+    assert agents == [[None, "model:--", "model:--"], ["---2", None, None], ["m--", None, None]]
+    assert there.records()[made[0]]["metadata"]["model"] == "模型"  # which takes any letters
+    assert syncing.reconcile().nothing
 
 
 @ON_BOTH
