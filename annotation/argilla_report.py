@@ -83,6 +83,8 @@ class DatasetProgress(Frozen):
     pulled: int
     begun: int
     failed: int
+    shortened: bool
+    """Whether the guidelines there leave out some of the charter, for its length."""
 
 
 Report = Callable[[Progress], None]

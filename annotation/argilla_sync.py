@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from annotation.argilla_client import Argilla, Json
 from annotation.argilla_datasets import ArgillaDatasets, Deleted
-from annotation.argilla_form import form_of, sha_of
+from annotation.argilla_form import form_of, is_shortened, sha_of
 from annotation.argilla_pull import ArgillaPull
 from annotation.argilla_push import ArgillaPush
 from annotation.argilla_report import Asked, Cancelled, DatasetProgress, Repairs, Report, Run, Summary
@@ -123,7 +123,10 @@ class ArgillaSync:
         mirrors = self._state.mirrors(self._argilla.workspace_id())
         return [
             DatasetProgress(
-                name=mirror.name, charter_version=mirror.charter_version, **self._state.counts(mirror).model_dump()
+                name=mirror.name,
+                charter_version=mirror.charter_version,
+                shortened=is_shortened(self._store.charters.get(mirror.charter_version)),
+                **self._state.counts(mirror).model_dump(),
             )
             for mirror in mirrors
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -24,7 +25,16 @@ from annotation import argilla_client, argilla_push, argilla_show
 from annotation.agreement import Rating, Table, raw_agreement
 from annotation.argilla_client import Argilla
 from annotation.argilla_datasets import MARK
-from annotation.argilla_form import METADATA, OPEN, dataset_name, record_of, values_of
+from annotation.argilla_form import (
+    METADATA,
+    MOST_GUIDELINES,
+    MOST_RULES,
+    OPEN,
+    REST,
+    dataset_name,
+    record_of,
+    values_of,
+)
 from annotation.argilla_known import no_judge
 from annotation.argilla_report import Progress
 from annotation.argilla_server import PARTS, WORKSPACE, ArgillaServer, Part
@@ -38,7 +48,7 @@ from annotation.store.batches import Change
 from annotation.store.helpers import Suggestion
 from annotation.store.reviews import Verdict
 from annotation.store.search import Filter
-from annotation.types import Message, Provenance, Span, Trait, Value
+from annotation.types import Clause, Message, Provenance, Span, Trait, Value
 from studio.services.argilla_view import in_words
 from studio.services.settle import SettleService
 from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, judge, ok, team, write_over
@@ -1136,6 +1146,46 @@ def test_a_conversation_over_argillas_limits_is_said_and_waits_here(store: Store
     assert syncing.sync().failed == 0  # said once
     judge(store, long, "ana")
     assert store.tasks.state_of(long)["state"] == "done"
+
+
+def with_clauses(store: Store, number: int, text: str = "Promise nothing {}.", examples: tuple[str, ...] = ()) -> None:
+    """A version of the charter with so many clauses of policy."""
+    current = store.charters.current()
+    assert current is not None
+    clauses = [Clause(id=f"c-{one}", text=text.format(one), violations=examples) for one in range(number)]
+    store.charters.add(current.model_copy(update={"policy": tuple(clauses)}), "ana")
+
+
+def test_a_charter_that_is_too_long_for_guidelines_ends_with_a_line_that_says_so(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    short, bare, cut = (1, 0), (1, MOST_GUIDELINES), (300, 0)
+    for number, examples in (short, bare, cut):
+        with_clauses(store, number, "Promise nothing {}, whoever asks.", ("x" * examples,) * bool(examples))
+        assert syncing.sync().failed == 0
+        text, shown = there.dataset()["guidelines"], syncing.progress()[-1].shortened
+        assert len(text) <= MOST_GUIDELINES
+        assert (text.endswith(REST), shown) == ((number, examples) != short,) * 2
+        assert "Promise nothing 0, whoever asks." in text
+    assert len(text) > MOST_GUIDELINES - 100
+    last = text.removesuffix(REST).splitlines()[-1]
+    assert re.fullmatch(r"- Promise nothing \d+, whoever asks\.", last)  # no rule is cut in two
+    assert syncing.reconcile().nothing
+
+
+def test_a_charter_with_more_rules_than_argilla_takes_is_said_and_the_most_it_takes_goes_over(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    with_clauses(store, MOST_RULES + 1)
+    with pytest.raises(UserError, match=f"has {MOST_RULES + 1} rules of one kind") as said:
+        syncing.sync()
+    assert f"At most {MOST_RULES}" in said.value.wanted
+    assert store.argilla.mirrors(there._workspace()) == []
+    with_clauses(store, MOST_RULES)
+    assert syncing.sync().pushed == 4
+    there.answer("ana", replies(store)[0], **ALL_GOOD | {"policy": "fail"}, policy_rules=[f"c-{MOST_RULES - 1}"])
+    assert syncing.sync().pulled == 1
+    assert store.reviews.history(replies(store)[0])[0].judgements[1].clause_ids == (f"c-{MOST_RULES - 1}",)
 
 
 def test_what_argilla_refuses_does_not_hold_up_the_rest(
