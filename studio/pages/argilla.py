@@ -92,7 +92,7 @@ class _Bridge:
         view = self._argilla.view()
         manages, bad = self._who.may("manage"), view.tone == "bad"
         words = self._argilla.passwords(self._who) if manages and view.own and not bad else {}
-        asks = not view.connected or view.down or (bad and not view.own)
+        asks = not view.connected or view.may_start or (bad and not view.own)
         return [
             view_html(view),
             gr.Row(visible=view.connected and self._who.may("curate")),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from sqlalchemy.exc import OperationalError
 
@@ -297,6 +301,38 @@ def test_a_comparison_can_be_stopped_too(
     assert in_words(repairs) == "stopped before its end"
     assert seen == ["Comparing 5 of 15"]
     assert service.reconcile(ADMIN).nothing
+
+
+def test_our_own_server_that_starts_is_busy_or_ended_is_said_to_be_so(
+    store: Store, tmp_path: Path, argilla: ArgillaServer
+) -> None:
+    service = ArgillaService(store, Settings(home=argilla.home.parent))
+    service._file.write_text(Connection(url="").model_dump_json())
+    pid = argilla.status().parts["server"]
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        view = service.view()
+        assert view.label == "Argilla does not answer just now"
+        assert "wait a moment. If it stays so, start it again" in view.detail
+        assert (view.tone, view.down, view.may_start) == ("bad", False, True)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: service.view().tone != "bad", 30, "its answer")
+    process = psutil.Process(pid)
+    process.kill()
+    process.wait(timeout=5)
+    view = service.view()
+    assert view.label == "Argilla is not running"
+    assert (view.tone, view.down, view.may_start, view.detail[:14]) == ("bad", True, True, "Start it again")
+    with ThreadPoolExecutor(1) as beside:  # as `tonesmith argilla up` does
+        started = beside.submit(argilla.ensure)
+        view = wait_until(lambda: one if (one := service.view()).tone == "busy" else None, 60, "the start")
+        assert (view.label, view.down, view.may_start) == ("Argilla is starting", False, False)
+        assert started.result() == ("server",)
+    assert service.view().tone != "bad"
+    service._file.unlink()
+    service.close()
 
 
 def test_how_things_stand_is_said_as_it_is(store: Store, service: ArgillaService, there: There) -> None:
