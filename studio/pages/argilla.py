@@ -92,7 +92,7 @@ class _Bridge:
         view = self._argilla.view()
         manages, bad = self._who.may("manage"), view.tone == "bad"
         words = self._argilla.passwords(self._who) if manages and view.own and not bad else {}
-        asks = not view.connected or view.down or (bad and not view.own)
+        asks = not view.connected or view.may_start or (bad and not view.own)
         return [
             view_html(view),
             gr.Row(visible=view.connected and self._who.may("curate")),
@@ -166,13 +166,20 @@ def view_html(view: ArgillaView) -> str:
         for one in view.datasets
     ]
     heads = ("Dataset", "Charter", "In Argilla", "To be sent", "Answers fetched", "Begun there", "Failed")
-    datasets = table(heads, rows, stack=True) if rows else ""
+    datasets = (table(heads, rows, stack=True) if rows else "") + _shortened(view)
     failed = "".join(
         f'<li><a href="/review?reply={escape(reply)}">{escape(reply[:8])}</a>: {escape(reason)}</li>'
         for reply, reason in view.failures
     )
     failures = f'<h2 class="ts-h2">What could not go over</h2><ul>{failed}</ul>' if failed else ""
     return f'<div class="ts-card">{_standing(view)}{_outcome(view.outcome)}{datasets}{failures}{_begun(view)}</div>'
+
+
+def _shortened(view: ArgillaView) -> str:
+    if not (names := [escape(one.name) for one in view.datasets if one.shortened]):
+        return ""
+    about = "Argilla does not take all of the charter as guidelines. They end with a line that says so"
+    return f'<p class="ts-muted ts-small">{about}: {", ".join(names)}.</p>'
 
 
 def _standing(view: ArgillaView) -> str:

@@ -50,6 +50,19 @@ LOOK_SECONDS = 5.0
 """How long the page waits for what it shows; a sync has more patience."""
 TURN_SECONDS = 600.0
 """How long what somebody asked for on the page waits for a look that is under way."""
+AWAY = {
+    "starting": ("Argilla is starting", "It answers in a moment."),
+    "silent": (
+        "Argilla does not answer just now",
+        "It may be busy: wait a moment. If it stays so, start it again: `tonesmith argilla up`, or below. What was "
+        "said in it is kept.",
+    ),
+    "broken": (
+        "Argilla is not running",
+        "Start it again: `tonesmith argilla up`, or below. What was said in it is kept.",
+    ),
+}
+"""What to say of a server of our own that can't be asked, and what to do."""
 Work = Callable[[ArgillaSync, Report, Asked], Summary]
 
 
@@ -421,10 +434,8 @@ class ArgillaService:
         progress = self._progress
         if under_way := self._under_way(progress):
             return self._view(own, url, under_way, "", "busy", progress)
-        if own and self._server.status().state != "ready":
-            again = "Start it again: `tonesmith argilla up`, or below. What was said in it is kept."
-            view = self._view(own, url, "Argilla is not running", again, "bad")
-            return view.model_copy(update={"down": True})
+        if own and (away := self._away(url)):
+            return away
         if self._trouble is not None:
             detail = " ".join(part for part in (self._trouble.wanted, self._trouble.do) if part)
             return self._view(own, url, self._trouble.found.rstrip("."), detail, "bad")
@@ -432,6 +443,17 @@ class ArgillaService:
         if self._held:
             return self._view(own, url, "Stopped", f"{known} “Look for news now” goes on from there.".strip(), "quiet")
         return self._view(own, url, "Both desks are alike", known, "good")
+
+    def _away(self, url: str) -> ArgillaView | None:
+        """Where our own server can't be asked, how that is: it starts, it is busy or hangs, or parts of it ended."""
+        state = self._server.status().state
+        if state == "ready":
+            return None
+        label, detail = AWAY.get(state, AWAY["broken"])
+        view = self._view(True, url, label, detail, "bad")  # which asks nothing of it
+        if state == "starting":
+            return view.model_copy(update={"tone": "busy"})
+        return view.model_copy(update={"down": state != "silent", "may_start": True})
 
     def _under_way(self, progress: Progress | None) -> str:
         """What is being done, in words; '' for nothing."""

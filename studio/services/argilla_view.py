@@ -21,6 +21,8 @@ class ArgillaView(Frozen):
     own: bool = False
     down: bool = False
     """Our own server is not running."""
+    may_start: bool = False
+    """Whether to offer to start our own server again."""
     url: str = ""
     label: str
     detail: str = ""

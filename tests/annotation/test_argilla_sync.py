@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -24,7 +25,16 @@ from annotation import argilla_client, argilla_push, argilla_show
 from annotation.agreement import Rating, Table, raw_agreement
 from annotation.argilla_client import Argilla
 from annotation.argilla_datasets import MARK
-from annotation.argilla_form import METADATA, OPEN, dataset_name, record_of, values_of
+from annotation.argilla_form import (
+    METADATA,
+    MOST_GUIDELINES,
+    MOST_RULES,
+    OPEN,
+    REST,
+    dataset_name,
+    record_of,
+    values_of,
+)
 from annotation.argilla_known import no_judge
 from annotation.argilla_report import Progress
 from annotation.argilla_server import PARTS, WORKSPACE, ArgillaServer, Part
@@ -38,10 +48,10 @@ from annotation.store.batches import Change
 from annotation.store.helpers import Suggestion
 from annotation.store.reviews import Verdict
 from annotation.store.search import Filter
-from annotation.types import Message, Span, Trait, Value
-from studio.services.argilla_view import in_words
+from annotation.types import Clause, Message, Provenance, Span, Trait, Value
+from studio.services.argilla_view import compared_in_words, in_words
 from studio.services.settle import SettleService
-from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, judge, ok, team
+from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, judge, ok, team, write_over
 from tests.fixtures.desk import emptied
 from tests.fixtures.studio import wait_until
 
@@ -174,6 +184,25 @@ def suggested(store: Store, there: There, reply_id: str) -> dict[str, tuple[Any,
     names = {one: name for name, one in mirror(store, there).questions.items()}
     given = there.records()[reply_id]["suggestions"]
     return {names[one["question_id"]]: (one["value"], one["agent"], one["score"]) for one in given}
+
+
+def test_a_name_without_a_letter_that_argilla_takes_keeps_no_reply_from_going_there(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    made = []
+    for number, (name, author) in enumerate((("模型", "model:模型"), ("模型-2", "検査"), ("m\u2003\x1f", "—"))):
+        reply = Message(role="assistant", text="On its way."), Provenance(model=name)
+        store.conversations.import_one(
+            "abroad", str(number), "Abroad", None, [(Message(role="user", text="?"), None), reply]
+        )
+        made.append(store.conversations.of_external("abroad", str(number)).turns[-1].id)
+        given = Suggestion(question="voice", value="fail", spans=(Span(start=0, end=2),), author=author)
+        store.helpers.suggest(made[-1], author, [given])
+    assert syncing.sync().failed == 0
+    agents = [[suggested(store, there, one)[name][1] for name in ("correction", "voice", "where")] for one in made]
+    assert agents == [[None, "model:--", "model:--"], ["---2", None, None], ["m--", None, None]]
+    assert there.records()[made[0]]["metadata"]["model"] == "模型"  # which takes any letters
+    assert syncing.reconcile().nothing
 
 
 @ON_BOTH
@@ -767,8 +796,9 @@ def test_answers_that_a_program_writes_in_bulk_are_found_and_an_idle_sync_reads_
 
 
 @ON_BOTH
-def test_an_answer_that_a_program_writes_over_another_is_found_by_a_comparison(
-    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
+@pytest.mark.parametrize("by", ["reconcile", "pull"])
+def test_an_answer_that_a_program_writes_over_another_is_found_by_a_comparison_and_by_who_leaves(
+    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client, by: str
 ) -> None:
     """And not by a look: nothing that could be asked for in little time moves."""
     reply_id = replies(store)[0]
@@ -776,10 +806,7 @@ def test_an_answer_that_a_program_writes_over_another_is_found_by_a_comparison(
     response = there.answer("ana", reply_id, **ALL_GOOD)
     syncing.sync()
     before, dataset = there.records()[reply_id], there.dataset()
-    other = {name: {"value": value} for name, value in (ALL_GOOD | {"voice": "fail"}).items()}
-    answer = {"user_id": response["user_id"], "status": "submitted", "values": other}
-    items = [{"external_id": reply_id, "responses": [answer]}]
-    ok(owner.put(f"/datasets/{dataset['id']}/records/bulk", json={"items": items}))
+    write_over(owner, dataset["id"], reply_id, response["user_id"], voice="fail")
     after = there.records()[reply_id]
     assert after["responses"][0]["updated_at"] > before["responses"][0]["updated_at"]
     assert (after["updated_at"], there.dataset()["last_activity_at"]) == (
@@ -787,8 +814,44 @@ def test_an_answer_that_a_program_writes_over_another_is_found_by_a_comparison(
         dataset["last_activity_at"],
     )
     assert syncing.sync().pulled == 0
-    assert syncing.reconcile().pulled == 1
+    assert getattr(syncing, by)().pulled == 1
     assert store.reviews.history(reply_id)[-1].judgements[0].value == "fail"
+
+
+def test_who_leaves_reads_a_dataset_too_that_was_taken_for_lost_and_is_there(
+    store: Store, syncing: ArgillaSync, there: There, owner: httpx.Client
+) -> None:
+    """As one is whose backup was played back."""
+    reply_id = replies(store)[0]
+    syncing.sync()
+    (dataset,) = store.argilla.mirrors(there._workspace())
+    there.answer("ana", reply_id, **ALL_GOOD)
+    store.argilla.change_mirror(dataset.id, state="lost")
+    assert syncing.pull().pulled == 1
+    assert [one.state for one in store.argilla.mirrors(there._workspace())] == ["live"]
+    ok(owner.delete(f"/datasets/{dataset.id}"))
+    assert syncing.pull().pulled == 0  # nothing can be said of one that is gone
+    assert [one.state for one in store.argilla.mirrors(there._workspace(), lost=True)] == ["lost"]
+
+
+def test_who_leaves_reads_again_while_pages_shift(
+    store: Store, syncing: ArgillaSync, there: There, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncing.sync()
+    for reply_id in replies(store):
+        there.answer("ana", reply_id, **ALL_GOOD)
+    answered, shifts = Argilla.answered, iter([True, True, False])
+
+    def shifted(*given: Any) -> Iterator[Any]:
+        last = not next(shifts, True)
+        for page, total in answered(*given):
+            yield (page if last else page[1:]), total
+
+    monkeypatch.setattr(Argilla, "answered", shifted)
+    assert syncing.pull().pulled == 4
+    assert [len(kinds(store, one)) for one in replies(store)] == [1] * 4
+    with pytest.raises(UserError, match="can't be read as a whole"):  # they never stop
+        syncing.pull()
 
 
 def _must_not(*given: Any) -> Any:
@@ -973,7 +1036,7 @@ def test_a_reconcile_puts_right_what_was_done_by_hand(
     assert after == before
     assert there.dataset()["distribution"]["min_submitted"] == 1
     assert len(ok(owner.get(f"/me/datasets/{dataset}/metadata-properties"))["items"]) == len(METADATA)
-    assert syncing.reconcile().nothing
+    in_the_end_alike(syncing)  # with the overlap put right, Argilla's worker works out the states
 
 
 @ON_BOTH
@@ -1083,6 +1146,46 @@ def test_a_conversation_over_argillas_limits_is_said_and_waits_here(store: Store
     assert syncing.sync().failed == 0  # said once
     judge(store, long, "ana")
     assert store.tasks.state_of(long)["state"] == "done"
+
+
+def with_clauses(store: Store, number: int, text: str = "Promise nothing {}.", examples: tuple[str, ...] = ()) -> None:
+    """A version of the charter with so many clauses of policy."""
+    current = store.charters.current()
+    assert current is not None
+    clauses = [Clause(id=f"c-{one}", text=text.format(one), violations=examples) for one in range(number)]
+    store.charters.add(current.model_copy(update={"policy": tuple(clauses)}), "ana")
+
+
+def test_a_charter_that_is_too_long_for_guidelines_ends_with_a_line_that_says_so(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    short, bare, cut = (1, 0), (1, MOST_GUIDELINES), (300, 0)
+    for number, examples in (short, bare, cut):
+        with_clauses(store, number, "Promise nothing {}, whoever asks.", ("x" * examples,) * bool(examples))
+        assert syncing.sync().failed == 0
+        text, shown = there.dataset()["guidelines"], syncing.progress()[-1].shortened
+        assert len(text) <= MOST_GUIDELINES
+        assert (text.endswith(REST), shown) == ((number, examples) != short,) * 2
+        assert "Promise nothing 0, whoever asks." in text
+    assert len(text) > MOST_GUIDELINES - 100
+    last = text.removesuffix(REST).splitlines()[-1]
+    assert re.fullmatch(r"- Promise nothing \d+, whoever asks\.", last)  # no rule is cut in two
+    assert syncing.reconcile().nothing
+
+
+def test_a_charter_with_more_rules_than_argilla_takes_is_said_and_the_most_it_takes_goes_over(
+    store: Store, syncing: ArgillaSync, there: There
+) -> None:
+    with_clauses(store, MOST_RULES + 1)
+    with pytest.raises(UserError, match=f"has {MOST_RULES + 1} rules of one kind") as said:
+        syncing.sync()
+    assert f"At most {MOST_RULES}" in said.value.wanted
+    assert store.argilla.mirrors(there._workspace()) == []
+    with_clauses(store, MOST_RULES)
+    assert syncing.sync().pushed == 4
+    there.answer("ana", replies(store)[0], **ALL_GOOD | {"policy": "fail"}, policy_rules=[f"c-{MOST_RULES - 1}"])
+    assert syncing.sync().pulled == 1
+    assert store.reviews.history(replies(store)[0])[0].judgements[1].clause_ids == (f"c-{MOST_RULES - 1}",)
 
 
 def test_what_argilla_refuses_does_not_hold_up_the_rest(
@@ -1411,8 +1514,7 @@ def test_what_waits_for_the_worker_outlives_it_and_redis_and_what_was_in_hand_is
     syncing.reconcile()
     states = "the states of all records"
     wait_until(lambda: {one["status"] for one in there.records().values()} == {"pending"}, 60, states)
-    again = syncing.reconcile()
-    assert (again.nothing, again.stale) == (True, 0)
+    assert syncing.reconcile().nothing
 
 
 def test_a_state_that_no_worker_worked_out_is_found_by_a_comparison(
@@ -1427,8 +1529,22 @@ def test_a_state_that_no_worker_worked_out_is_found_by_a_comparison(
         db.execute("UPDATE records SET status = 'pending' WHERE external_id = ?", [answered])
     repairs = syncing.reconcile()
     assert (repairs.stale, in_words(repairs)) == (1, "1 whose state Argilla is to work out anew")
-    wait_until(lambda: there.records()[answered]["status"] == "completed", 30, "the state")
-    assert syncing.reconcile().stale == 0
+    assert (repairs.nothing, repairs.nothing_moved) == (False, True)
+    assert compared_in_words(repairs) == "Both desks were compared."
+    in_the_end_alike(syncing)
+    assert there.records()[answered]["status"] == "completed"
+    assert compared_in_words(syncing.reconcile()) == "Both desks were compared, and they were alike."
+
+
+def in_the_end_alike(syncing: ArgillaSync) -> None:
+    """A comparison finds nothing but states that Argilla's worker is at, and in the end none of those."""
+
+    def look() -> bool:
+        repairs = syncing.reconcile()
+        assert repairs.nothing_moved
+        return repairs.nothing
+
+    wait_until(look, 60, "the states of all records")
 
 
 def cut_off(syncing: ArgillaSync, argilla: ArgillaServer, part: Part, step: str) -> None:

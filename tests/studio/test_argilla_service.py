@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from sqlalchemy.exc import OperationalError
 
@@ -28,7 +32,7 @@ from studio.services.argilla import ArgillaService, Connection
 from studio.services.argilla_view import Pace, in_words, left_in_words
 from studio.services.review import ReviewService
 from studio.settings import Settings
-from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, ok, team
+from tests.fixtures.argilla import ALL_GOOD, MODEL, ClientOf, There, charter, fill, ok, team, write_over
 from tests.fixtures.studio import wait_until
 from tests.studio.conftest import Call
 
@@ -101,6 +105,22 @@ def test_leaving_brings_everything_along_and_sends_nothing(
     service.attach(ADMIN, argilla.url, argilla.keys.api_key)  # and back
     assert in_words(service.sync(ADMIN)) == "1 sent"
     assert [act.kind for act in store.reviews.history(answered)] == ["review"]
+
+
+def test_leaving_keeps_what_a_program_wrote_over_an_answer_and_what_is_in_a_dataset_taken_for_lost(
+    store: Store, service: ArgillaService, there: There, owner: httpx.Client
+) -> None:
+    first, second = fill(store, 2)
+    service.sync(ADMIN)
+    response = there.answer("ana", first, **ALL_GOOD)
+    service.sync(ADMIN)
+    (mirror,) = store.argilla.mirrors(there._workspace())
+    write_over(owner, mirror.id, first, response["user_id"], voice="fail")
+    there.answer("ana", second, **ALL_GOOD)
+    store.argilla.change_mirror(mirror.id, state="lost")
+    summary = service.leave(ADMIN)
+    assert "2 answers fetched. All that was said there is kept here." in left_in_words(summary)
+    assert [store.reviews.history(one)[-1].judgements[0].value for one in (first, second)] == ["fail", "pass"]
 
 
 def test_an_argilla_that_is_gone_can_be_left_all_the_same(
@@ -281,6 +301,38 @@ def test_a_comparison_can_be_stopped_too(
     assert in_words(repairs) == "stopped before its end"
     assert seen == ["Comparing 5 of 15"]
     assert service.reconcile(ADMIN).nothing
+
+
+def test_our_own_server_that_starts_is_busy_or_ended_is_said_to_be_so(
+    store: Store, tmp_path: Path, argilla: ArgillaServer
+) -> None:
+    service = ArgillaService(store, Settings(home=argilla.home.parent))
+    service._file.write_text(Connection(url="").model_dump_json())
+    pid = argilla.status().parts["server"]
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        view = service.view()
+        assert view.label == "Argilla does not answer just now"
+        assert "wait a moment. If it stays so, start it again" in view.detail
+        assert (view.tone, view.down, view.may_start) == ("bad", False, True)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: service.view().tone != "bad", 30, "its answer")
+    process = psutil.Process(pid)
+    process.kill()
+    process.wait(timeout=5)
+    view = service.view()
+    assert view.label == "Argilla is not running"
+    assert (view.tone, view.down, view.may_start, view.detail[:14]) == ("bad", True, True, "Start it again")
+    with ThreadPoolExecutor(1) as beside:  # as `tonesmith argilla up` does
+        started = beside.submit(argilla.ensure)
+        view = wait_until(lambda: one if (one := service.view()).tone == "busy" else None, 60, "the start")
+        assert (view.label, view.down, view.may_start) == ("Argilla is starting", False, False)
+        assert started.result() == ("server",)
+    assert service.view().tone != "bad"
+    service._file.unlink()
+    service.close()
 
 
 def test_how_things_stand_is_said_as_it_is(store: Store, service: ArgillaService, there: There) -> None:
