@@ -100,6 +100,31 @@ class Comparison(Frozen):
         """Whether every reply came to its end, so that there is something to vote on."""
         return all(answer.provenance.finish != "error" and answer.text.strip() for answer in self.answers.values())
 
+    @property
+    def tells(self) -> bool:
+        """Whether some sides broke off and others did not, or not as early: word of what failed tells them apart."""
+        ends = {(one.provenance.finish == "error", bool(one.text.strip())) for one in self.answers.values()}
+        return len(ends) > 1 and any(broke for broke, _ in ends)
+
+    def recalls(self, other: Comparison) -> bool:
+        """Whether a first reply of `other`, of the same round, can be found again in this one: its side is the same.
+        One that broke off is found where another begins like it.
+        """
+        if self.id == other.id:
+            return True
+        for seen, answer in zip(other.first_replies, other.answers.values(), strict=True):
+            cut = not other.later and answer.provenance.finish == "error"
+            found = [one.startswith(seen) if cut else one == seen for one in self.first_replies if seen.strip()]
+            # Where all begin so, none is told by it, unless all stand where they stood.
+            if any(found) and (self.later or not all(found)):
+                return True
+        return False
+
+    @property
+    def first_replies(self) -> list[str]:
+        """What each side said first."""
+        return [(*answer.earlier, answer.text)[0] for answer in self.answers.values()]
+
 
 class Comparisons(Part):
     """Keep comparisons, take one vote each."""
@@ -135,10 +160,12 @@ class Comparisons(Part):
         """Keep the one vote of a comparison and return it.
 
         Raises NotFound; Conflict for a second vote in the same round, one by somebody who did not ask, one for a side
-        that is not there, and one about replies that broke off.
+        that is not there, one about replies that broke off, and one that is `not_blind`.
         """
         comparison = self.get(comparison_id)
         _check(comparison, form, voter)
+        if why := self.not_blind(comparison):
+            raise why
         row = {
             "id": new_id(),
             "comparison_id": comparison_id,
@@ -171,6 +198,20 @@ class Comparisons(Part):
         """Whether any comparison of a round has its vote, so that the sides of all of them are known."""
         with self._engine.connect() as db:
             return db.scalar(_voted_in(round_id).limit(1)) is not None
+
+    def not_blind(self, comparison: Comparison) -> Conflict | None:
+        """Why its author could tell a side of it without a vote in its round; None if they could not."""
+        if any(one.tells and comparison.recalls(one) for one in self._of_round(comparison.round)):
+            return Conflict(
+                "A side broke off in this round, and what failed may have told you which one: this is no longer blind.",
+                do="Ask something new.",
+            )
+        return None
+
+    def _of_round(self, round_id: str) -> list[Comparison]:
+        query = _with_votes().where(sa.or_(comparisons.c.id == round_id, comparisons.c.root == round_id))
+        with self._engine.connect() as db:
+            return [_comparison(row) for row in db.execute(query).mappings()]
 
     def voted(self) -> list[Comparison]:
         """All comparisons with a vote, oldest vote first."""

@@ -377,7 +377,9 @@ class _Lab:
             parts.append(f"{count(number, 'pair')} left aside. {escape(reason)}")
         trouble = ""
         if view.trouble and standing.drawn < standing.planned and not halted:
-            trouble = f'<div class="ts-notice ts-bad" role="alert">{escape(view.trouble)} It goes on by itself.</div>'
+            # The reason may name a side, and who judges should not know whose replies these are.
+            why = view.trouble if self._curates else "Replies can't be written just now; a curator sees here why."
+            trouble = f'<div class="ts-notice ts-bad" role="alert">{escape(why)} It goes on by itself.</div>'
         width = 100 * standing.drawn / standing.planned
         bar = f'<div class="ts-progress"><i style="width:{width:.0f}%"></i></div>' if width < 100 else ""
         return f'{trouble}<p role="status">{" ".join(parts)}</p>{bar}'
