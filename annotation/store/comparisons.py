@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
@@ -14,6 +15,9 @@ from annotation.experiments import names_in
 from annotation.store.part import Part, fields, new_id
 from annotation.store.tables import comparisons, votes
 from annotation.types import PLACES, Frozen, Message, Pick, Place, Provenance, Question, Strength, Tag, utc_now
+
+Said = tuple[tuple[tuple[str, str], ...], str]
+"""What was said before, by role and text and without a side's instructions, and the reply to it."""
 
 
 class Answer(Frozen):
@@ -121,6 +125,21 @@ class Comparison(Frozen):
         return False
 
     @property
+    def named(self) -> set[Said]:
+        """The replies whose side is known once the names are out: those that not all sides gave."""
+        each = Counter(one for place in self.answers for one in self._said_by(place))
+        return {one for one, sides in each.items() if sides < len(self.answers)}
+
+    @property
+    def said(self) -> set[Said]:
+        """All replies, each with what it answers."""
+        return {one for place in self.answers for one in self._said_by(place)}
+
+    def _said_by(self, place: Place) -> set[Said]:
+        said = [(one.role, one.text) for one in self.said_to(place)] + [("assistant", self.answers[place].text)]
+        return {(tuple(said[:at]), said[at][1]) for at in range(len(self.prompt), len(said), 2)}
+
+    @property
     def first_replies(self) -> list[str]:
         """What each side said first."""
         return [(*answer.earlier, answer.text)[0] for answer in self.answers.values()]
@@ -206,7 +225,21 @@ class Comparisons(Part):
                 "A side broke off in this round, and what failed may have told you which one: this is no longer blind.",
                 do="Ask something new.",
             )
+        said = comparison.said
+        if any(one.named & said for one in self._named_to(comparison)):
+            return Conflict(
+                "You have voted on one of these very replies before and were told whose it is: this is not blind.",
+                do="Ask something else, or ask with more variety or another seed.",
+            )
         return None
+
+    def _named_to(self, comparison: Comparison) -> list[Comparison]:
+        """Those of other rounds that its author voted on, with a reply in the same words."""
+        texts = {reply for _, reply in comparison.said}
+        query = _with_votes().where(votes.c.voter == comparison.author)
+        with self._engine.connect() as db:
+            rows = [row for row in db.execute(query).mappings() if texts & _replies_in(row)]
+        return [one for one in map(_comparison, rows) if one.round != comparison.round]
 
     def _of_round(self, round_id: str) -> list[Comparison]:
         query = _with_votes().where(sa.or_(comparisons.c.id == round_id, comparisons.c.root == round_id))
@@ -262,6 +295,12 @@ def _voted_in(round_id: str) -> sa.Select[Any]:
 def _with_votes() -> sa.Select[Any]:
     given = (votes.c.outcome, votes.c.voter, votes.c.form.label("vote"), votes.c.made_at.label("voted_at"))
     return sa.select(comparisons, *given).outerjoin(votes, votes.c.comparison_id == comparisons.c.id)
+
+
+def _replies_in(row: sa.RowMapping) -> set[str]:
+    """All that was said, without making a Comparison of the row: a person may have voted on thousands."""
+    answers = (row["left"], row["right"], *(row["more"] or ()))
+    return {text for answer in answers for text in (*answer.get("earlier", ()), answer["text"])}
 
 
 def _comparison(row: sa.RowMapping) -> Comparison:

@@ -361,7 +361,7 @@ def test_sides_are_drawn_at_random_and_named_only_after_the_vote(store: Store) -
     seen = set()
     for number in range(20):
         compare = comparing(store, TwoVoices(), number)
-        last = run(compare.ask("Hello", two()))[-1]
+        last = run(compare.ask(f"Hello {number}", two()))[-1]
         voted = compare.vote(last.comparison_id or "", VoteForm(outcome="left"))
         names = (voted.left.provenance.adapter, voted.right.provenance.adapter)
         seen.add(names)
@@ -594,6 +594,32 @@ def test_a_reply_that_comes_again_beside_one_that_broke_takes_no_vote(store: Sto
     assert compare.places(again.comparison_id or "") == ()
     with pytest.raises(Conflict, match="no longer blind"):
         compare.vote(again.comparison_id or "", VoteForm(outcome="left"))
+
+
+def test_a_reply_that_was_named_takes_no_vote_when_it_comes_again(store: Store) -> None:
+    """With no variety the same question has the same replies in a new round."""
+    compare = comparing(store, TwoVoices())
+    waiting = asked(compare)  # before the names came out
+    compare.vote(asked(compare), VoteForm(outcome="left"))
+    form = RoundForm(sides=(SideOf(model="base"), SideOf(model="a-2")))  # one known reply tells the other side too
+    for again in (run(compare.ask("Hello", two()))[-1], run(compare.ask("Hello", form))[-1]):
+        assert "were told whose it is" in (again.problem or "")
+        assert compare.places(again.comparison_id or "") == ()
+        with pytest.raises(Conflict, match="were told whose it is"):
+            run(compare.go_on(again.comparison_id or "", "And?"))
+    for outcome in ("left", "both_bad"):
+        with pytest.raises(Conflict, match="were told whose it is"):
+            compare.vote(waiting, VoteForm(outcome=outcome))  # type: ignore[arg-type]
+    assert store.tasks.counts()["waiting"] == 0
+    assert run(compare.ask("Goodbye", two()))[-1].problem is None
+    ben = CompareService(store, lambda: TwoVoices(), identify, Person(name="ben"))  # type: ignore[arg-type, return-value]
+    assert run(ben.ask("Hello", two()))[-1].problem is None  # he has not seen the names
+
+
+def test_a_reply_that_all_sides_gave_names_none(store: Store) -> None:
+    compare = comparing(store, quick())
+    compare.vote(asked(compare), VoteForm(outcome="tie"))
+    assert compare.vote(asked(compare), VoteForm(outcome="tie")).outcome == "tie"
 
 
 def test_an_engine_that_failed_all_sides_tells_none_apart(store: Store) -> None:
