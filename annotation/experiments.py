@@ -19,6 +19,10 @@ from annotation.types import Finish, Frozen, Message, Outcome, Provenance, Quest
 MOST_SIDES = 4
 MOST_PROMPTS = 2_000
 MOST_VOTES_EACH = 20
+FAMILIES = frozenset(
+    ("baichuan", "deepseek", "gemma", "internlm", "llama", "minicpm", "mistral", "mixtral", "olmo", "qwen", "smollm")
+)
+"""Families of models whose names look like words, and that customers and shops hardly speak of."""
 PairKind = Literal["pair", "control", "repeat"]
 """Two sides; one side twice, where nobody should see a difference; a pair shown a second time, sides changed over."""
 
@@ -235,15 +239,21 @@ def names_in(made: Iterable[Provenance], texts: Iterable[str]) -> str:
     """A name by which one of these models could be told that stands in a text, '' if none does.
 
     Its whole name, its adapter's, or that of its family (`SmolLM` and `SmolLM2` of `SmolLM2-135M-Instruct`), as words
-    of their own, in capitals or not.
+    of their own, in capitals or not. A name that could be an ordinary word tells nothing: people say `support` wherever
+    the base model lies in a folder that is called so.
     """
     said = list(texts)
     names = {name for one in made for name in (one.adapter, one.model, *_families(one.model)) if name}
-    for name in sorted(names, key=lambda name: (-len(name), name)):
+    for name in sorted(filter(_is_no_word, names), key=lambda name: (-len(name), name)):
         word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)
         if any(word.search(text) for text in said):
             return name
     return ""
+
+
+def _is_no_word(name: str) -> bool:
+    """Whether a name is nothing one says by chance: with a digit, a sign or a capital inside, or a known family."""
+    return name.lower() in FAMILIES or not name.isalpha() or not (name[1:].islower() or name.isupper())
 
 
 def _families(model: str) -> set[str]:

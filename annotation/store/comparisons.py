@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
@@ -14,6 +15,9 @@ from annotation.experiments import names_in
 from annotation.store.part import Part, fields, new_id
 from annotation.store.tables import comparisons, votes
 from annotation.types import PLACES, Frozen, Message, Pick, Place, Provenance, Question, Strength, Tag, utc_now
+
+Said = tuple[tuple[tuple[str, str], ...], str]
+"""What was said before, by role and text and without a side's instructions, and the reply to it."""
 
 
 class Answer(Frozen):
@@ -100,6 +104,46 @@ class Comparison(Frozen):
         """Whether every reply came to its end, so that there is something to vote on."""
         return all(answer.provenance.finish != "error" and answer.text.strip() for answer in self.answers.values())
 
+    @property
+    def tells(self) -> bool:
+        """Whether some sides broke off and others did not, or not as early: word of what failed tells them apart."""
+        ends = {(one.provenance.finish == "error", bool(one.text.strip())) for one in self.answers.values()}
+        return len(ends) > 1 and any(broke for broke, _ in ends)
+
+    def recalls(self, other: Comparison) -> bool:
+        """Whether a first reply of `other`, of the same round, can be found again in this one: its side is the same.
+        One that broke off is found where another begins like it.
+        """
+        if self.id == other.id:
+            return True
+        for seen, answer in zip(other.first_replies, other.answers.values(), strict=True):
+            cut = not other.later and answer.provenance.finish == "error"
+            found = [one.startswith(seen) if cut else one == seen for one in self.first_replies if seen.strip()]
+            # Where all begin so, none is told by it, unless all stand where they stood.
+            if any(found) and (self.later or not all(found)):
+                return True
+        return False
+
+    @property
+    def named(self) -> set[Said]:
+        """The replies whose side is known once the names are out: those that not all sides gave."""
+        each = Counter(one for place in self.answers for one in self._said_by(place))
+        return {one for one, sides in each.items() if sides < len(self.answers)}
+
+    @property
+    def said(self) -> set[Said]:
+        """All replies, each with what it answers."""
+        return {one for place in self.answers for one in self._said_by(place)}
+
+    def _said_by(self, place: Place) -> set[Said]:
+        said = [(one.role, one.text) for one in self.said_to(place)] + [("assistant", self.answers[place].text)]
+        return {(tuple(said[:at]), said[at][1]) for at in range(len(self.prompt), len(said), 2)}
+
+    @property
+    def first_replies(self) -> list[str]:
+        """What each side said first."""
+        return [(*answer.earlier, answer.text)[0] for answer in self.answers.values()]
+
 
 class Comparisons(Part):
     """Keep comparisons, take one vote each."""
@@ -135,10 +179,12 @@ class Comparisons(Part):
         """Keep the one vote of a comparison and return it.
 
         Raises NotFound; Conflict for a second vote in the same round, one by somebody who did not ask, one for a side
-        that is not there, and one about replies that broke off.
+        that is not there, one about replies that broke off, and one that is `not_blind`.
         """
         comparison = self.get(comparison_id)
         _check(comparison, form, voter)
+        if why := self.not_blind(comparison):
+            raise why
         row = {
             "id": new_id(),
             "comparison_id": comparison_id,
@@ -171,6 +217,34 @@ class Comparisons(Part):
         """Whether any comparison of a round has its vote, so that the sides of all of them are known."""
         with self._engine.connect() as db:
             return db.scalar(_voted_in(round_id).limit(1)) is not None
+
+    def not_blind(self, comparison: Comparison) -> Conflict | None:
+        """Why its author could tell a side of it without a vote in its round; None if they could not."""
+        if any(one.tells and comparison.recalls(one) for one in self._of_round(comparison.round)):
+            return Conflict(
+                "A side broke off in this round, and what failed may have told you which one: this is no longer blind.",
+                do="Ask something new.",
+            )
+        said = comparison.said
+        if any(one.named & said for one in self._named_to(comparison)):
+            return Conflict(
+                "You have voted on one of these very replies before and were told whose it is: this is not blind.",
+                do="Ask something else, or ask with more variety or another seed.",
+            )
+        return None
+
+    def _named_to(self, comparison: Comparison) -> list[Comparison]:
+        """Those of other rounds that its author voted on, with a reply in the same words."""
+        texts = {reply for _, reply in comparison.said}
+        query = _with_votes().where(votes.c.voter == comparison.author)
+        with self._engine.connect() as db:
+            rows = [row for row in db.execute(query).mappings() if texts & _replies_in(row)]
+        return [one for one in map(_comparison, rows) if one.round != comparison.round]
+
+    def _of_round(self, round_id: str) -> list[Comparison]:
+        query = _with_votes().where(sa.or_(comparisons.c.id == round_id, comparisons.c.root == round_id))
+        with self._engine.connect() as db:
+            return [_comparison(row) for row in db.execute(query).mappings()]
 
     def voted(self) -> list[Comparison]:
         """All comparisons with a vote, oldest vote first."""
@@ -221,6 +295,12 @@ def _voted_in(round_id: str) -> sa.Select[Any]:
 def _with_votes() -> sa.Select[Any]:
     given = (votes.c.outcome, votes.c.voter, votes.c.form.label("vote"), votes.c.made_at.label("voted_at"))
     return sa.select(comparisons, *given).outerjoin(votes, votes.c.comparison_id == comparisons.c.id)
+
+
+def _replies_in(row: sa.RowMapping) -> set[str]:
+    """All that was said, without making a Comparison of the row: a person may have voted on thousands."""
+    answers = (row["left"], row["right"], *(row["more"] or ()))
+    return {text for answer in answers for text in (*answer.get("earlier", ()), answer["text"])}
 
 
 def _comparison(row: sa.RowMapping) -> Comparison:

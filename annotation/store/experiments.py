@@ -10,7 +10,7 @@ from annotation.errors import Conflict, NotFound
 from annotation.experiments import BallotForm, CastBallot, Design, Drawn, Experiment, Pair, Planned
 from annotation.near import opening
 from annotation.store.part import Part, Writer, fields, new_id
-from annotation.store.tables import ballots, experiment_ends, experiment_pairs, experiments
+from annotation.store.tables import ballots, experiment_ends, experiment_looks, experiment_pairs, experiments
 from annotation.types import utc_now
 
 
@@ -71,6 +71,22 @@ class Experiments(Part):
             pass
         return self.get(experiment_id)
 
+    def look(self, experiment_id: str, author: str) -> None:
+        """Note that somebody is about to see its figures: from now on they can't judge in it. Once is enough."""
+        row = {"id": new_id(), "experiment_id": experiment_id, "author": author, "made_at": utc_now()}
+        try:
+            with self._writer.begin() as db:
+                # Held until it is noted, so that no ballot of theirs can come between.
+                db.execute(sa.select(experiments.c.id).where(experiments.c.id == experiment_id).with_for_update())
+                db.execute(experiment_looks.insert().values(row))
+        except sa.exc.IntegrityError:  # it was noted before
+            pass
+
+    def looked(self, experiment_id: str, author: str) -> bool:
+        """Whether somebody saw its figures before its end."""
+        with self._engine.connect() as db:
+            return db.scalar(_LOOKED, {"experiment_id": experiment_id, "author": author}) is not None
+
     def made(self, experiment_id: str) -> set[int]:
         """Numbers of the planned pairs whose replies are there."""
         query = sa.select(experiment_pairs.c.number).where(experiment_pairs.c.experiment_id == experiment_id)
@@ -121,7 +137,9 @@ class Experiments(Part):
         return CastBallot(**fields(row)) if row else None
 
     def cast(self, pair_id: str, voter: str, form: BallotForm) -> CastBallot:
-        """Take a ballot. Raises NotFound, and Conflict for a second one by the same person or after the end."""
+        """Take a ballot. Raises NotFound, and Conflict for a second one by the same person, after the end, and by
+        somebody who has seen the figures.
+        """
         row = {
             "id": new_id(),
             "pair_id": pair_id,
@@ -136,6 +154,11 @@ class Experiments(Part):
                 raise NotFound("That pair is not here.", do="Go on to the next one.")
             if db.scalar(_END, {"experiment_id": experiment_id}):
                 raise Conflict("This experiment has ended, and its sides have been named.", do="Choose another one.")
+            if db.scalar(_LOOKED, {"experiment_id": experiment_id, "author": voter}):
+                raise Conflict(
+                    "You have seen the figures of this experiment, so you can't judge in it any more.",
+                    do="Leave it to the others, or choose another one.",
+                )
             try:
                 db.execute(ballots.insert().values(row))
             except sa.exc.IntegrityError as error:
@@ -170,6 +193,10 @@ _OF_PAIR = (
     .with_for_update(of=experiments)
 )
 _END = sa.select(experiment_ends.c.author).where(experiment_ends.c.experiment_id == sa.bindparam("experiment_id"))
+_LOOKED = sa.select(experiment_looks.c.id).where(
+    experiment_looks.c.experiment_id == sa.bindparam("experiment_id"),
+    experiment_looks.c.author == sa.bindparam("author"),
+)
 
 
 def _pair(row: sa.RowMapping) -> Pair:

@@ -479,6 +479,17 @@ experiment_ends = sa.Table(
     sa.Column("made_at", Moment, nullable=False),
 )
 
+# Who saw the figures of an experiment while it was open, from when on they may not judge in it.
+experiment_looks = sa.Table(
+    "experiment_looks",
+    metadata,
+    *_numbered(),
+    sa.Column("experiment_id", sa.ForeignKey("experiments.id"), nullable=False),
+    sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("made_at", Moment, nullable=False),
+    sa.UniqueConstraint("experiment_id", "author"),
+)
+
 ballots = sa.Table(
     "ballots",
     metadata,
@@ -537,6 +548,7 @@ APPEND_ONLY = (
     "votes",
     "experiments",
     "experiment_pairs",
+    "experiment_looks",
     "experiment_ends",
     "ballots",
     "alias_changes",

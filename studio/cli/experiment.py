@@ -195,13 +195,23 @@ def end(experiment: Which, reason: Annotated[str, typer.Option(help="Why now.")]
     out.print(f"{ended.design.name}: ended by {ended.ended_by}.", markup=False)
 
 
-def results(experiment: Which, home: Home = None, as_json: AsJson = False) -> None:
+def results(
+    experiment: Which,
+    judge_no_more: Annotated[
+        bool,
+        typer.Option(
+            "--judge-no-more", help="Before the end: show them, though you can't judge in this experiment from then on."
+        ),
+    ] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
     """The figures, and after the end, apart from them, what models think."""
     from studio.services.judged import all_judged
     from studio.services.results import results_of
 
     with services(home) as tonesmith:
-        votes = tonesmith.experiments.votes(tonesmith.experiments.find(experiment).id)
+        votes = tonesmith.experiments.votes(tonesmith.experiments.find(experiment).id, judge_no_more)
         judges = tonesmith.judging.verdicts(votes[0].id) if votes[0].ended_at else []
         prices = tonesmith.settings.prices
     found, judged = results_of(*votes, prices), all_judged(*votes, judges)

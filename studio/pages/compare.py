@@ -291,7 +291,7 @@ class _Ring:
         """What can be said about the replies, and that something can be asked again."""
         try:
             places, on = (self._compare.places(_kept(shown)[0]), True) if shown else ((), False)
-        except Conflict:  # the names came out meanwhile; the problem that stands there says so
+        except Conflict:  # no longer blind; the problem that stands there says why
             places, on = (), False
         return [*filled((), places=places, on=on)[1:], gr.Button(interactive=True)]
 

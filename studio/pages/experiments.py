@@ -31,6 +31,10 @@ TOLD = [("No instructions", "none"), ("The guide, from the charter", "guide"), (
 SETTINGS_OF_A_SIDE, FEWEST_SIDES = 4, 2
 PAIR_PARTS = 8 + len(QUESTIONS)
 """Components that a pair fills."""
+COSTS = (
+    '<div class="ts-notice" role="alert">These figures tell who is who: once you have seen them you can\'t judge '
+    "in this experiment any more. Your votes so far stay.</div>"
+)
 
 
 def build(services: Services) -> None:
@@ -76,6 +80,7 @@ def build(services: Services) -> None:
     desk = gr.Textbox(visible="hidden", label="At the desk")
     with gr.Row():
         look = gr.Button("Show the figures", scale=0, min_width=180, visible=False, elem_id="ts-figures-show")
+        sure = gr.Button("Show them: I judge no more here", scale=0, min_width=240, visible=False, elem_id="ts-sure")
         export = gr.DownloadButton("Download everything", scale=0, min_width=200, visible=False, elem_id="ts-export")
     figures = gr.HTML(elem_id="ts-figures")
     with gr.Accordion("End it, and name the sides", open=False, visible=False, elem_id="ts-ending") as ending:
@@ -92,20 +97,21 @@ def build(services: Services) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
     pair = [stage, asked, left, right, *criteria, shown, strength, tags, comment]
     around = [standing, look, export, ending, halt, timer]
-    chosen.input(act(_Lab.choose), chosen, [*pair, *around, figures, fix], **quiet)
+    chosen.input(act(_Lab.choose), chosen, [*pair, *around, figures, fix, sure], **quiet)
     for button, outcome in buttons:
         vote = gr.State(outcome)
         said = [chosen, shown, vote, strength, tags, comment, *criteria]
         button.click(act(_Lab.vote), said, [*pair, *around, fix, voted], **quiet)
     there = "(where) => { if (where) window.location.href = where; }"
     fix.click(act(_Lab.fix), voted, desk, **quiet).then(None, desk, None, js=there)
-    look.click(act(_Lab.figures), chosen, figures, **quiet)
-    end.click(act(_Lab.end), [chosen, reason], [*pair, *around, figures, every], **quiet)
+    look.click(act(_Lab.look), chosen, [figures, sure], **quiet)
+    sure.click(act(_Lab.look_and_judge_no_more), chosen, [*pair, *around, figures, sure], **quiet)
+    end.click(act(_Lab.end), [chosen, reason], [*pair, *around, figures, every, sure], **quiet)
     every.expand(act(_Lab.standings), None, order, **quiet)
     halt.click(act(_Lab.halt_or_go_on), [chosen, shown], around, **quiet)
     sides = [setting for side in new.sides for setting in side]
     start = [new.name, new.questions, new.criteria, new.each, new.longest, new.controls, *sides]
-    new.start.click(act(_Lab.start), start, [chosen, *pair, *around, figures, new.whole], **quiet)
+    new.start.click(act(_Lab.start), start, [chosen, *pair, *around, figures, new.whole, sure], **quiet)
     timer.tick(act(_Lab.tick), [chosen, shown], [*pair, *around], **quiet)
     page = gr.context.Context.root_block
     judging.wire(services, judges, chosen, page, **quiet)
@@ -212,7 +218,7 @@ class _Lab:
         return [self._list(newest), *self._all(newest), *rest]
 
     def choose(self, experiment_id: str | None) -> list[Any]:
-        return [*self._all(experiment_id), "", gr.Button(visible=False)]
+        return [*self._all(experiment_id), "", gr.Button(visible=False), gr.Button(visible=False)]
 
     def start(
         self,
@@ -235,7 +241,7 @@ class _Lab:
         )
         made = self._experiments.start(form)
         self._drawing.start()
-        return [self._list(made.id), *self._all(made.id), "", gr.Accordion(open=False)]
+        return [self._list(made.id), *self._all(made.id), "", gr.Accordion(open=False), gr.Button(visible=False)]
 
     def vote(
         self,
@@ -272,12 +278,21 @@ class _Lab:
             return self._all(experiment_id)
         return [*[gr.skip()] * PAIR_PARTS, *self._around(experiment_id, on_stage=True)]
 
-    def figures(self, experiment_id: str) -> str:
+    def look(self, experiment_id: str) -> list[Any]:
+        """The figures, or first what seeing them costs."""
+        costs = self._experiments.costs_judging(experiment_id)
+        return [COSTS if costs else self._figures(experiment_id), gr.Button(visible=costs)]
+
+    def look_and_judge_no_more(self, experiment_id: str) -> list[Any]:
+        figures = self._figures(experiment_id, judge_no_more=True)
+        return [*self._all(experiment_id), figures, gr.Button(visible=False)]
+
+    def _figures(self, experiment_id: str, judge_no_more: bool = False) -> str:
         # statsmodels takes seconds to import; the page is laid out without it.
         from studio.services.judged import all_judged
         from studio.services.results import results_of
 
-        votes = self._experiments.votes(experiment_id)
+        votes = self._experiments.votes(experiment_id, judge_no_more)
         judges = self._services.judging.verdicts(experiment_id) if votes[0].ended_at else []
         return results_html(results_of(*votes, self._services.settings.prices)) + judged_html(
             all_judged(*votes, judges)
@@ -285,10 +300,11 @@ class _Lab:
 
     def end(self, experiment_id: str, reason: str) -> list[Any]:
         self._experiments.end(experiment_id, reason)
-        return [*self._all(experiment_id), self.figures(experiment_id), gr.Accordion(visible=True, open=False)]
+        every, sure = gr.Accordion(visible=True, open=False), gr.Button(visible=False)
+        return [*self._all(experiment_id), self._figures(experiment_id), every, sure]
 
     def standings(self) -> str:
-        # As for `figures`.
+        # As for `_figures`.
         from studio.services.standings import standings_of
 
         return standings_html(standings_of(self._experiments.ended()))
@@ -372,12 +388,19 @@ class _Lab:
             state = "Stopped at" if halted else "The models are writing:"
             parts.append(f"{state} {standing.drawn} of {count(standing.planned, 'pair')}{left}.")
         if self._services.who.may("judge") and not on_stage and standing.drawn:
-            parts.append("There is nothing left for you to judge here.")
+            seen = not self._experiments.costs_judging(experiment.id)
+            parts.append(
+                "You have seen the figures, so what is left is for others to judge."
+                if seen
+                else "There is nothing left for you to judge here."
+            )
         for reason, number in standing.not_dealt.items():
             parts.append(f"{count(number, 'pair')} left aside. {escape(reason)}")
         trouble = ""
         if view.trouble and standing.drawn < standing.planned and not halted:
-            trouble = f'<div class="ts-notice ts-bad" role="alert">{escape(view.trouble)} It goes on by itself.</div>'
+            # The reason may name a side, and who judges should not know whose replies these are.
+            why = view.trouble if self._curates else "Replies can't be written just now; a curator sees here why."
+            trouble = f'<div class="ts-notice ts-bad" role="alert">{escape(why)} It goes on by itself.</div>'
         width = 100 * standing.drawn / standing.planned
         bar = f'<div class="ts-progress"><i style="width:{width:.0f}%"></i></div>' if width < 100 else ""
         return f'{trouble}<p role="status">{" ".join(parts)}</p>{bar}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -20,6 +21,8 @@ from annotation.store.conversations import shorten
 from annotation.types import ChatModel, Chunk, Frozen, Message, Place, Provenance, Sampling, Turn
 from serving.arena import paced
 from studio.services.checked import must_count
+
+log = logging.getLogger("tonesmith")
 
 
 class SideOf(Frozen):
@@ -64,8 +67,8 @@ class Start(Frozen):
 class LiveRound(Frozen):
     """The replies while they grow, in the places where they stand; nothing here tells which is which.
 
-    `comparison_id` is set once they are kept, also where one broke off; `problem` says why they can't be voted on. The
-    first one comes before anybody has said a word.
+    `comparison_id` is set once they are kept, also where one broke off; `problem` says why they can't be voted on, in
+    words that are as true of each side. The first one comes before anybody has said a word.
     """
 
     texts: tuple[str, ...]
@@ -89,6 +92,8 @@ class _Speaker:
     text: str = ""
     end: Chunk = field(default_factory=Chunk)
     seconds: float = 0.0
+    trouble: str = ""
+    """What kept it from its end; it may name the side."""
 
     def messages(self, prompt: Sequence[Message], later: Sequence[str]) -> list[Message]:
         """Its instructions, and the conversation as it went on this side."""
@@ -177,15 +182,24 @@ class CompareService:
             yield live
 
     async def go_on(self, comparison_id: str, text: str) -> AsyncIterator[LiveRound]:
-        """Say one more thing to all sides of a comparison that has no vote yet, each going on from its own words."""
-        before = self._open(comparison_id)
+        """Say one more thing to all sides of a comparison that has no vote yet, each going on from its own words.
+
+        Raises Conflict where it is no longer blind.
+        """
+        before = self._blind(comparison_id)
         speakers = [self._same(answer, (*answer.earlier, answer.text)) for answer in before.answers.values()]
         async for live in self._round(before.prompt, (*before.later, _said(text)), speakers, before.round):
             yield live
 
     async def again(self, comparison_id: str) -> AsyncIterator[LiveRound]:
-        """Have the last replies drawn anew, also ones that broke off. A new seed, where there was one."""
+        """Have the last replies drawn anew, also ones that broke off. A new seed, where there was one.
+
+        First replies get new places. Later ones stay below the words they go on from, so there Conflict is raised where
+        it is no longer blind.
+        """
         before = self._open(comparison_id)
+        if before.later:
+            self._must_be_blind(before)
         speakers = [self._same(answer, answer.earlier) for answer in before.answers.values()]
         if not before.later:
             self._coin.shuffle(speakers)
@@ -193,9 +207,12 @@ class CompareService:
             yield live
 
     def places(self, comparison_id: str) -> tuple[Place, ...]:
-        """Where there are replies to vote on; none where one broke off."""
+        """Where there are replies to vote on; none where there are none to. Raises Conflict where that is for good."""
         comparison = self._open(comparison_id)
-        return tuple(comparison.answers) if comparison.whole else ()
+        if comparison.later:
+            self._must_be_blind(comparison)
+        votable = comparison.whole and not self._store.comparisons.not_blind(comparison)
+        return tuple(comparison.answers) if votable else ()
 
     def vote(self, comparison_id: str, form: VoteForm) -> Comparison:
         """Take the one vote and reveal the sides. Raises Conflict, as `Comparisons.vote`, and UserError if a side was
@@ -209,8 +226,9 @@ class CompareService:
         comparison = self._store.comparisons.get(comparison_id)
         for answer in comparison.answers.values():
             must_count(answer.provenance, self._sound)
-        blind = comparison.author == self._who.name and not self._store.comparisons.revealed(comparison.round)
-        if form.outcome == "both_bad" and blind:
+        kept = self._store.comparisons
+        blind = not (kept.revealed(comparison.round) or kept.not_blind(comparison))
+        if form.outcome == "both_bad" and blind and comparison.author == self._who.name:
             for place in comparison.answers:
                 _at_the_desk(self._store, comparison, place)
         return self._store.comparisons.vote(comparison_id, form, self._who.name)
@@ -252,6 +270,16 @@ class CompareService:
         if self._store.comparisons.revealed(comparison.round):
             raise Conflict("The names are out, so this is no longer blind.", do="Ask something new.")
         return comparison
+
+    def _blind(self, comparison_id: str) -> Comparison:
+        """As `_open`, and one that this person can tell no side of. Raises Conflict."""
+        comparison = self._open(comparison_id)
+        self._must_be_blind(comparison)
+        return comparison
+
+    def _must_be_blind(self, comparison: Comparison) -> None:
+        if why := self._store.comparisons.not_blind(comparison):
+            raise why
 
     def _speakers(self, form: RoundForm) -> list[_Speaker]:
         if not 2 <= len(form.sides) <= MOST_SIDES:
@@ -301,26 +329,56 @@ class CompareService:
                 for place, chunk in step.items():
                     speakers[place].take(chunk)
                 yield shown.model_copy(update={"texts": tuple(one.text for one in speakers)})
-        except UserError as error:
-            problem = str(error)
+        except UserError:  # each side has its own in `trouble`
+            problem = _in_common(speakers)
         texts = tuple(one.text for one in speakers)
         if not any(text.strip() for text in texts):
             yield shown.model_copy(update={"problem": problem or "Nobody said anything. Ask again."})
             return
         answers = [one.answer(broken=problem is not None) for one in speakers]
         kept = self._store.comparisons.add(prompt, answers, self._who.name, later, root)
-        if problem is None and not all(text.strip() for text in texts):
-            problem = "One side said nothing, so there is nothing to compare. Ask again."
+        problem = self._not_to_vote_on(kept, problem)
         if root and self._store.comparisons.revealed(root):
             problem = "You voted meanwhile, and the names are out: this is no longer blind. Ask something new."
         yield shown.model_copy(update={"texts": texts, "comparison_id": kept, "problem": problem})
 
+    def _not_to_vote_on(self, comparison_id: str, broke: str | None) -> str | None:
+        """Why these replies take no vote, None if they do. `broke`: what kept some from their end, None if nothing."""
+        comparison = self._store.comparisons.get(comparison_id)
+        why = self._store.comparisons.not_blind(comparison)
+        if broke:  # first replies can be drawn again in other places
+            return f"{broke} {why}" if why and comparison.later else broke
+        if not all(answer.text.strip() for answer in comparison.answers.values()):
+            return "One side said nothing, so there is nothing to compare. Ask again."
+        return str(why) if why else None
+
     async def _timed(self, one: _Speaker, messages: Sequence[Message]) -> AsyncIterator[Chunk]:
-        """Its own time, which the pacing hides from whoever watches."""
+        """Its own time, which the pacing hides from whoever watches; and its own trouble, which is hidden as well."""
         began = time.monotonic()
-        async for chunk in self._model().stream(messages, model=one.model, sampling=one.sampling):
-            one.seconds = time.monotonic() - began
-            yield chunk
+        try:
+            async for chunk in self._model().stream(messages, model=one.model, sampling=one.sampling):
+                one.seconds = time.monotonic() - began
+                yield chunk
+        except UserError as error:
+            one.trouble = str(error)
+            raise
+
+
+def _in_common(speakers: Sequence[_Speaker]) -> str:
+    """What kept a round from its end, in words that are as true of each side.
+
+    What is wrong with one side alone often names it, and the gap on the page would show which one that is. It goes to
+    the log; whoever reads it there can't vote on these replies.
+    """
+    troubles = {one.trouble for one in speakers}
+    if len(troubles) == 1:
+        return troubles.pop()
+    for trouble in sorted(troubles - {""}):
+        log.warning("A side of a comparison could not answer. %s", trouble)
+    return (
+        "Not every side could answer to the end, so there is nothing to vote on. Curators see on the Models page who "
+        "can be asked, and the studio's log has the reason."
+    )
 
 
 def _said(text: str) -> str:

@@ -170,10 +170,10 @@ class ExperimentService:
         )
 
     def next(self, experiment_id: str) -> Shown | None:
-        """The next pair for this person, None when there is none (left, or yet)."""
+        """The next pair for this person, None when there is none (left, or yet), or they have seen the figures."""
         self._who.must("judge")
         experiment = self._store.experiments.get(experiment_id)
-        if experiment.ended_at:
+        if experiment.ended_at or self._store.experiments.looked(experiment_id, self._who.name):
             return None
         design = experiment.design
         votes = Counter[str]()
@@ -207,8 +207,8 @@ class ExperimentService:
         )
 
     def vote(self, pair_id: str, form: BallotForm) -> CastBallot:
-        """Take this person's ballot. Raises Conflict for a second one, after the end, and where a side was seen not to
-        be served as it was trained.
+        """Take this person's ballot. Raises Conflict for a second one, after the end, for somebody who has seen the
+        figures, and where a side was seen not to be served as it was trained.
 
         Where both are bad, both wait for a correction at the review desk; they are brought there first, so that no
         crash can come between. What an experiment asks is kept for measuring, so no correction of it is trained on.
@@ -218,8 +218,9 @@ class ExperimentService:
         experiment, pair = self._store.experiments.of_pair(pair_id)
         for said in (pair.left, pair.right):
             must_count(said.provenance, self._sound)
-        new = not experiment.ended_at and self._store.experiments.ballot(pair_id, self._who.name) is None
-        if form.outcome == "both_bad" and new:
+        kept, me = self._store.experiments, self._who.name
+        counts = not (experiment.ended_at or kept.ballot(pair_id, me) or kept.looked(experiment.id, me))
+        if form.outcome == "both_bad" and counts:
             for said in (pair.left, pair.right):
                 _at_the_desk(self._store, experiment, pair, said)
         return self._store.experiments.cast(pair_id, self._who.name, form)
@@ -243,8 +244,18 @@ class ExperimentService:
             raise UserError("Nobody has voted yet.", "At least one vote.", "Judge a few pairs first.")
         return self._store.experiments.end(experiment_id, self._who.name, reason.strip())
 
-    def votes(self, experiment_id: str) -> tuple[Experiment, list[Pair], list[CastBallot]]:
-        """All that the figures are made from. Raises Conflict for somebody who may still vote on it."""
+    def costs_judging(self, experiment_id: str) -> bool:
+        """Whether seeing the figures now would end this person's judging in the experiment. Raises NotFound."""
+        self._who.must("look")
+        ended = self._store.experiments.get(experiment_id).ended_at is not None
+        return not (ended or self._store.experiments.looked(experiment_id, self._who.name))
+
+    def votes(self, experiment_id: str, judge_no_more: bool = False) -> tuple[Experiment, list[Pair], list[CastBallot]]:
+        """All that the figures are made from. While the experiment is open they are for curators, who can't judge in it
+        from then on: what each side's replies took, and where each vote went, would tell them who is who.
+
+        Raises Conflict for others before the end, and for a curator who has not said `judge_no_more`, now or before.
+        """
         self._who.must("look")
         experiment = self._store.experiments.get(experiment_id)
         if not experiment.ended_at and not self._who.may("curate"):
@@ -252,15 +263,15 @@ class ExperimentService:
                 "The figures are shown when the experiment has ended.",
                 do="Judge the pairs that are left; a curator ends it.",
             )
-        ballots = self._store.experiments.ballots(experiment_id)
-        judging = not experiment.ended_at and any(one.voter == self._who.name for one in ballots)
-        if judging and self.next(experiment_id) is not None:  # after each vote, the figures would tell who was who
-            raise Conflict(
-                "You are judging this experiment, and its figures would tell you who is who.",
-                "A curator who does not judge it, or somebody who has judged all of it.",
-                "Judge the pairs that are left for you, or ask another curator to look.",
-            )
-        return experiment, self._store.experiments.pairs(experiment_id), ballots
+        if self.costs_judging(experiment_id):
+            if not judge_no_more:
+                raise Conflict(
+                    "The figures of an open experiment tell who is who: whoever sees them can't judge in it any more.",
+                    "A curator who leaves the judging to others.",
+                    "Judge first what you want to judge, then ask with --judge-no-more.",
+                )
+            self._store.experiments.look(experiment_id, self._who.name)
+        return experiment, self._store.experiments.pairs(experiment_id), self._store.experiments.ballots(experiment_id)
 
     def ended(self) -> list[tuple[Experiment, list[Pair], list[CastBallot]]]:
         """All that is known of every experiment that has ended, newest first."""

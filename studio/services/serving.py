@@ -31,6 +31,7 @@ from studio.services.checked import Checked, must_be
 from studio.services.engine_view import AdapterView, EngineView, in_words
 from studio.services.measuring import Measuring
 from studio.services.present import Present, gone
+from studio.services.under_way import Counted, UnderWay
 from studio.services.workload import EngineLoad, Workload, last_lines
 from studio.settings import Settings
 from training import base_model, registry
@@ -56,6 +57,7 @@ class ServingService:
         self._aliased = aliased
         self._memory = Memory(settings.engine_home / "serving.json")
         self._workload = Workload()
+        self._under_way = UnderWay()
         self._idle = Idle(60 * settings.idle_minutes) if settings.idle_minutes else None
         self._stop = Event()
         self._thread: Thread | None = None
@@ -237,13 +239,16 @@ class ServingService:
         """
         by.must("curate")
         engine = self._own()
-        if busy := sum(load.now.running + load.now.waiting for load in self.loads() if load.now):
-            raise UserError(
-                f"{'A request is' if busy == 1 else f'{busy} requests are'} being answered.",
-                "An engine that nobody is asking.",
-                "Try again when the replies are there.",
-            )
-        engine.sleep()
+        with self._under_way.shut() as ours:
+            # Ours may not have reached the engine; others reach it with no word to us.
+            there = sum(load.now.running + load.now.waiting for load in self.loads(afresh=True) if load.now)
+            if busy := max(ours, there):
+                raise UserError(
+                    f"{'A request is' if busy == 1 else f'{busy} requests are'} being answered.",
+                    "An engine that nobody is asking.",
+                    "Try again when the replies are there.",
+                )
+            engine.sleep()
 
     def wake(self, by: Person) -> None:
         """Have the engine be there again; it gets its adapters back by itself. Raises UserError as `sleep`."""
@@ -270,12 +275,16 @@ class ServingService:
         return self._engine
 
     def _sleep_if_idle(self) -> None:
-        if self._idle is None or not isinstance(self._engine, Replicas):
+        if self._idle is None or not isinstance(self._engine, Replicas) or not self._idle_by(self.loads()):
             return
-        figures = [load.now for load in self.loads() if load.now]
-        if self._idle.too_long(figures, time.monotonic()):
-            log.info("Nobody has asked for %g minutes: the engine goes to sleep.", self._settings.idle_minutes)
-            self._engine.sleep()
+        with self._under_way.shut() as ours:
+            if not ours and self._idle_by(self.loads(afresh=True)):  # somebody may have asked since
+                log.info("Nobody has asked for %g minutes: the engine goes to sleep.", self._settings.idle_minutes)
+                self._engine.sleep()
+
+    def _idle_by(self, loads: Sequence[EngineLoad]) -> bool:
+        assert self._idle is not None
+        return self._idle.too_long([load.now for load in loads if load.now], time.monotonic())
 
     # The base model
 
@@ -311,7 +320,8 @@ class ServingService:
         self._must_be_up()
         if self._elsewhere():
             return self._client(pieces)  # nothing is known here of its weights
-        return Checked(self._present(pieces), self._memory, self.identify, silence=not self.ours)
+        checked = Checked(self._present(pieces), self._memory, self.identify, silence=not self.ours)
+        return Counted(checked, self._under_way)
 
     def _present(self, pieces: bool) -> Present[Client]:
         return Present(lambda model, again: self._asked_of(model, pieces, again), at_once=self.ours)
@@ -357,6 +367,7 @@ class ServingService:
         model = str(body["model"])
         wanted = await asyncio.to_thread(self._check_asked, model)
         async with AsyncExitStack() as opened:
+            opened.enter_context(self._under_way.one())
             response = await self._open(opened, path, body)
             if not self._elsewhere():
                 must_be(model, wanted, attestation.said(response.headers), silence=not self.ours)
@@ -586,15 +597,17 @@ class ServingService:
 
     # What the engine says of itself
 
-    def loads(self) -> list[EngineLoad]:
-        """How hard each engine works, and in what state it is; empty while there is none to ask."""
+    def loads(self, afresh: bool = False) -> list[EngineLoad]:
+        """How hard each engine works, and in what state it is; empty while there is none to ask. `afresh`: not even a
+        second ago.
+        """
         engine, watcher = self._engine, self._watcher
         if isinstance(engine, Replicas):
             keeper = watcher if isinstance(watcher, Keeper) else None
             statuses = keeper.statuses if keeper else [one.status() for one in engine.engines]
-            return self._workload.of(statuses, keeper.mended if keeper else {})
+            return self._workload.of(statuses, keeper.mended if keeper else {}, afresh=afresh)
         mended = {1: self._mended} if self._mended else {}
-        return self._workload.of([self._seen()], mended, self._settings.engine_key) if engine else []
+        return self._workload.of([self._seen()], mended, self._settings.engine_key, afresh) if engine else []
 
     def last_lines(self, by: Person) -> list[str]:
         """The end of each engine's log, oldest first; empty for an engine that is not ours."""

@@ -43,21 +43,29 @@ class Workload:
         self._asking = Lock()
 
     def of(
-        self, statuses: Sequence[EngineStatus], mended: Mapping[int, str], api_key: str | None = None
+        self,
+        statuses: Sequence[EngineStatus],
+        mended: Mapping[int, str],
+        api_key: str | None = None,
+        afresh: bool = False,
     ) -> list[EngineLoad]:
-        """The engines with these states, in their order; `mended` goes by their number, from 1."""
+        """The engines with these states, in their order; `mended` goes by their number, from 1. `afresh`: asked now, in
+        any case.
+        """
         with self._asking:
             return [
-                self._asked(status, api_key).model_copy(update={"status": status, "mended": mended.get(number, "")})
+                self._asked(status, api_key, afresh).model_copy(
+                    update={"status": status, "mended": mended.get(number, "")}
+                )
                 for number, status in enumerate(statuses, 1)
             ]
 
-    def _asked(self, status: EngineStatus, api_key: str | None) -> EngineLoad:
+    def _asked(self, status: EngineStatus, api_key: str | None, afresh: bool) -> EngineLoad:
         if status.state != "ready":
             self._last.pop(status.url, None)
             return EngineLoad(status=status)
         before = self._last.get(status.url)
-        if before and before.now and time.monotonic() - before.now.at < FIGURES_SECONDS:
+        if not afresh and before and before.now and time.monotonic() - before.now.at < FIGURES_SECONDS:
             return before
         engine = Client(status.url, api_key)
         try:

@@ -142,10 +142,27 @@ def test_what_would_tell_or_asks_nothing_is_not_dealt() -> None:
         ("somebody/Qwen2.5-0.5B-Instruct", "I am QWEN, made elsewhere", "Qwen"),
         ("Phi-3-mini", "Your phi is large", ""),  # too short to mean the model
         ("7b-chat", "We have 7b of them", ""),
+        ("Mistral-7B-Instruct-v0.3", "I am Mistral.", "Mistral"),
+        ("gemma-2-2b-it", "My name is Gemma", "gemma"),
+        ("support", "Our support is open", ""),  # a folder's name, and a word
+        ("Support", "Support is open", ""),
+        ("SHOP", "The shop is open", ""),
+        ("support-v2", "Our support is open", ""),
+        ("support-v2", "I am Support-v2", "support-v2"),
+        ("ourSupport", "I am oursupport", "ourSupport"),
     ],
 )
 def test_a_models_family_tells_as_well_as_its_whole_name(model: str, text: str, told: str) -> None:
     assert names_in([Provenance(model=model, adapter="shop-1")], ["Our shop is open", text]) == told
+
+
+@pytest.mark.parametrize(
+    ("adapter", "told"),
+    [("support", ""), ("shop-support", "shop-support"), ("support_2", "support_2"), ("sup.a", "sup.a")],
+)
+def test_an_adapter_that_is_called_by_a_word_is_not_told_by_it(adapter: str, told: str) -> None:
+    made = [Provenance(model="models", adapter=adapter)]
+    assert names_in(made, ["Ask our support.", "I am shop-support, support_2 or sup.a"]) == told
 
 
 def test_each_voter_has_an_order_of_their_own_with_repeats_last() -> None:

@@ -109,6 +109,7 @@ def test_the_database_itself_refuses_to_rewrite_history(store: Store) -> None:
     drawn = Drawn(text="x", provenance=MODEL)
     store.experiments.keep(kept.id, plan(kept.design)[0], drawn, drawn)
     store.experiments.cast(store.experiments.pairs(kept.id)[0].id, "ana", BallotForm(outcome="tie"))
+    store.experiments.look(kept.id, "ana")
     store.experiments.end(kept.id, "ana", "enough")
     change = AliasChange(
         id="p1", alias="candidate", number=1, kind="promote", adapter=None, weights_sha256=None,

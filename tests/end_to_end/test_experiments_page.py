@@ -120,6 +120,9 @@ def test_from_the_questions_to_the_figures(browser: Browser, studio: Studio, tmp
 
     go(cat, studio)
     cat.click("#ts-figures-show")
+    expect(cat.locator("#ts-figures")).to_contain_text("you can't judge in this experiment any more")
+    expect(cat.locator("#ts-figures")).not_to_contain_text("Base model")
+    cat.click("#ts-sure")
     expect(cat.locator("#ts-figures")).to_contain_text("Base model with the guide against Base model")
     expect(cat.locator("#ts-figures")).not_to_contain_text("What a model thinks")
     cat.get_by_text("End it, and name the sides").click()

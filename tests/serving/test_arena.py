@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -116,6 +117,67 @@ def test_leaving_early_closes_both_streams() -> None:
 
     asyncio.run(leave())
     assert sorted(closed) == ["l", "r"]
+
+
+class Clockwork(asyncio.SelectorEventLoop):
+    """An event loop on whose clock all that is waited for comes at once."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        super().__init__(Skipping(self))
+
+    def time(self) -> float:
+        return self.now
+
+
+class Skipping(selectors.SelectSelector):
+    """Moves the clock on where others wait."""
+
+    def __init__(self, loop: Clockwork) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._loop.now += timeout or 0.0
+        return super().select(0)
+
+
+def moments(*sides: tuple[int, float]) -> list[tuple[float, int]]:
+    """When (in seconds) how many of the sides are shown to grow, or to end; each has a number of words, and seconds
+    for each of them and for its end.
+    """
+
+    async def spoken_in(words: int, seconds: float) -> AsyncIterator[Chunk]:
+        for _ in range(words):
+            await asyncio.sleep(seconds)
+            yield Chunk(text="word ")
+        await asyncio.sleep(seconds)
+        yield Chunk(finish="stop")
+        yield Chunk(finish="stop", completion_tokens=words)
+
+    async def watch() -> list[tuple[float, int]]:
+        loop = asyncio.get_running_loop()
+        return [(round(loop.time(), 6), len(step)) async for step in paced(*(spoken_in(*one) for one in sides))]
+
+    with asyncio.Runner(loop_factory=Clockwork) as runner:
+        return runner.run(watch())
+
+
+@settings(deadline=None)
+@given(st.integers(2, 12), st.integers(2, 30), st.floats(0.001, 0.2), st.floats(0.2, 2))
+def test_once_the_shorter_one_has_ended_the_longer_one_does_not_tell_by_its_speed_whether_it_is_the_fast_one(
+    short: int, more: int, fast: float, slow: float
+) -> None:
+    long = short + more
+    quick_goes_on, slow_goes_on = moments((short, slow), (long, fast)), moments((short, fast), (long, slow))
+    for one, other in zip(quick_goes_on, slow_goes_on, strict=True):
+        assert one == (pytest.approx(other[0], rel=1e-3), other[1])
+    assert quick_goes_on[-1][0] <= slow * (long + 1) * 1.001  # no later than the slow one would have been
+
+
+def test_of_four_that_end_one_after_the_other_the_last_goes_on_at_the_pace_of_the_slowest() -> None:
+    times = [when for when, _ in moments((4, 0.1), (6, 0.5), (8, 0.2), (12, 0.01))]
+    assert times[:12] == pytest.approx([0.5 * number for number in range(1, 13)])
 
 
 @pytest.mark.parametrize("empty", [LEFT, RIGHT])

@@ -71,7 +71,11 @@ def test_an_experiment_from_its_questions_to_its_file(
     progress = json.loads(judged)
     assert progress["answers"] == progress["of"] > 0
     assert progress["no_verdict"] == 0
-    assert "would tell you who is who" in call("experiment", "results", "Tone", "--json")[2]
+    assert "Judge first what you want to judge" in call("experiment", "results", "Tone", "--json")[2]
+    early = json.loads(call("experiment", "results", "Tone", "--judge-no-more", "--json")[1])
+    assert (early["people"]["ballots"], early["models"]) == (3, [])
+    late = call("experiment", "vote", "Tone", "--pair", pair, "--outcome", "tie")[2]
+    assert "You have seen the figures of this experiment" in late
     assert "exported when it has ended" in call("experiment", "export", "Tone")[2]
 
     assert call("experiment", "end", "Tone", "--reason", "enough")[0] == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import sqlalchemy as sa
 
 from annotation.curate import joined
 from annotation.errors import Conflict, NotFound, UserError
@@ -251,21 +252,47 @@ def test_a_voter_sees_texts_and_nothing_that_tells_the_sides(
         ana.votes(experiment.id)
 
 
-def test_who_judges_sees_no_figures_while_there_is_more_to_judge(
+def test_whoever_sees_the_figures_of_an_open_experiment_knows_it_and_judges_no_more(
     store: Store, tmp_path: Path, runner: ExperimentRunner
 ) -> None:
-    """A look after each vote would say whose reply it went to."""
+    """Tokens and cut-off replies of each side would tell who is who, before the first vote as after it."""
     experiment = at(store, tmp_path).start(form(votes_each=2))
     drawn(store, runner, experiment)
     cat, dan = at(store, tmp_path), at(store, tmp_path, Person(name="dan", role="curator"))
-    assert cat.votes(experiment.id)[2] == []
-    while shown := cat.next(experiment.id):
-        cat.vote(shown.pair_id, BallotForm(outcome="left"))
-        if cat.next(experiment.id):
-            with pytest.raises(Conflict, match="would tell you who is who"):
-                cat.votes(experiment.id)
-        assert dan.votes(experiment.id)[2]
-    assert len(cat.votes(experiment.id)[2]) == len(plan(experiment.design))
+    shown, open_for_dan = cat.next(experiment.id), dan.next(experiment.id)
+    assert shown is not None
+    assert open_for_dan is not None
+    cat.vote(shown.pair_id, BallotForm(outcome="left"))
+    for curator in (cat, dan):
+        with pytest.raises(Conflict, match="can't judge in it any more"):
+            curator.votes(experiment.id)
+        assert curator.next(experiment.id) is not None
+        assert curator.costs_judging(experiment.id)
+    assert len(dan.votes(experiment.id, judge_no_more=True)[2]) == 1
+    assert not dan.costs_judging(experiment.id)
+    assert dan.votes(experiment.id)[2]  # the price is paid once
+    assert dan.next(experiment.id) is None
+    for outcome in ("left", "both_bad"):
+        with pytest.raises(Conflict, match="You have seen the figures of this experiment, so you can't judge in it"):
+            dan.vote(open_for_dan.pair_id, BallotForm(outcome=outcome))  # type: ignore[arg-type]
+    assert store.tasks.counts()["waiting"] == 0
+    assert cat.next(experiment.id) is not None
+    dan.end(experiment.id)
+    assert not cat.costs_judging(experiment.id)
+    assert at(store, tmp_path, Person(name="ana")).votes(experiment.id)[2]
+
+
+def test_who_saw_the_figures_is_on_disk_before_they_are_shown_and_stays(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, cat = at(store, tmp_path).start(form()), at(store, tmp_path)
+    with monkeypatch.context() as crash:
+        crash.setattr(Experiments, "pairs", Mock(side_effect=OSError("killed")))
+        with pytest.raises(OSError, match="killed"):
+            cat.votes(experiment.id, judge_no_more=True)
+    assert store.experiments.looked(experiment.id, CURATOR.name)
+    with store.engine.connect() as db, pytest.raises(sa.exc.DatabaseError, match="append-only"):
+        db.execute(sa.text("DELETE FROM experiment_looks"))
 
 
 def test_everybody_gets_each_pair_once_until_enough_have_judged_it(

@@ -22,10 +22,11 @@ from annotation.store.comparisons import Comparisons, VoteForm
 from annotation.store.reviews import Verdict
 from annotation.types import Charter, ChatModel, Chunk, Conversation, Message, Provenance, Sampling, Turn, Weights
 from annotation.versions import rows_in
+from serving.client import not_held
 from serving.memory import Memory
 from serving.scripted import ScriptedModel
 from studio.demo_project import lines, seed
-from studio.parts.reveal import reveal_html
+from studio.parts.reveal import problem_html, reveal_html
 from studio.services import open_services
 from studio.services.chat import ChatService, LiveReply
 from studio.services.checked import Checked
@@ -360,7 +361,7 @@ def test_sides_are_drawn_at_random_and_named_only_after_the_vote(store: Store) -
     seen = set()
     for number in range(20):
         compare = comparing(store, TwoVoices(), number)
-        last = run(compare.ask("Hello", two()))[-1]
+        last = run(compare.ask(f"Hello {number}", two()))[-1]
         voted = compare.vote(last.comparison_id or "", VoteForm(outcome="left"))
         names = (voted.left.provenance.adapter, voted.right.provenance.adapter)
         seen.add(names)
@@ -530,8 +531,105 @@ def test_a_side_that_breaks_leaves_nothing_to_vote_on_and_loses_nothing(store: S
     assert {answer.text for answer in kept.answers.values()} == {"I am ", "I am a-1"}
     with pytest.raises(Conflict, match="broke off"):
         compare.vote(kept.id, VoteForm(outcome="left"))
-    mended = comparing(store, TwoVoices())
-    assert run(mended.again(kept.id))[-1].problem is None
+    drawn = [run(comparing(store, Listening(), number).again(kept.id))[-1] for number in range(8)]
+    assert {(live.problem, live.texts[0].startswith("I am a-1")) for live in drawn} == {(None, True), (None, False)}
+
+
+class Broken(Listening):
+    """One side fails from the reply `after` on, in words that name it; `common` fails all, in the same words."""
+
+    def __init__(self, after: int, common: str = "") -> None:
+        super().__init__()
+        self.failing = True
+        self._after = after
+        self._common = common
+
+    async def stream(self, messages: object, *, model: str, sampling: Sampling) -> AsyncIterator[object]:
+        async for chunk in super().stream(messages, model=model, sampling=sampling):
+            if self.failing and len(self.heard) > self._after and (self._common or model != "base"):
+                raise UserError(self._common) if self._common else not_held(model)
+            yield chunk
+
+
+def test_what_kept_one_side_from_answering_is_told_without_its_name(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    last = run(comparing(store, Broken(0)).ask("Hello", two()))[-1]
+    told = problem_html(last.problem or "")
+    assert "Not every side could answer" in told
+    assert "a-1" not in told
+    assert "does not hold 'a-1'" in caplog.text  # no vote can follow on what is known from here
+    assert (
+        run(comparing(store, Broken(0, "No engine answers.")).ask("Hello", two()))[-1].problem == "No engine answers."
+    )
+
+
+def test_whoever_saw_one_side_break_can_not_vote_where_it_still_stands(store: Store) -> None:
+    model = Broken(2)
+    compare = comparing(store, model)
+    first = asked(compare)
+    live = run(compare.go_on(first, "And then?"))[-1]
+    model.failing = False
+    assert "no longer blind. Ask something new." in (live.problem or "")
+    assert "a-1" not in (live.problem or "")
+    kept = live.comparison_id or ""
+    for more in (compare.again(kept), compare.go_on(kept, "More?"), compare.go_on(first, "More?")):
+        with pytest.raises(Conflict, match="no longer blind"):
+            run(more)
+    for outcome in ("left", "both_bad"):
+        with pytest.raises(Conflict, match="no longer blind"):
+            compare.vote(first, VoteForm(outcome=outcome))  # type: ignore[arg-type]
+    with pytest.raises(Conflict, match="no longer blind"):
+        compare.places(kept)
+    assert store.tasks.counts()["waiting"] == 0
+    assert compare.vote(asked(compare), VoteForm(outcome="left")).best == "left"
+
+
+def test_a_reply_that_comes_again_beside_one_that_broke_takes_no_vote(store: Store) -> None:
+    """With no variety the side that did not break says the same words in whatever place."""
+    broken = run(comparing(store, TwoVoices(lambda model: 0 if model == "base" else None)).ask("Hello", two()))[-1]
+    compare = comparing(store, TwoVoices())
+    again = run(compare.again(broken.comparison_id or ""))[-1]
+    assert "no longer blind" in (again.problem or "")
+    assert compare.places(again.comparison_id or "") == ()
+    with pytest.raises(Conflict, match="no longer blind"):
+        compare.vote(again.comparison_id or "", VoteForm(outcome="left"))
+
+
+def test_a_reply_that_was_named_takes_no_vote_when_it_comes_again(store: Store) -> None:
+    """With no variety the same question has the same replies in a new round."""
+    compare = comparing(store, TwoVoices())
+    waiting = asked(compare)  # before the names came out
+    compare.vote(asked(compare), VoteForm(outcome="left"))
+    form = RoundForm(sides=(SideOf(model="base"), SideOf(model="a-2")))  # one known reply tells the other side too
+    for again in (run(compare.ask("Hello", two()))[-1], run(compare.ask("Hello", form))[-1]):
+        assert "were told whose it is" in (again.problem or "")
+        assert compare.places(again.comparison_id or "") == ()
+        with pytest.raises(Conflict, match="were told whose it is"):
+            run(compare.go_on(again.comparison_id or "", "And?"))
+    for outcome in ("left", "both_bad"):
+        with pytest.raises(Conflict, match="were told whose it is"):
+            compare.vote(waiting, VoteForm(outcome=outcome))  # type: ignore[arg-type]
+    assert store.tasks.counts()["waiting"] == 0
+    assert run(compare.ask("Goodbye", two()))[-1].problem is None
+    ben = CompareService(store, lambda: TwoVoices(), identify, Person(name="ben"))  # type: ignore[arg-type, return-value]
+    assert run(ben.ask("Hello", two()))[-1].problem is None  # he has not seen the names
+
+
+def test_a_reply_that_all_sides_gave_names_none(store: Store) -> None:
+    compare = comparing(store, quick())
+    compare.vote(asked(compare), VoteForm(outcome="tie"))
+    assert compare.vote(asked(compare), VoteForm(outcome="tie")).outcome == "tie"
+
+
+def test_an_engine_that_failed_all_sides_tells_none_apart(store: Store) -> None:
+    model = Broken(2, "No engine answers.")
+    compare = comparing(store, model)
+    first = asked(compare)
+    assert run(compare.go_on(first, "And then?"))[-1].problem == "No engine answers."
+    model.failing = False
+    again = run(compare.go_on(first, "And then?"))[-1]
+    assert compare.vote(again.comparison_id or "", VoteForm(outcome="left")).best == "left"
 
 
 def test_that_a_reply_gave_its_side_away_is_said_with_the_names(store: Store) -> None:
