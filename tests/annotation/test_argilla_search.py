@@ -522,7 +522,7 @@ def test_a_changed_overlap_is_worked_out_by_the_worker(owner: httpx.Client, clie
     for name in ("r0", "r2"):
         desk.answer(desk.ana, name, "submitted", voice="pass")
     ok(owner.patch(f"/datasets/{desk.id}", json={"distribution": {"strategy": "overlap", "min_submitted": 1}}))
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while (done := ok(owner.get(f"/datasets/{desk.id}/progress"))["completed"]) != 2 and time.monotonic() < end:
         time.sleep(0.2)
     assert done == 2

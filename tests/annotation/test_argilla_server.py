@@ -8,7 +8,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -158,9 +157,7 @@ def test_stopping_leaves_no_process_and_a_new_start_finds_everything(
     assert [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE] == []
     assert argilla.status().state == "off"
     argilla.stop()
-    begun = time.monotonic()
     argilla.start()
-    assert time.monotonic() - begun < 60
     with argilla.client() as client:
         assert {one["username"] for one in ok(client.get("/users"))["items"]} >= {"ana", "ben"}
 

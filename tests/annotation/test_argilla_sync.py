@@ -1427,7 +1427,7 @@ def test_a_state_that_no_worker_worked_out_is_found_by_a_comparison(
         db.execute("UPDATE records SET status = 'pending' WHERE external_id = ?", [answered])
     repairs = syncing.reconcile()
     assert (repairs.stale, in_words(repairs)) == (1, "1 whose state Argilla is to work out anew")
-    wait_until(lambda: there.records()[answered]["status"] == "completed", 30, "the state")
+    wait_until(lambda: there.records()[answered]["status"] == "completed", 120, "the state")
     assert syncing.reconcile().stale == 0
 
 

@@ -433,14 +433,14 @@ def test_a_reply_is_held_while_somebody_works_on_it_and_one_that_was_lost_is_pas
     page.evaluate(A_MINUTE_ON)
     page.keyboard.press("a")
     until = f"SELECT expires_at > '2021' FROM leases WHERE id = '{shown['act_id']}'"
-    wait_until(lambda: said(studio, until) == [(1,)], 10, "the hold to be renewed")
+    wait_until(lambda: said(studio, until) == [(1,)], 60, "the hold to be renewed")
     page.keyboard.press("Control+Enter")
     page.wait_for_function(
         "(known) => !known.includes(document.getElementById('desk-reply').textContent)",
         arg=[shown["text_now"], ahead["text_now"]],
     )
     kept = f"SELECT count(*) FROM acts WHERE kind = 'review' AND id = '{shown['act_id']}'"
-    wait_until(lambda: said(studio, kept) == [(1,)], 10, "the save")
+    wait_until(lambda: said(studio, kept) == [(1,)], 60, "the save")
 
 
 NASTY = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> مرحبا بالعالم 👩‍👩‍👧 ok"
@@ -738,7 +738,7 @@ def test_a_save_that_finds_the_reply_left_and_taken_meanwhile_says_so(
     other.keyboard.press("s")
     other.keyboard.press("5")
     expect(other.locator("#desk-reply")).not_to_have_text(shown, use_inner_text=True)
-    wait_until(lambda: said(studio, f"SELECT 1 FROM acts WHERE reply_id = '{reply_id}' AND kind = 'pass'"), 10, "pass")
+    wait_until(lambda: said(studio, f"SELECT 1 FROM acts WHERE reply_id = '{reply_id}' AND kind = 'pass'"), 60, "pass")
     context = browser.new_context()
     rival = context.new_page()
     studio.sign_in(rival, "ben")

@@ -174,7 +174,7 @@ def test_training_moves_survives_the_studio_and_ends_in_a_loaded_adapter(page: P
     run = studio.json("runs")[0]
     assert run["status"] == "succeeded"
     assert run["step"] == run["of_steps"] == STEPS
-    expect(page.locator("#ts-adapters")).to_contain_text("loaded", timeout=60_000)
+    expect(page.locator("#ts-adapters")).to_contain_text("loaded", timeout=180_000)
     assert [adapter["loaded"] for adapter in studio.json("adapters")] == [True]
 
 
@@ -331,9 +331,9 @@ def test_the_engine_is_killed_while_chat_and_compare_stream_and_comes_back_with_
 
     studio.open(page, "/")
     expect(page.locator("#ts-engine")).to_contain_text(re.compile("restarting|Warming up"))
-    wait_until(lambda: _engine_pid(studio) not in (killed, None), 60, "a new engine")
+    wait_until(lambda: _engine_pid(studio) not in (killed, None), 180, "a new engine")
     studio.wait_for_engine()
-    wait_until(lambda: studio.json("adapters")[0]["loaded"], 60, "the adapter to be put back")
+    wait_until(lambda: studio.json("adapters")[0]["loaded"], 180, "the adapter to be put back")
     expect(page.locator("#ts-engine")).to_contain_text("Engine ready")
     assert not any(process.is_running() for process in family)
 
@@ -357,7 +357,7 @@ def test_the_same_loop_from_the_command_line(studio: Studio, tmp_path: Path) -> 
     assert run["result"]["rows_trained"] == version["rows"]["sft"]
     assert run["step"] == 4
     adapter = run["result"]["adapter"]
-    wait_until(lambda: {a["name"]: a["loaded"] for a in studio.json("adapters")}[adapter], 60, "the hot load")
+    wait_until(lambda: {a["name"]: a["loaded"] for a in studio.json("adapters")}[adapter], 180, "the hot load")
     voted = studio.json("compare", "Can I return a tent?", "--adapter", adapter, "--vote", "left")
     assert {voted["left"], voted["right"]} == {"base", adapter}
     again = studio.json("curate")

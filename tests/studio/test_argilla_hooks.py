@@ -34,7 +34,7 @@ from tests.fixtures.studio import free_port, wait_until
 
 pytestmark = pytest.mark.slow
 ADMIN = Person(name="root", role="admin")
-SOON = 60.0
+SOON = 120.0
 """Seconds for a call to arrive: Argilla's worker asks its queue anew every few seconds, and looks take long on a busy
 machine. By itself the studio of these tests would look after an hour.
 """
@@ -73,8 +73,8 @@ class Listening:
         """Up as the real one: it follows before its page answers."""
         self.service.start()
         self._thread.start()
-        wait_until(lambda: self.service.view().told, 30, "the webhook to be tried")
-        wait_until(lambda: self.service.view().told == "Argilla calls when somebody answers.", 30, "the webhook")
+        wait_until(lambda: self.service.view().told, SOON, "the webhook to be tried")
+        wait_until(lambda: self.service.view().told == "Argilla calls when somebody answers.", SOON, "the webhook")
 
     def stop(self) -> None:
         self.service.close()
@@ -232,8 +232,8 @@ def test_without_a_webhook_argilla_is_asked(
         about = {"url": "http://127.0.0.1:9/x", "events": ["record.deleted"]}
         taken += [ok(owner.post("/webhooks", json=about))["id"] for _ in range(10)]
     studio.service.start()  # without its web server
-    wait_until(lambda: studio.service.view().told.startswith("Argilla is asked"), 30, "the look without a webhook")
-    wait_until(lambda: ours(owner, store) == [], 30, "no webhook of ours")
+    wait_until(lambda: studio.service.view().told.startswith("Argilla is asked"), SOON, "the look without a webhook")
+    wait_until(lambda: ours(owner, store) == [], SOON, "no webhook of ours")
     reply = replies(store)[0]
     there.answer("ana", reply, **ALL_GOOD)
     wait_until(lambda: kinds(store, reply) == ["review"], SOON, "the answer")

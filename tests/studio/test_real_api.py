@@ -179,12 +179,12 @@ def test_the_engine_stops_when_a_program_hangs_up(engine: Engine, address: Addre
     stream = address.openai().chat.completions.create(**long, stream=True)  # type: ignore[call-overload]
     pieces = iter(stream)
     next(pieces)
-    wait_until(lambda: running() == 1, 10, "the reply")
+    wait_until(lambda: running() == 1, 60, "the reply")
     stream.close()
-    wait_until(lambda: running() == 0, 5, "the engine to stop")
+    wait_until(lambda: running() == 0, 60, "the engine to stop")
     with pytest.raises(openai.APITimeoutError):
         address.openai().chat.completions.create(**long, timeout=1.0)  # type: ignore[call-overload]
-    wait_until(lambda: running() == 0, 5, "the engine to stop")
+    wait_until(lambda: running() == 0, 60, "the engine to stop")
 
 
 def test_the_rest_of_the_engine_is_out_of_reach_for_a_key_too(engine: Engine, address: Address) -> None:
