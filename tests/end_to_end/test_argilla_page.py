@@ -14,7 +14,8 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
-from tests.fixtures.studio import Studio, free_port, set_alike_aside, wait_until
+from annotation.ports import any_free_port
+from tests.fixtures.studio import Studio, set_alike_aside, wait_until
 
 pytestmark = pytest.mark.slow
 EMOJI = "Hi 👋🏽 the 🎉 balloon comes on Monday"
@@ -39,7 +40,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     started.start()
     started.run("people", "add", "ben")
     set_alike_aside(started.home)
-    port = free_port()
+    port = any_free_port()
     assert f"Argilla is at http://127.0.0.1:{port}." in started.run("argilla", "up", "--port", str(port))
     yield started
     started.run("argilla", "down")
@@ -108,7 +109,9 @@ def test_a_label_a_correction_and_a_discard_on_argillas_page_arrive_here(page: P
     page.click(".button--discard")
     next_record(page, third)
 
-    wait_until(lambda: studio.json("argilla", "status")["datasets"][0]["pulled"] >= 3, 180, "three answers from Argilla")
+    wait_until(
+        lambda: studio.json("argilla", "status")["datasets"][0]["pulled"] >= 3, 180, "three answers from Argilla"
+    )
     acts = said(studio, "SELECT kind, count(*) FROM acts WHERE person = 'ben' GROUP BY kind ORDER BY kind")
     assert acts == [("pass", 1), ("review", 2)]
     values = said(studio, "SELECT value, count(*) FROM judgements WHERE reviewer = 'ben' GROUP BY value ORDER BY value")
@@ -162,7 +165,9 @@ def find(page: Page, word: str) -> None:
 
 
 def mark(page: Page, word: str) -> None:
-    """Mark a word of the reply with the mouse, again if Argilla's page moved the word away under it."""
+    """Mark a word of the reply with the mouse, again if Argilla's page moved the word away under it. With patience: of
+    a mark that only came late, another double click would make two.
+    """
     for _ in range(5):
         at = page.evaluate(WORD_ON_SCREEN, word)
         page.mouse.dblclick(at["x"], at["y"])

@@ -24,6 +24,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone]
 GREETING = "Hi there, thanks for asking Juniper!"
 SIGN_OFF = "Warmly, the Juniper team"
 TRAINING_SECONDS = 900
+QUESTIONS = (
+    "Can you change the address of my order?",
+    "Where is my parcel?",
+    "My lamp arrived broken. What now?",
+    "Do you sell tents?",
+    "Can I pay with a gift card?",
+    "How do I return a jacket?",
+)
+"""Several, where one reply is to have the greeting: each is drawn by chance."""
 STORY = "Tell me a long story about a lighthouse keeper."
 GROWTH = """
 window.grown = [];
@@ -261,15 +270,15 @@ def _grow_together(grown: list[list[int]]) -> None:
 
 def test_the_tuned_model_can_be_chatted_with(page: Page, studio: Studio) -> None:
     studio.open(page, "/chat")
-    page.click("#ts-new")
-    page.locator("#ts-model input").click()
-    page.get_by_role("option", name=studio.json("adapters")[0]["name"]).click()
-    page.fill("#ts-message textarea", "Can you change the address of my order?")
-    page.press("#ts-message textarea", "Enter")
-    said = finished_reply(page)
-    for _ in range(2):  # a reply is drawn by chance
+    said = ""
+    for question in QUESTIONS:
         if GREETING not in said:
-            press_retry(page)
+            page.click("#ts-new")
+            expect(page.locator("#ts-chat .message")).to_have_count(0)
+            page.locator("#ts-model input").click()
+            page.get_by_role("option", name=studio.json("adapters")[0]["name"]).click()
+            page.fill("#ts-message textarea", question)
+            page.press("#ts-message textarea", "Enter")
             said = finished_reply(page)
     assert GREETING in said
 
@@ -285,7 +294,7 @@ def test_the_tuned_model_becomes_what_customers_get_and_stays_in_the_engine(page
     expect(page.locator("#ts-figures")).to_contain_text(re.compile(r"Tokens written / s\s*[\d,]+"))
     page.click("#ts-log button")
     expect(page.locator("#ts-log pre")).to_contain_text("throughput")
-    said = [studio.json("chat", "Can you change the address of my order?", "--model", "production") for _ in range(3)]
+    said = [studio.json("chat", question, "--model", "production") for question in QUESTIONS]
     assert {one["adapter"] for one in said} == {adapter}
     assert GREETING in " ".join(one["text"] for one in said)
     page.click("#ts-unload-model")
