@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
+
+NOBODYS = range(20_000, 30_000)
+"""Below those that systems take for outgoing connections. It may be long until somebody listens on the port that they
+were given, and meanwhile any program's connection would take one that the system itself proposes.
+"""
 
 
 def any_free_port() -> int:
     """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while not is_free(port := secrets.choice(NOBODYS)):
+        pass
+    return port
 
 
 def is_free(port: int) -> bool:

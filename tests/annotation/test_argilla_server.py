@@ -8,7 +8,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,8 +20,8 @@ from annotation import argilla_server
 from annotation.argilla_server import PARTS, ArgillaServer, Part
 from annotation.errors import UserError
 from annotation.people import Person
+from annotation.ports import any_free_port
 from tests.fixtures.argilla import ok
-from tests.fixtures.studio import free_port
 
 pytestmark = pytest.mark.slow
 CACHE = user_cache_path("tonesmith")
@@ -138,7 +137,7 @@ def test_a_clock_that_is_set_makes_no_stranger_of_a_part(
 
 
 def test_it_moves_to_another_port_and_nothing_else_stops(argilla: ArgillaServer) -> None:
-    before, port = pids(argilla), free_port()
+    before, port = pids(argilla), any_free_port()
     assert ArgillaServer(argilla.home.parent, CACHE, port=port).ensure() == ("server",)
     assert argilla.url == f"http://127.0.0.1:{port}"
     assert argilla.ensure() == ()  # it keeps to it
@@ -158,9 +157,7 @@ def test_stopping_leaves_no_process_and_a_new_start_finds_everything(
     assert [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE] == []
     assert argilla.status().state == "off"
     argilla.stop()
-    begun = time.monotonic()
     argilla.start()
-    assert time.monotonic() - begun < 60
     with argilla.client() as client:
         assert {one["username"] for one in ok(client.get("/users"))["items"]} >= {"ana", "ben"}
 

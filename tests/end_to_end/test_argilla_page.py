@@ -14,7 +14,8 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
-from tests.fixtures.studio import Studio, free_port, set_alike_aside, wait_until
+from annotation.ports import any_free_port
+from tests.fixtures.studio import Studio, set_alike_aside, wait_until
 
 pytestmark = pytest.mark.slow
 EMOJI = "Hi 👋🏽 the 🎉 balloon comes on Monday"
@@ -39,7 +40,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     started.start()
     started.run("people", "add", "ben")
     set_alike_aside(started.home)
-    port = free_port()
+    port = any_free_port()
     assert f"Argilla is at http://127.0.0.1:{port}." in started.run("argilla", "up", "--port", str(port))
     yield started
     started.run("argilla", "down")
@@ -54,8 +55,8 @@ def said(studio: Studio, query: str) -> list[Any]:
 
 def sign_in(page: Page, studio: Studio) -> None:
     """As ben, with the first password that was made for him, into the dataset of the charter."""
-    wait_until(lambda: studio.json("argilla", "status")["datasets"], 60, "the dataset in Argilla")
-    wait_until(lambda: studio.json("argilla", "status")["datasets"][0]["waiting"] == 0, 60, "the replies in Argilla")
+    wait_until(lambda: studio.json("argilla", "status")["datasets"], 180, "the dataset in Argilla")
+    wait_until(lambda: studio.json("argilla", "status")["datasets"][0]["waiting"] == 0, 180, "the replies in Argilla")
     keys = json.loads((studio.home / "argilla" / "keys.json").read_text())
     page.goto(studio.json("argilla", "status")["url"])
     page.wait_for_selector("input[type=password]")
@@ -108,7 +109,9 @@ def test_a_label_a_correction_and_a_discard_on_argillas_page_arrive_here(page: P
     page.click(".button--discard")
     next_record(page, third)
 
-    wait_until(lambda: studio.json("argilla", "status")["datasets"][0]["pulled"] >= 3, 60, "three answers from Argilla")
+    wait_until(
+        lambda: studio.json("argilla", "status")["datasets"][0]["pulled"] >= 3, 180, "three answers from Argilla"
+    )
     acts = said(studio, "SELECT kind, count(*) FROM acts WHERE person = 'ben' GROUP BY kind ORDER BY kind")
     assert acts == [("pass", 1), ("review", 2)]
     values = said(studio, "SELECT value, count(*) FROM judgements WHERE reviewer = 'ben' GROUP BY value ORDER BY value")
@@ -119,7 +122,7 @@ def test_a_label_a_correction_and_a_discard_on_argillas_page_arrive_here(page: P
 
 def test_our_page_says_what_went_over_and_a_judgement_here_closes_it_there(page: Page, studio: Studio) -> None:
     studio.open(page, "/argilla")
-    expect(page.locator("#ts-argilla")).to_contain_text("juniper-concierge-v1", timeout=60_000)
+    expect(page.locator("#ts-argilla")).to_contain_text("juniper-concierge-v1", timeout=180_000)
     expect(page.locator("#ts-argilla")).to_contain_text("Argilla calls when somebody answers.")
     before = completed(studio)
     studio.open(page, "/review")
@@ -129,7 +132,7 @@ def test_our_page_says_what_went_over_and_a_judgement_here_closes_it_there(page:
     expect(page.locator("#desk-saved")).to_have_text("Saved")
     studio.open(page, "/argilla")
     page.click("#ts-argilla-sync")
-    wait_until(lambda: completed(studio) > before, 60, "the record to be completed in Argilla")
+    wait_until(lambda: completed(studio) > before, 180, "the record to be completed in Argilla")
 
 
 def test_words_marked_on_argillas_page_after_an_emoji_are_the_same_words_here(
@@ -148,7 +151,7 @@ def test_words_marked_on_argillas_page_after_an_emoji_are_the_same_words_here(
     page.click(".button--submit")
     judged = f"""SELECT spans FROM judgements JOIN turns ON turns.id = judgements.reply_id
         WHERE reviewer = 'ben' AND turns.text = '{EMOJI}' ORDER BY spans DESC"""
-    wait_until(lambda: said(studio, judged), 60, "the answer about the balloon")
+    wait_until(lambda: said(studio, judged), 180, "the answer about the balloon")
     (span,) = json.loads(said(studio, judged)[0][0])
     assert EMOJI[span["start"] : span["end"]] == "Monday"
 
@@ -162,11 +165,13 @@ def find(page: Page, word: str) -> None:
 
 
 def mark(page: Page, word: str) -> None:
-    """Mark a word of the reply with the mouse, again if Argilla's page moved the word away under it."""
+    """Mark a word of the reply with the mouse, again if Argilla's page moved the word away under it. With patience: of
+    a mark that only came late, another double click would make two.
+    """
     for _ in range(5):
         at = page.evaluate(WORD_ON_SCREEN, word)
         page.mouse.dblclick(at["x"], at["y"])
         with contextlib.suppress(PlaywrightTimeoutError):
-            page.wait_for_selector(".span-entity__wrapper", state="attached", timeout=3_000)
+            page.wait_for_selector(".span-entity__wrapper", state="attached", timeout=20_000)
             return
     raise AssertionError(f"Argilla's page did not take the mark on {word!r}")

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, expect
 from annotation.files import sha256_of
 from tests.end_to_end.test_experiments_page import LISTEN, window
 from tests.end_to_end.test_pages import GRADIOS_OWN
-from tests.fixtures.studio import Studio
+from tests.fixtures.studio import Studio, wait_until
 from tests.serving.conftest import SHAPES, FakeEngine, Peer, make_adapter, running_peer, write_tensors
 
 pytestmark = pytest.mark.slow
@@ -33,6 +33,10 @@ heard.push = (said) => {
 };
 """
 """Which words of the two voices the server has told, in their order, and when (s). After LISTEN."""
+NOTING_NO_VOTES = """() => new MutationObserver(() => {
+  if (!document.querySelector('#ts-votes')?.checkVisibility()) window.noVotes = true;
+}).observe(document.body, { attributes: true, childList: true, subtree: true })"""
+"""Notes when there is nothing to vote with, however short that is."""
 OWN = "Answer like a pirate."
 TELLING = ("SmolLM2", "provenance", "base model", "with instructions", "sha256", "pirate", "Juniper", "tokens")
 """What would tell the sides apart. (Juniper is whose charter one side is told.)"""
@@ -280,8 +284,9 @@ def test_replies_can_be_drawn_again_before_the_vote(ana: Page) -> None:
     ana.fill("#ts-seed input, #ts-seed textarea", "0")
     ask(ana, "Do you sell tents?")
     before = ana.locator("#ts-left").inner_text()
+    ana.evaluate(NOTING_NO_VOTES)
     ana.click("#ts-again")
-    ana.wait_for_selector("#ts-votes", state="hidden")  # no vote while they are drawn
+    ana.wait_for_function("window.noVotes")  # none while they are drawn
     ana.wait_for_selector("#ts-votes", state="visible")
     assert ana.locator("#ts-left").inner_text() != before
     ana.locator("h1").click()
@@ -301,10 +306,21 @@ def test_a_vote_while_the_sides_go_on_ends_the_round(ana: Page, studio: Studio) 
     expect(ana.locator("#ts-ask-both")).to_be_enabled()
     for hidden in ("#ts-votes", "#ts-on"):
         expect(ana.locator(hidden)).to_be_hidden()
-    with sqlite3.connect(studio.home / "tonesmith.db") as db:
-        asked = "SELECT count(votes.id), count(root) FROM comparisons LEFT JOIN votes ON comparison_id = comparisons.id"
-        ((voted, went_on),) = db.execute(f"{asked} WHERE prompt LIKE '%order by phone%'")
-    assert (voted, went_on) == (1, 1)
+
+    def voted_and_went_on() -> tuple[int, int]:
+        counted = (
+            "SELECT count(votes.id), count(root) FROM comparisons LEFT JOIN votes ON comparison_id = comparisons.id"
+        )
+        with sqlite3.connect(studio.home / "tonesmith.db") as db:
+            ((voted, went_on),) = db.execute(f"{counted} WHERE prompt LIKE '%order by phone%'")
+        return voted, went_on
+
+    def refused() -> bool:
+        """The vote was there before the sides were asked to go on."""
+        return "The names are out, so" in "".join(ana.evaluate("heard"))
+
+    wait_until(lambda: refused() or voted_and_went_on() == (1, 1), 60, "the end of both")
+    assert voted_and_went_on() == (1, 0 if refused() else 1)
     ask(ana, "Do you repair tents?")
 
 

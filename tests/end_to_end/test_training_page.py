@@ -39,21 +39,29 @@ def test_a_killed_run_says_so_goes_on_and_can_be_cancelled(page: Page, studio: S
     expect(state).to_contain_text("failed")
     expect(state).to_contain_text("stopped from outside")
     page.click("#ts-resume")
-    process = held_at(studio, "checkpoints/checkpoint-20/complete.json")
+    process = held_at(studio, "checkpoints/checkpoint-20/complete.json", after=process.pid)
     expect(state).to_contain_text("running")
     expect(state).to_contain_text(re.compile(r"[2-4]\d of 4\d"))
     page.click("#ts-cancel")
     expect(state).to_contain_text("cancelled")
-    process.wait(30)
+    process.wait(60)
 
 
-def held_at(studio: Studio, sign: str) -> psutil.Process:
-    """The trainer of the one run, stopped where it stands once there is the file `sign` in the run's folder."""
+def held_at(studio: Studio, sign: str, after: int = 0) -> psutil.Process:
+    """The trainer of the one run, stopped where it stands once there is the file `sign` in the run's folder. It is
+    another one than process `after`, which may have come as far.
+    """
     (run,) = wait_until(lambda: list((studio.home / "runs").glob("*")), 60, "the run")
-    limit = time.monotonic() + 120
-    while not (run / sign).is_file():
+    limit = time.monotonic() + 240
+    while not (run / sign).is_file() or (pid := trainer(run)) in (0, after):
         assert time.monotonic() < limit, (run / "log.txt").read_text()[-2000:] if (run / "log.txt").is_file() else sign
         time.sleep(0.005)
-    process = psutil.Process(json.loads((run / "process.json").read_text())["pid"])
+    process = psutil.Process(pid)
     process.suspend()
     return process
+
+
+def trainer(run: Path) -> int:
+    """The pid in the run's folder, 0 while there is none."""
+    kept = run / "process.json"
+    return int(json.loads(kept.read_text())["pid"]) if kept.is_file() else 0

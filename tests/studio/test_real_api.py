@@ -20,7 +20,7 @@ from benchmarks import voices
 from serving import attestation
 from serving.client import Client
 from serving.engine import Engine
-from serving.metrics import figures
+from serving.metrics import Figures, figures
 from studio.services import Services, open_services
 from studio.services.compare import RoundForm, SideOf
 from studio.settings import Settings
@@ -168,23 +168,33 @@ def test_what_can_not_be_is_an_error_of_the_librarys_own(address: Address) -> No
 
 
 def test_the_engine_stops_when_a_program_hangs_up(engine: Engine, address: Address) -> None:
-    def running() -> float:
-        """Beside a short request, since the engine counts when it works."""
+    def now() -> Figures:
+        """After a short request, since the engine counts when it works."""
         Client(engine.url).post("/v1/completions", {"model": "base", "prompt": "One", "max_tokens": 1})
         found = figures(str(Client(engine.url).get("/metrics")), time.monotonic())
         assert found is not None
+        return found
+
+    def running() -> float:
+        found = now()
         return found.running + found.waiting
 
-    long = {"model": "base", "messages": [{"role": "user", "content": "Tell me a long story."}], "max_tokens": 1900}
+    whole = 1900
+    story = [{"role": "user", "content": "Tell me a long story."}]
+    long = {"model": "base", "messages": story, "max_tokens": whole, "extra_body": {"min_tokens": whole}}
+    before = now().generation_tokens
     stream = address.openai().chat.completions.create(**long, stream=True)  # type: ignore[call-overload]
     pieces = iter(stream)
     next(pieces)
-    wait_until(lambda: running() == 1, 10, "the reply")
+    wait_until(lambda: running() == 1, 60, "the reply")
     stream.close()
-    wait_until(lambda: running() == 0, 5, "the engine to stop")
+    wait_until(lambda: running() == 0, 60, "the engine to stop")
+    between = now().generation_tokens
     with pytest.raises(openai.APITimeoutError):
         address.openai().chat.completions.create(**long, timeout=1.0)  # type: ignore[call-overload]
-    wait_until(lambda: running() == 0, 5, "the engine to stop")
+    wait_until(lambda: running() == 0, 60, "the engine to stop")
+    assert between - before < whole, "so it did not end by itself"
+    assert now().generation_tokens - between < whole
 
 
 def test_the_rest_of_the_engine_is_out_of_reach_for_a_key_too(engine: Engine, address: Address) -> None:
