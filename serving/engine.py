@@ -26,6 +26,7 @@ from serving.attestation import Attesting
 from serving.beating import Beating
 from serving.client import Client
 from serving.daemon import Daemon, Record
+from serving.guarding import Guarding
 from serving.leaving import Leaving
 from serving.sleeping import SLEEP, WAKE, Sleeping, sleeps_in_place
 from training.hardware import Hardware, dtype_for
@@ -152,7 +153,7 @@ def argv(config: EngineConfig, hardware: Hardware, port: int) -> list[str]:
         *("--generation-config", "vllm"),
         *(
             part
-            for own in (Leaving, Attesting, Beating, Sleeping)
+            for own in (Leaving, Attesting, Beating, Sleeping, Guarding)  # the last is asked first
             for part in ("--middleware", f"{own.__module__}.{own.__name__}")
         ),
         "--disable-uvicorn-access-log",  # a line for each look at its health would fill the disk
