@@ -28,6 +28,7 @@ from serving.client import Client
 from serving.daemon import Daemon, Record
 from serving.guarding import Guarding
 from serving.leaving import Leaving
+from serving.silence import STUCK_SECONDS, Silence
 from serving.sleeping import SLEEP, WAKE, Sleeping, sleeps_in_place
 from training.hardware import Hardware, dtype_for
 
@@ -44,10 +45,6 @@ CRASHES_ALLOWED, CRASH_WINDOW_SECONDS = 3, 600.0
 BACKOFF_SECONDS = (0.0, 5.0, 20.0)
 """Wait before the first, second and later restarts within the window."""
 SILENCE_LIMIT_SECONDS = 60.0
-STUCK_SECONDS = 20.0
-"""An engine whose front door answers, but which itself has been silent for so long, does not answer; no step lasts that
-long.
-"""
 KNOWN_ENDS = (
     (r"No module named '?vllm", "vLLM is not installed. Install the extra serve-cpu or serve-gpu."),
     (
@@ -403,9 +400,15 @@ class Attached:
         self.names: tuple[str, ...] = ()
         """What it answered to when it was seen last, its base first."""
         self._client = Client(self.url, api_key)
+        self._silence = Silence(self._client)
         self._adapters: bool | None = None
         self.attests = True
         """Whether it says which weights answer, as last seen."""
+
+    @property
+    def under_way(self) -> set[object]:
+        """Our requests to it: pass it to `Client(under_way=…)`, so that it is seen when they wait in vain."""
+        return self._silence.under_way
 
     @property
     def served(self) -> str:
@@ -422,18 +425,19 @@ class Attached:
         """Nothing: it is not ours."""
 
     def status(self) -> EngineStatus:
-        """`ready` if it lists its models, else `unreachable` with the reason."""
+        """`ready` if it lists its models and does not seem dead or hung, else `unreachable` with the reason."""
         try:
             self.names = tuple(self._client.models())
             if self._adapters is None:  # asked once each time it comes back: it may be another one by then
                 self._adapters = self._client.takes_adapters()
                 self.attests = self._adapters and self._client.attests()
         except UserError as error:
-            self._adapters = None
-            message = f"{error.found} Check TONESMITH_ENGINE_URL, or leave it out to have an engine started here."
-            return EngineStatus(
-                state="unreachable", phase="not answering", url=self.url, message=message, attached=True
+            return self._unreachable(
+                f"{error.found} Check TONESMITH_ENGINE_URL, or leave it out to have an engine started here."
             )
+        trouble = self._silence.trouble(plugin=self.attests)
+        if trouble:
+            return self._unreachable(f"{trouble} Ask whoever looks after the engine at {self.url} to restart it.")
         return EngineStatus(
             state="ready",
             phase="ready",
@@ -443,6 +447,10 @@ class Attached:
             adapters=bool(self._adapters),
             attests=self.attests,
         )
+
+    def _unreachable(self, message: str) -> EngineStatus:
+        self._adapters = None
+        return EngineStatus(state="unreachable", phase="not answering", url=self.url, message=message, attached=True)
 
     def base(self) -> str:
         """The name this server gives its base model: pass it to `Client(base=…)`. Raises UserError."""
