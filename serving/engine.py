@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.util
 import json
@@ -12,7 +13,7 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Literal, Protocol
@@ -160,6 +161,16 @@ def argv(config: EngineConfig, hardware: Hardware, port: int) -> list[str]:
         *("--host", "127.0.0.1"),
         *("--port", str(port)),
     ]
+
+
+def _several_doors(extra: Sequence[str]) -> bool:
+    """Whether arguments for vLLM ask for more than one API server or data-parallel copy, however they are written."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--api-server-count", "-asc", nargs="?")
+    parser.add_argument("--data-parallel-size", "-dp", nargs="?")
+    dashed = [name.replace("_", "-") + sign + value for name, sign, value in (one.partition("=") for one in extra)]
+    asked, _ = parser.parse_known_args(dashed)
+    return any(count not in (None, "1") for count in vars(asked).values())
 
 
 def environment(config: EngineConfig, hardware: Hardware, libraries: tuple[Path, ...] = ()) -> dict[str, str]:
@@ -347,6 +358,12 @@ class Engine:
         return f"The engine ended by itself: {reason}. Its log is {self.log}."
 
     def _check(self) -> None:
+        if _several_doors(self.config.extra):
+            raise UserError(
+                f"The engine is to have several front doors or copies of itself: {' '.join(self.config.extra)}.",
+                "One of each, since each has its own list of adapters, and a load reaches one.",
+                "Leave --api-server-count and --data-parallel-size out, and set TONESMITH_REPLICAS instead.",
+            )
         if importlib.util.find_spec("vllm") is None:
             raise UserError(
                 "vLLM is not installed here.",
