@@ -1,4 +1,7 @@
-"""`python -m benchmarks`: measure everything, one row each; `python -m benchmarks start judgement` only those."""
+"""`python -m benchmarks`: measure everything, one row each; `python -m benchmarks start judgement` only those.
+
+Ends with 1 where a row is short of what it is held against.
+"""
 
 from __future__ import annotations
 
@@ -51,13 +54,15 @@ MEASURES: dict[str, Callable[[Path], list[Row]]] = {
 }
 
 
-def main(chosen: list[str]) -> None:
-    """Run the chosen measures (all without a choice) and print the table."""
-    out = Console()
+def main(chosen: list[str], out: Console) -> int:
+    """Run the chosen measures (all without a choice), print the table, and then name the rows that are short; returns
+    how the process ends, 1 if there are any.
+    """
     hardware = detect()
     table = Table(
         "What", "Measured", "Held against", "Ratio", "", title=f"{platform.machine()}, {hardware.cpu_cores} cores"
     )
+    short = []
     with tempfile.TemporaryDirectory(prefix="tonesmith-bench-") as folder:
         try:
             for name in chosen or list(MEASURES):
@@ -66,10 +71,14 @@ def main(chosen: list[str]) -> None:
                     cells = row.what, row.measured, row.against, f"{row.ratio:.2f}", "ok" if row.good else "SHORT"
                     out.print("  " + " · ".join(cells), style="dim")  # the next one may fail
                     table.add_row(*cells)
+                    short += [] if row.good else [row.what]
         finally:
             served.stop(Path(folder))
     out.print(table)
+    if short:
+        out.print(f"Short: {'; '.join(short)}.", style="bold red")
+    return 1 if short else 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:], Console()))

@@ -60,7 +60,7 @@ def studio(folder: Path) -> Iterator[Served]:
     try:
         seed(services.store)
         base = services.serving.prepare_base()
-        made = registry.all_adapters(settings.adapters) or voices.make(settings.adapters, base, 1)
+        made = registry.all_adapters(settings.adapters) or [voices.trained(settings.adapters, base)]
         services.serving.start()
         _wait(services, made[0].name)
         yield Served(services, made[0], base)
@@ -69,11 +69,13 @@ def studio(folder: Path) -> Iterator[Served]:
 
 
 def _wait(services: Services, adapter: str) -> None:
+    """Until it is loaded and was seen to be served as it was trained, so that nothing is measured meanwhile."""
     end = time.monotonic() + READY_SECONDS
-    while adapter not in {name for _, name in services.serving.choices()}:
+    while not any(view.name == adapter and view.loaded and view.parity for view in services.serving.adapters()):
         if time.monotonic() > end:
             raise RuntimeError(services.serving.view().detail)
         time.sleep(0.1)
+    services.serving.must_be_sound(adapter)
 
 
 def stop(folder: Path) -> None:

@@ -340,7 +340,7 @@ def _worst(parities: Sequence[Parity | None]) -> Parity | None:
     known = [one for one in parities if one is not None]
     if len(known) < len(parities):
         return None
-    return max(known, key=lambda one: (not one.same_prompt, not one.holds, one.apart))
+    return max(known, key=lambda one: (not one.same_prompt, not one.holds, not one.told, one.apart))
 
 
 def _measured(held: Held, name: str, effect: float, parity: Parity | None) -> Held:

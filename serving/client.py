@@ -60,6 +60,7 @@ class Client:
     Without `pieces`, `stream` gives a reply out whole, when it is done: that spares both ends the work for each token,
     where nobody watches. `key_setting`: where the API key is set, for a server that refuses it. Without `scores` the
     server is never asked how likely a text is: vLLM on a CPU without our plugin ends by that while it holds adapters.
+    `under_way` holds those of `answered` and `stream` that have not come to an end.
     """
 
     def __init__(
@@ -70,10 +71,12 @@ class Client:
         pieces: bool = True,
         key_setting: str = "TONESMITH_ENGINE_KEY",
         scores: bool = True,
+        under_way: set[object] | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
         self.key_setting = key_setting
         self._scores = scores
+        self.under_way: set[object] = set() if under_way is None else under_way
         self._base = base  # what this server calls the base model; ours calls it `base`
         self._pieces = pieces
         self._tls = ssl.create_default_context() if self.base_url.startswith("https://") else _no_tls()
@@ -273,6 +276,8 @@ class Answering:
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> httpx.Response:
+        self._client.under_way.add(self)
+        self._open.callback(self._client.under_way.discard, self)
         try:
             http = await self._open.enter_async_context(self._client.open_http())
             response = await self._open.enter_async_context(http.stream("POST", self._url, json=self._body))

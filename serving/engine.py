@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.util
 import json
@@ -12,7 +13,7 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Literal, Protocol
@@ -26,7 +27,9 @@ from serving.attestation import Attesting
 from serving.beating import Beating
 from serving.client import Client
 from serving.daemon import Daemon, Record
+from serving.guarding import Guarding
 from serving.leaving import Leaving
+from serving.silence import STUCK_SECONDS, Silence
 from serving.sleeping import SLEEP, WAKE, Sleeping, sleeps_in_place
 from training.hardware import Hardware, dtype_for
 
@@ -43,10 +46,6 @@ CRASHES_ALLOWED, CRASH_WINDOW_SECONDS = 3, 600.0
 BACKOFF_SECONDS = (0.0, 5.0, 20.0)
 """Wait before the first, second and later restarts within the window."""
 SILENCE_LIMIT_SECONDS = 60.0
-STUCK_SECONDS = 20.0
-"""An engine whose front door answers, but which itself has been silent for so long, does not answer; no step lasts that
-long.
-"""
 KNOWN_ENDS = (
     (r"No module named '?vllm", "vLLM is not installed. Install the extra serve-cpu or serve-gpu."),
     (
@@ -152,7 +151,7 @@ def argv(config: EngineConfig, hardware: Hardware, port: int) -> list[str]:
         *("--generation-config", "vllm"),
         *(
             part
-            for own in (Leaving, Attesting, Beating, Sleeping)
+            for own in (Leaving, Attesting, Beating, Sleeping, Guarding)  # the last is asked first
             for part in ("--middleware", f"{own.__module__}.{own.__name__}")
         ),
         "--disable-uvicorn-access-log",  # a line for each look at its health would fill the disk
@@ -162,6 +161,16 @@ def argv(config: EngineConfig, hardware: Hardware, port: int) -> list[str]:
         *("--host", "127.0.0.1"),
         *("--port", str(port)),
     ]
+
+
+def _several_doors(extra: Sequence[str]) -> bool:
+    """Whether arguments for vLLM ask for more than one API server or data-parallel copy, however they are written."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--api-server-count", "-asc", nargs="?")
+    parser.add_argument("--data-parallel-size", "-dp", nargs="?")
+    dashed = [name.replace("_", "-") + sign + value for name, sign, value in (one.partition("=") for one in extra)]
+    asked, _ = parser.parse_known_args(dashed)
+    return any(count not in (None, "1") for count in vars(asked).values())
 
 
 def environment(config: EngineConfig, hardware: Hardware, libraries: tuple[Path, ...] = ()) -> dict[str, str]:
@@ -349,6 +358,12 @@ class Engine:
         return f"The engine ended by itself: {reason}. Its log is {self.log}."
 
     def _check(self) -> None:
+        if _several_doors(self.config.extra):
+            raise UserError(
+                f"The engine is to have several front doors or copies of itself: {' '.join(self.config.extra)}.",
+                "One of each, since each has its own list of adapters, and a load reaches one.",
+                "Leave --api-server-count and --data-parallel-size out, and set TONESMITH_REPLICAS instead.",
+            )
         if importlib.util.find_spec("vllm") is None:
             raise UserError(
                 "vLLM is not installed here.",
@@ -402,9 +417,15 @@ class Attached:
         self.names: tuple[str, ...] = ()
         """What it answered to when it was seen last, its base first."""
         self._client = Client(self.url, api_key)
+        self._silence = Silence(self._client)
         self._adapters: bool | None = None
         self.attests = True
         """Whether it says which weights answer, as last seen."""
+
+    @property
+    def under_way(self) -> set[object]:
+        """Our requests to it: pass it to `Client(under_way=…)`, so that it is seen when they wait in vain."""
+        return self._silence.under_way
 
     @property
     def served(self) -> str:
@@ -421,18 +442,19 @@ class Attached:
         """Nothing: it is not ours."""
 
     def status(self) -> EngineStatus:
-        """`ready` if it lists its models, else `unreachable` with the reason."""
+        """`ready` if it lists its models and does not seem dead or hung, else `unreachable` with the reason."""
         try:
             self.names = tuple(self._client.models())
             if self._adapters is None:  # asked once each time it comes back: it may be another one by then
                 self._adapters = self._client.takes_adapters()
                 self.attests = self._adapters and self._client.attests()
         except UserError as error:
-            self._adapters = None
-            message = f"{error.found} Check TONESMITH_ENGINE_URL, or leave it out to have an engine started here."
-            return EngineStatus(
-                state="unreachable", phase="not answering", url=self.url, message=message, attached=True
+            return self._unreachable(
+                f"{error.found} Check TONESMITH_ENGINE_URL, or leave it out to have an engine started here."
             )
+        trouble = self._silence.trouble(plugin=self.attests)
+        if trouble:
+            return self._unreachable(f"{trouble} Ask whoever looks after the engine at {self.url} to restart it.")
         return EngineStatus(
             state="ready",
             phase="ready",
@@ -442,6 +464,10 @@ class Attached:
             adapters=bool(self._adapters),
             attests=self.attests,
         )
+
+    def _unreachable(self, message: str) -> EngineStatus:
+        self._adapters = None
+        return EngineStatus(state="unreachable", phase="not answering", url=self.url, message=message, attached=True)
 
     def base(self) -> str:
         """The name this server gives its base model: pass it to `Client(base=…)`. Raises UserError."""

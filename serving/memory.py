@@ -27,6 +27,11 @@ class Parity(Frozen):
     same_prompt: bool
     """Whether the engine renders a request into the tokens the adapter was trained on."""
     holds: bool
+    """Nothing speaks against it. False is an adapter that is served otherwise, or is not applied at all."""
+    told: bool = True
+    """Whether the adapter was seen to be applied; False where its training moved these exchanges too little to tell, at
+    the engine's precision.
+    """
 
 
 class Held(Frozen):

@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from annotation.errors import UserError
 from annotation.types import Message
 from serving.client import Client, Refused
@@ -23,6 +26,9 @@ UNCHANGED = 1e-3
 """Nats a token: in float32 the engine's own noise lies well below it."""
 UNCHANGED_HALF = 0.05
 """The same where numbers have 16 bits, and what else is in the batch shows."""
+
+CERTAIN = 3.0
+"""Standard errors between what was seen and its opposite, before something is said of it."""
 
 
 class Unsound(UserError):
@@ -111,6 +117,37 @@ def parity(client: Client, scored: Sequence[Scored], base: Scores, tuned: Scores
     """The engine's scores of the texts in `scored` held against the trainer's; None where it left none."""
     if not scored:
         return None
-    furthest = max(apart(base, [one.base for one in scored]), apart(tuned, [one.tuned for one in scored]))
+    found = compared(scored, base, tuned, tolerance)
     same = _worded_alike(client, scored)
-    return Parity(apart=furthest, same_prompt=same, holds=same and furthest <= tolerance)
+    return found.model_copy(update={"same_prompt": same, "holds": found.holds and same})
+
+
+def compared(scored: Sequence[Scored], base: Scores, tuned: Scores, tolerance: float) -> Parity:
+    """As `parity` finds it, but for the prompt's tokens."""
+    then, learned = [one.base for one in scored], [one.tuned for one in scored]
+    furthest = max(apart(base, then), apart(tuned, learned))
+    served = applied(base, tuned, then, learned)
+    holds = furthest <= tolerance and served is not False
+    return Parity(apart=furthest, same_prompt=True, holds=holds, told=served is not None)
+
+
+def applied(base: Scores, tuned: Scores, then: Scores, learned: Scores) -> bool | None:
+    """Whether the engine applies an adapter: what it changes there (`base` to `tuned`) is nearer to what it changed in
+    training (`then` to `learned`) than to nothing. None where that can't be told, since it changed too little.
+
+    That no score is far off is not enough where numbers have 16 bits: an adapter whose whole effect is smaller than the
+    tolerance could be left out. Over all tokens, the share of the trained change that is served is 1 or 0 but for the
+    noise, which is what does not fit that share, and how far the engine's base is from the trainer's.
+    """
+    given, due = _flat(tuned) - _flat(base), _flat(learned) - _flat(then)
+    size = float(np.linalg.norm(due))
+    if size == 0.0:
+        return None
+    share = float(given @ due) / size**2
+    noise = np.mean((given - share * due) ** 2 + (_flat(base) - _flat(then)) ** 2)
+    off = abs(share - 0.5) * size
+    return share > 0.5 if off > CERTAIN * float(np.sqrt(noise)) else None
+
+
+def _flat(scores: Scores) -> NDArray[np.float64]:
+    return np.concatenate([np.asarray(one, dtype=np.float64) for one in scores])

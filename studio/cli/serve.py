@@ -93,7 +93,8 @@ def as_trained(parity: Parity | None) -> str:
         return "not measured"
     if not parity.same_prompt:
         return "no: other prompts"
-    return f"{'yes' if parity.holds else 'no'}: {parity.apart:.1g} apart"
+    found = "no" if not parity.holds else "yes" if parity.told else "can't be told at this precision"
+    return f"{found}: {parity.apart:.1g} apart"
 
 
 def load(name: str, home: Home = None) -> None:

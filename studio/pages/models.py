@@ -285,6 +285,9 @@ def _parity(view: AdapterView) -> str:
     if not found.holds:
         return badge(f"no: {found.apart:.2g} nats a token apart", "bad")
     why = f"Three short exchanges score as at the end of its training, to {found.apart:.1g} nats a token"
+    if not found.told:
+        why += "; but its training moved them too little to see, at this engine's precision, whether it is applied"
+        return f'<span title="{why}">{badge("can’t be told at this precision", "warn")}</span>'
     return f'<span title="{why}">{badge("yes", "good")}</span>'
 
 

@@ -442,7 +442,8 @@ class ServingService:
         engine = self._engine
         if isinstance(engine, Attached):
             base = self._asked_as_base(engine)
-            return Client(engine.url, self._settings.engine_key, base, pieces, scores=engine.attests)
+            key, waiting = self._settings.engine_key, engine.under_way
+            return Client(engine.url, key, base, pieces, scores=engine.attests, under_way=waiting)
         return Client(engine.url if engine else "", pieces=pieces)
 
     def _asked_as_base(self, server: Attached) -> str:

@@ -1,20 +1,24 @@
-"""What the benchmarks measure with: a crowd's faults can be seen, and the store after a year is like one."""
+"""The benchmarks fail where a row is short; a crowd's faults can be seen, and the store after a year is like one."""
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from annotation.acts import QUESTIONS
 from annotation.store import Store
 from annotation.store.tables import tasks
+from benchmarks import __main__ as bench
 from benchmarks import full_store
 from benchmarks.crowd import come_later, faults, met
 from benchmarks.crowd_at_work import SETTINGS, Diary, a_form, send, send_again
 from benchmarks.replayed import not_as_replayed
+from benchmarks.row import Row
 from studio.services.quality import QualityService
 from tests.fixtures.desk import ANA, BEN, CAM, CURATOR, an_act, an_empty_store, deal, expire, replies
 
@@ -31,6 +35,20 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def diary(tmp_path: Path) -> Diary:
     return Diary(tmp_path / "ana.diary")
+
+
+@pytest.mark.parametrize(("good", "ends"), [((True, True), 0), ((True, False), 1), ((False, False), 1)])
+def test_a_short_row_makes_the_benchmarks_fail_after_all_are_printed(
+    monkeypatch: pytest.MonkeyPatch, good: tuple[bool, bool], ends: int
+) -> None:
+    rows = [Row(f"row {place}", "1", "limit 1", 1.0, one) for place, one in enumerate(good)]
+    monkeypatch.setattr(bench, "MEASURES", {"first": lambda folder: rows[:1], "second": lambda folder: rows[1:]})
+    out = Console(file=io.StringIO(), width=120)
+    assert bench.main([], out) == ends
+    said = out.file.getvalue()  # type: ignore[attr-defined]
+    assert said.count("row 0") >= 2 <= said.count("row 1")
+    named = said.partition("Short: ")[2]
+    assert ["row 0" in named, "row 1" in named] == [not one for one in good]
 
 
 def test_a_crowd_without_faults_has_none_and_met_what_it_is_about(store: Store, diary: Diary, tmp_path: Path) -> None:

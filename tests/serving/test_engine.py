@@ -104,8 +104,13 @@ def test_a_cpu_gets_all_its_cores_a_cache_and_the_libraries_that_are_there() -> 
     assert variables["LD_PRELOAD"] == "/lib/a.so:/lib/b.so"
 
 
+def test_a_cpu_binds_no_threads_since_auto_keeps_a_core_back_and_overrides_their_number() -> None:
+    assert environment(CONFIG, OLD_CPU)["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+
+
 def test_a_gpu_gets_nothing_that_is_for_cpus() -> None:
-    assert not {"LD_PRELOAD", "OMP_NUM_THREADS", "VLLM_CPU_KVCACHE_SPACE"} & environment(CONFIG, GPU).keys()
+    variables = environment(CONFIG, GPU).keys()
+    assert not {"LD_PRELOAD", "OMP_NUM_THREADS", "VLLM_CPU_KVCACHE_SPACE", "VLLM_CPU_OMP_THREADS_BIND"} & variables
 
 
 @pytest.mark.parametrize("hardware", [OLD_CPU, GPU])
@@ -169,6 +174,30 @@ def test_a_taken_port_is_a_sentence(tmp_path: Path, model: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"Port {port} for the engine is taken"):
             Engine(EngineConfig(model=model, port=port), tmp_path, OLD_CPU).start()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ("--api-server-count", "2"),
+        ("--max-num-seqs", "8", "--api-server-count=4"),
+        ("-asc", "2"),
+        ("--api_server_count", "2"),
+        ("--data-parallel-size", "2", "--api-server-count", "1"),
+        ("--data_parallel_size=2",),
+        ("-dp", "2"),
+    ],
+)
+def test_several_front_doors_with_a_list_of_adapters_each_are_a_sentence(
+    tmp_path: Path, model: Path, extra: tuple[str, ...]
+) -> None:
+    with pytest.raises(UserError, match=r"several front doors.*own list of adapters.*TONESMITH_REPLICAS"):
+        Engine(EngineConfig(model=model, extra=extra), tmp_path, OLD_CPU).start()
+
+
+@pytest.mark.parametrize("extra", [(), ("--api-server-count", "1", "-dp=1"), ("--data-parallel-backend", "mp")])
+def test_one_front_door_is_none(extra: tuple[str, ...]) -> None:
+    assert not engine_module._several_doors(extra)
 
 
 def test_no_vllm_is_a_sentence(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from annotation.types import Outcome
-from serving.statistics import Ballot, holm, not_worse
+from serving.statistics import Ballot, holm, judges, leaderboard, not_worse
 from serving.statistics.ballots import Floats, Votes, Whole
 from serving.statistics.clustered import clustered, contextual
 from serving.statistics.decisions import least_difference
@@ -273,19 +273,25 @@ def test_the_interval_for_all_looks_holds_the_truth_at_all_of_them(plan: Plan) -
     assert naive / 40 > 0.2
 
 
+NEAR = 0.015
+"""How far an interval's coverage may be from the 95% it says. With 2,000 studies the simulation's own standard error is
+0.005.
+"""
+
+
 @pytest.mark.parametrize(
-    ("plan", "least"),
+    ("plan", "wide"),
     [
-        (Plan(20, 40, taste=0.8, gap=0.5), 0.935),
-        (Plan(40, 20, leaning=0.8, gap=0.5), 0.935),
-        (Plan(25, 25, taste=0.8, leaning=0.8, gap=0.5), 0.935),
-        (Plan(20, 40, share=0.5), 0.935),
+        (Plan(20, 40, taste=0.8, gap=0.5), 0.0),
+        (Plan(40, 20, leaning=0.8, gap=0.5), 0.0),
+        (Plan(25, 25, taste=0.8, leaning=0.8, gap=0.5), 0.0),
+        (Plan(20, 40, share=0.5), 0.01),  # with no clusters, the larger of the errors by voter and by question is large
     ],
 )
-def test_the_interval_for_one_look_covers(plan: Plan, least: float) -> None:
+def test_the_interval_for_one_look_covers(plan: Plan, wide: float) -> None:
     """Nominal 95%. Without clusters, it misses at least twice as often as it may where votes go together."""
     rng, rate, hits, plain = np.random.default_rng(9), plan.rate(), 0, 0
-    for _ in range(800):
+    for _ in range(2000):
         voter, prompt, win = plan.study(rng)
         one = np.ones(win.size)
         found = clustered(Votes(win.astype(np.float64), one, one, voter, prompt, ({},) * win.size, 0))
@@ -294,14 +300,14 @@ def test_the_interval_for_one_look_covers(plan: Plan, least: float) -> None:
         assert found.high is not None
         hits += found.low <= rate <= found.high
         plain += bool(abs(win.mean() - rate) <= 1.96 * win.std() / np.sqrt(win.size))
-    assert least <= hits / 800 <= 0.985
+    assert 0.95 - NEAR <= hits / 2000 <= 0.95 + NEAR + wide
     if plan.taste or plan.leaning:
-        assert plain / 800 < 0.9
+        assert plain / 2000 < 0.9
 
 
 def test_the_bootstrap_for_few_voters_covers() -> None:
     rng, hits = np.random.default_rng(10), 0
-    for _ in range(100):
+    for _ in range(2000):
         voter, prompt, win = Plan(5, 40, taste=0.8).study(rng)
         one = np.ones(win.size)
         found = clustered(Votes(win.astype(np.float64), one, one, voter, prompt, ({},) * win.size, 0))
@@ -309,7 +315,7 @@ def test_the_bootstrap_for_few_voters_covers() -> None:
         assert found.low is not None
         assert found.high is not None
         hits += found.low <= 0.5 <= found.high
-    assert hits >= 92
+    assert hits / 2000 == pytest.approx(0.95, abs=NEAR)
 
 
 def test_several_questions_at_once_mislead_seldom() -> None:
@@ -362,7 +368,7 @@ def test_the_figure_at_equal_length_finds_what_was_planted(gap: float) -> None:
     The plain win rate is off by ten points; the one at equal length is right on average, and so is its interval.
     """
     rng, found, hits, plain = np.random.default_rng(13), [], 0, []
-    for _ in range(150):
+    for _ in range(1000):
         voter, prompt, _ = Plan(20, 30).study(rng)
         longer = rng.normal(0.4, 0.5, 30)[prompt]
         side = np.where(rng.random(voter.size) < 0.5, 1.0, -1.0)
@@ -377,5 +383,134 @@ def test_the_figure_at_equal_length_finds_what_was_planted(gap: float) -> None:
         hits += estimate.low <= expit(gap) <= estimate.high
     assert np.mean(found) == pytest.approx(expit(gap), abs=0.01)
     assert np.mean(plain) > expit(gap) + 0.06
-    assert len(found) >= 130
-    assert hits / len(found) >= 0.92
+    assert len(found) >= 980
+    assert 0.95 - NEAR <= hits / len(found) <= 0.975  # 96.8%: on the wide side
+
+
+def test_the_estimate_with_a_judges_votes_covers() -> None:
+    """People answered a fifth of the prompts, and a judge that errs all."""
+    rng, hits = np.random.default_rng(13), 0
+    for _ in range(4000):
+        said = rng.random(400) < 0.6
+        judged = np.where(rng.random(400) < 0.8, said, rng.random(400) < 0.8).astype(np.float64)
+        found = judges._predicted(said[:80].astype(np.float64), judged[:80], judged[80:], 0.05)
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= 0.6 <= found.high
+    assert hits / 4000 == pytest.approx(0.95, abs=NEAR)
+
+
+@pytest.mark.parametrize(("prompts", "below"), [(200, 0.0), (40, 0.0), (20, 0.02)])
+def test_the_interval_of_a_judges_kappa_covers(prompts: int, below: float) -> None:
+    """A judge that says what people say on six prompts in ten and else anything, as often as they: kappa is 0.6. Of few
+    prompts it is too short: it holds the truth in 92% of studies of 20.
+    """
+    rng, hits = np.random.default_rng(1), 0
+    for _ in range(2000):
+        said, other = rng.choice([1, 0.5, 0], (2, prompts), p=(0.5, 0.2, 0.3))
+        found, _ = judges._kappa(said, np.where(rng.random(prompts) < 0.6, said, other), 0.05)
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= 0.6 <= found.high
+    assert 0.95 - NEAR - below <= hits / 2000 <= 0.95 + NEAR
+
+
+SIDES = ((0, 1), (0, 2), (1, 2))
+STRONG = np.array([-0.5, 0.0, 0.5])
+PULLS = np.zeros((3, 3, 4))
+"""By pair and outcome: what each strength, and the readiness for ties, adds to its logarithm."""
+for _at, (_one, _other) in enumerate(SIDES):
+    PULLS[_at, 0, [_one, _other]] = 0.5, -0.5
+    PULLS[_at, 1] = -PULLS[_at, 0]
+    PULLS[_at, 2, 3] = 1.0
+
+
+def fits(counts: Floats) -> Floats:
+    """(draws, 3) strengths of (draws, pairs, outcomes) votes, all at once: a hundred times as fast as one by one."""
+    at, total = np.zeros((len(counts), 4)), counts.sum(axis=2)
+    firm = np.zeros((4, 4))
+    firm[:3, :3] = 1 / 3
+    for _ in range(50):
+        chance = np.exp(np.einsum("pok,nk->npo", PULLS, at))
+        chance /= chance.sum(axis=2, keepdims=True)
+        pull = np.einsum("npo,pok->nk", counts - total[:, :, None] * chance, PULLS)
+        mean = np.einsum("npo,pok->npk", chance, PULLS)
+        bend = np.einsum("npo,pok,pol->nkl", total[:, :, None] * chance, PULLS, PULLS, optimize=True)
+        bend += firm - np.einsum("np,npk,npl->nkl", total, mean, mean, optimize=True)
+        step = np.linalg.solve(bend, pull[..., None])[..., 0]
+        at += step / np.maximum(1, np.abs(step).max(axis=1, keepdims=True))
+        if np.abs(step).max() < 1e-9:
+            break
+    return np.asarray(at[:, :3] - at[:, :3].mean(axis=1, keepdims=True))
+
+
+def league(rng: np.random.Generator, plan: Plan) -> Floats:
+    """(voters, prompts, 9): which pair of three sides each voter saw on each prompt, and what they said."""
+    shape = plan.voters, plan.prompts
+    liked = STRONG + plan.taste * rng.standard_normal((plan.voters, 1, 3))
+    liked = liked + plan.leaning * rng.standard_normal((1, plan.prompts, 3))
+    pair = rng.integers(3, size=shape)
+    lead = np.stack([liked[..., one] - liked[..., other] for one, other in SIDES], axis=-1)
+    half = np.take_along_axis(lead, pair[..., None], axis=-1)[..., 0] / 2
+    chance = np.stack([np.exp(half), np.exp(-half), np.full(shape, 0.5)], axis=-1)
+    bars = (chance / chance.sum(axis=-1, keepdims=True)).cumsum(axis=-1)
+    said = (rng.random((*shape, 1)) > bars[..., :2]).sum(axis=-1)
+    return np.eye(9)[3 * pair + said]
+
+
+def at_large(plan: Plan) -> Floats:
+    """The strengths that fit all voters and prompts there could be."""
+    at, weight = np.polynomial.hermite_e.hermegauss(60)
+    spread = np.sqrt(2) * np.hypot(plan.taste, plan.leaning)
+    half = np.array([[(STRONG[one] - STRONG[other] + spread * at) / 2] for one, other in SIDES])
+    chance = np.concatenate([np.exp(half), np.exp(-half), np.full_like(half, 0.5)], axis=1)
+    return fits(((chance / chance.sum(axis=1, keepdims=True)) @ (weight / weight.sum()))[None])[0]
+
+
+def drawn_anew(votes: Floats, voters: Whole, prompts: Whole) -> Floats:
+    """(draws, 3, 3) votes with each voter and each prompt as often as (draws, voters) and (draws, prompts) say."""
+    by_prompt = np.einsum("dp,vpc->dvc", prompts, votes, optimize=True)
+    return np.asarray(np.einsum("dv,dvc->dc", voters, by_prompt).reshape(-1, 3, 3))
+
+
+def test_the_fit_of_many_draws_at_once_is_the_leaderboards() -> None:
+    votes = league(np.random.default_rng(2), Plan(20, 40, taste=0.8))
+    voter, prompt, cell = np.nonzero(votes)
+    cells = np.array([(*pair, outcome) for pair in SIDES for outcome in range(3)])
+    games = leaderboard._Games(list("abc"), cell, cells, voter, prompt)
+    counts = votes.sum(axis=(0, 1))
+    assert fits(counts.reshape(1, 3, 3))[0] == pytest.approx(leaderboard._fit(games, counts), abs=1e-8)
+    rng, voters, prompts = np.random.default_rng(leaderboard.SEED), [], []
+    for _ in range(leaderboard.DRAWS):
+        voters.append(rng.multinomial(20, np.full(20, 1 / 20)))
+        prompts.append(rng.multinomial(40, np.full(40, 1 / 40)))
+    ends = np.quantile(fits(drawn_anew(votes, np.array(voters), np.array(prompts))), [0.025, 0.975], axis=0)
+    theirs = leaderboard._ends(games, leaderboard._fit(games, counts), 0.05)
+    assert ends == pytest.approx(np.array(theirs), abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("plan", "most"),
+    [
+        (Plan(40, 40, taste=0.8, leaning=0.8), 0.965),
+        (Plan(40, 20, leaning=0.8), 0.975),
+        (Plan(20, 40, taste=0.8), 0.975),
+        (Plan(12, 25, taste=0.8), 0.98),
+        (Plan(20, 40), 1.0),
+    ],
+)
+def test_the_intervals_of_the_leaderboard_cover(plan: Plan, most: float) -> None:
+    """Nominal 95%, and never less than that but for 1.5 points. What is due to no voter and no prompt is counted about
+    three times by drawing both (Owen 2007), so the less votes go together, the wider the interval: 99.7% where they do
+    not at all.
+    """
+    rng, truth, studies = np.random.default_rng(1), at_large(plan), 1000
+    hits = np.zeros(3)
+    for _ in range(studies):
+        voters, prompts = (rng.multinomial(size, np.full(size, 1 / size), leaderboard.DRAWS) for size in plan[:2])
+        drawn = fits(drawn_anew(league(rng, plan), voters, prompts))
+        low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+        hits += (low <= truth) & (truth <= high)
+    assert 0.95 - NEAR <= hits.mean() / studies <= most

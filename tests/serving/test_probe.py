@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from annotation.errors import UserError
@@ -138,6 +139,66 @@ def test_what_is_served_is_held_against_what_was_trained(
     found = Memory(tmp_path / "serving.json").read().parities["a-0"]
     assert (found.same_prompt, found.holds) == (same, holds)
     assert found.apart == pytest.approx(apart)
+
+
+def account(size: float, noise: float, strength: float) -> tuple[probe.Parity, float]:
+    """What is found of an adapter whose training moved three texts by `size` nats a token, on an engine that is off by
+    `noise` and applies `strength` of it; and how far off its scores are.
+    """
+    dice = np.random.default_rng(4)
+
+    def about(what: np.ndarray, off: float) -> list[np.ndarray]:
+        return np.split(what + off * dice.standard_normal(90), 3)
+
+    then = -dice.exponential(2.0, 90)
+    change = size * dice.choice([-1.0, 1.0], 90)
+    base, tuned = about(then, noise), about(then + strength * change, noise)
+    asked = (base, tuned, about(then, 0), about(then + change, 0))
+    scored = [
+        Scored(asked="", ids=(0, *range(30)), prompt=1, base=tuple(one), tuned=tuple(other))
+        for one, other in zip(*asked[2:], strict=True)
+    ]
+    found = probe.compared(scored, base, tuned, probe.UNCHANGED_HALF)
+    return found, max(probe.apart(base, asked[2]), probe.apart(tuned, asked[3]))
+
+
+@pytest.mark.parametrize(
+    ("size", "noise", "strength", "holds", "told"),
+    [
+        (0.5, 0.01, 1.0, True, True),
+        (0.5, 0.01, 0.0, False, True),
+        (0.04, 0.01, 1.0, True, True),
+        (0.04, 0.01, 0.0, False, True),  # within the tolerance, and not applied
+        (0.04, 0.01, -1.0, False, True),
+        (0.04, 0.0, 0.0, False, True),  # another adapter's name for the base
+        (0.001, 0.02, 1.0, True, False),
+        (0.001, 0.02, 0.0, True, False),
+        (0.0, 0.01, 1.0, True, False),
+        (0.001, 1e-6, 1.0, True, True),
+    ],
+)
+def test_within_the_tolerance_an_adapter_must_still_be_seen_to_be_applied(
+    size: float, noise: float, strength: float, holds: bool, told: bool
+) -> None:
+    found, off = account(size, noise, strength)
+    assert (found.holds, found.told) == (holds, told)
+    assert found.apart == pytest.approx(off)
+    assert off <= probe.UNCHANGED_HALF or size == 0.5 or strength < 0
+
+
+def test_an_adapter_that_is_left_out_is_taken_out_though_all_scores_are_within_the_tolerance(
+    serving: AdapterServer, fake: FakeEngine, tmp_path: Path
+) -> None:
+    serving.load("a-0")
+    scored(tmp_path / "adapters" / "a-0", tuned=-1.04)
+    with pytest.raises(probe.Unsound, match="not served as it was trained"):
+        serving.measure_again("a-0", probe.UNCHANGED_HALF)
+    assert fake.held == []
+    scored(tmp_path / "adapters" / "a-0", tuned=-1.0)
+    serving.load("a-0")
+    serving.measure_again("a-0", probe.UNCHANGED_HALF)
+    found = Memory(tmp_path / "serving.json").read().parities["a-0"]
+    assert (found.holds, found.told) == (True, False)
 
 
 def test_an_adapter_without_its_trainers_account_has_no_parity(serving: AdapterServer, tmp_path: Path) -> None:

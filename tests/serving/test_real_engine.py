@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -21,6 +22,7 @@ from serving.adapters import AdapterServer
 from serving.client import Client
 from serving.engine import Attached, Engine, Watcher
 from serving.fitting import Base
+from serving.guarding import TAKEN
 from serving.memory import Memory
 from serving.metrics import Figures, figures, rates
 from tests.fixtures.engines import reference
@@ -231,6 +233,29 @@ def test_a_reply_that_comes_whole_is_the_one_that_comes_in_pieces(engine: Engine
     assert whole.model_copy(update={"text": ""}) == pieces[-1].model_copy(update={"text": ""})
     assert whole.text == "".join(piece.text for piece in pieces)
     assert whole.weights is not None
+
+
+def test_the_engine_has_no_other_way_to_an_adapter_and_none_for_a_web_page(
+    engine: Engine, serving: AdapterServer, random_adapters: Path
+) -> None:
+    """vLLM itself loads by `POST /adapters?name=…&src=…`, which a page can send unasked, and lets any page read."""
+    serving.load("one-0")
+    more = {"lora_name": "two-0", "lora_path": str(random_adapters / "two-0"), "name": "two-0", "model": "one-0"}
+    as_words = {"name": "two-0", "src": more["lora_path"]}
+    page = {"Origin": "https://page.example"}
+    with httpx.Client(base_url=engine.url) as program:
+        ways = program.get("/openapi.json").json()["paths"]
+        others = [(path, how) for path in ways if path not in TAKEN for how in ways[path] if how not in ("get", "head")]
+        assert {("/adapters", "post"), ("/adapters/{adapter_name}", "delete"), ("/invocations", "post")} <= {*others}
+        for path, how in others:
+            asked = path.replace("{adapter_name}", "one-0")
+            assert program.request(how, asked, json=more).status_code == 404, path
+            assert program.request(how, asked, params=as_words).status_code == 404, path
+        for path in TAKEN:
+            assert program.post(path, json=more, headers=page).status_code == 403, path
+            ask_first = page | {"Access-Control-Request-Method": "POST"}
+            assert program.options(path, headers=ask_first).status_code == 403, path
+    assert serving.loaded() == ["one-0"]
 
 
 def test_a_conversation_that_is_too_long_is_a_sentence(engine: Engine) -> None:

@@ -15,6 +15,8 @@ from annotation.store.comparisons import VoteForm
 from annotation.types import Message, Sampling
 from serving.memory import Memory, Parity
 from serving.probe import Unsound
+from studio.cli.serve import as_trained
+from studio.pages.models import shelf_html
 from studio.services import Services, open_services
 from studio.services.compare import RoundForm, SideOf
 from studio.services.experiments import ExperimentForm, SideForm
@@ -109,6 +111,24 @@ def test_what_turns_out_unsound_later_is_asked_no_more(
         with pytest.raises(Unsound, match=why):
             use()
     assert ask(services, "base") == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("told", "page", "command"),
+    [(True, "yes</span>", "yes: 0.01 apart"), (False, "can’t be told at this precision", "can't be told at this")],
+)
+def test_as_trained_is_yes_only_where_the_adapter_was_seen_to_be_applied(
+    services: Services, settings: Settings, told: bool, page: str, command: str
+) -> None:
+    parity = Parity(apart=0.01, same_prompt=True, holds=True, told=told)
+    memory = Memory(settings.engine_home / "serving.json")
+    memory.change(lambda held: held.model_copy(update={"parities": {"a-0": parity}}))
+    shelf = shelf_html(services.serving.adapters(), services.promotion.current())
+    assert page in shelf
+    assert ("yes</span>" in shelf) == told
+    assert command in as_trained(parity)
+    services.serving.load("a-0", CURATOR)
+    assert ask(services) == "Hello", "what can't be told is not held against it"
 
 
 def test_replies_that_were_drawn_before_it_turned_out_take_no_vote_and_tell_no_side(
