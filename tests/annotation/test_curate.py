@@ -98,11 +98,12 @@ def vote(
     right: str = "R",
     asked: str = "q",
     more: Sequence[str] = (),
+    by: str = "ana",
     **said: Any,
 ) -> None:
     answers = [Answer(text=text, provenance=BASE) for text in (left, right, *more)]
-    comparison = store.comparisons.add([Message(role="user", text=asked)], answers, "ana")
-    store.comparisons.vote(comparison, VoteForm(outcome=outcome, **said), "ana")  # type: ignore[arg-type]
+    comparison = store.comparisons.add([Message(role="user", text=asked)], answers, by)
+    store.comparisons.vote(comparison, VoteForm(outcome=outcome, **said), by)  # type: ignore[arg-type]
 
 
 def test_votes_become_pairs_but_ties_and_both_bad_never_do(store: Store) -> None:
@@ -129,8 +130,8 @@ def test_the_best_of_several_is_better_than_each_other_one(store: Store) -> None
 
 def test_votes_that_contradict_each_other_make_no_pair(store: Store) -> None:
     vote(store, "left")
-    vote(store, "right")
-    vote(store, "left", right="another")
+    vote(store, "right", by="ben")
+    vote(store, "left", right="another", by="eve")
     rows = rows_of(store)
     assert [(pair.chosen, pair.rejected) for pair in rows.preference] == [("L", "another")]
     assert {one.reason for one in rows.left_out} == {"Votes about these two replies contradict each other."}

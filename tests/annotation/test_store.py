@@ -163,9 +163,10 @@ def test_a_comparison_takes_one_vote(store: Store) -> None:
 def test_one_vote_reveals_a_whole_round(store: Store, first: int) -> None:
     """The same sides, gone on with: after a vote on any of them none is blind, whichever came first."""
     prompt, answers = [Message(role="user", text="q")], [Answer(text="x", provenance=MODEL)] * 2
+    once, twice = ([one.model_copy(update={"earlier": ("x",) * turns}) for one in answers] for turns in (1, 2))
     begun = store.comparisons.add(prompt, answers, "ana")
-    then = store.comparisons.add(prompt, answers, "ana", ("more",), begun)
-    last = store.comparisons.add(prompt, answers, "ana", ("more", "still more"), store.comparisons.get(then).round)
+    then = store.comparisons.add(prompt, once, "ana", ("more",), begun)
+    last = store.comparisons.add(prompt, twice, "ana", ("more", "still more"), store.comparisons.get(then).round)
     other = store.comparisons.add(prompt, answers, "ana")
     assert not store.comparisons.revealed(begun)
     found = [begun, then, last]

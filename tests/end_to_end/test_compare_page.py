@@ -42,6 +42,15 @@ TELLING = ("SmolLM2", "provenance", "base model", "with instructions", "sha256",
 """What would tell the sides apart. (Juniper is whose charter one side is told.)"""
 
 
+def from_now_on(page: Page) -> None:
+    """Forget what was heard, once the page has been told all it asked for: on a busy machine that may take a while."""
+    page.wait_for_function(
+        "() => { const now = performance.now(); if (window.length0 !== heard.length) [window.length0, window.since] ="
+        " [heard.length, now]; return now - window.since > 1500; }"
+    )
+    page.evaluate("heard.length = 0")
+
+
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     started = Studio(tmp_path_factory.mktemp("compare") / "home", "--demo", "--engine", "scripted")
@@ -88,8 +97,7 @@ def test_three_sides_stay_blind_over_two_turns_until_the_vote(ana: Page, studio:
     ana.click("#ts-ask-both")
     expect(ana.get_by_text("Two sides are the same.")).to_be_visible()
     three_sides(ana)
-    ana.wait_for_timeout(500)
-    ana.evaluate("heard.length = 0")
+    from_now_on(ana)
     logged = len(studio.whole_log())
     ask(ana, "Where is my parcel?")
     expect(ana.locator("#ts-third")).to_contain_text("Where is my parcel?")
@@ -170,8 +178,7 @@ def test_neither_names_nor_hashes_nor_pace_tell_a_tuned_model_from_its_base(
     page = window(browser, tuned, "ana")
     page.add_init_script(LISTEN + PIECES)
     tuned.open(page, "/compare")
-    page.wait_for_timeout(1000)
-    page.evaluate("heard.length = 0")
+    from_now_on(page)
     logged = len(tuned.whole_log())
     ask(page, "Where is my parcel?")
     page.wait_for_timeout(500)
@@ -213,8 +220,7 @@ def test_a_chat_is_compared_from_any_of_its_messages(ana: Page, studio: Studio) 
     expect(ana.locator("#ts-history .ts-turn")).to_have_count(4)
     expect(ana.locator("#ts-ask textarea")).to_have_value("")
     three_sides(ana)
-    ana.wait_for_timeout(300)
-    ana.evaluate("heard.length = 0")
+    from_now_on(ana)
     ask(ana, "And in blue?")
     told = "".join(ana.evaluate("heard"))
     assert [word for word in TELLING if word in told] == []

@@ -217,7 +217,9 @@ def test_nobody_sees_what_a_model_thinks_while_somebody_may_vote(
         with pytest.raises(Conflict, match="when the experiment has ended"):
             service(store, who).verdicts(experiment.id)
     vote(store, tmp_path, experiment, 1)
-    told = repr(at(store, tmp_path).votes(experiment.id)) + repr(service(store).progress(experiment.id))
+    told = repr(at(store, tmp_path).votes(experiment.id, judge_no_more=True)) + repr(
+        service(store).progress(experiment.id)
+    )
     assert "It greets" not in told
     at(store, tmp_path).end(experiment.id)
     assert "It greets" in repr(service(store, ANA).verdicts(experiment.id))
@@ -227,7 +229,7 @@ def test_peoples_figures_are_the_same_to_the_last_digit(store: Store, tmp_path: 
     vote(store, tmp_path, experiment)
 
     def of_people() -> tuple[object, ...]:
-        votes = at(store, tmp_path).votes(experiment.id)
+        votes = at(store, tmp_path).votes(experiment.id, judge_no_more=True)
         found, ranked = results_of(*votes), standings_of([votes])
         learned = joined(curate([], store.comparisons.voted(), 0.1, store.experiments.openings()))
         return found.model_dump_json(), results_html(found), ranked, learned, votes

@@ -162,6 +162,7 @@ CALLS: dict[str, Call] = {
     "experiments.vote": ("judge", lambda world: ("no-pair", BallotForm(outcome="left"))),
     "experiments.fix": ("judge", lambda world: ("no-pair",)),
     "experiments.end": ("curate", lambda world: ("no-experiment",)),
+    "experiments.costs_judging": ("look", lambda world: ("no-experiment",)),
     "experiments.votes": ("look", lambda world: ("no-experiment",)),
     "experiments.ended": ("look", nothing),
     "experiments.export": ("look", lambda world: ("no-experiment",)),
