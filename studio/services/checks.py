@@ -11,14 +11,14 @@ from annotation.types import Question
 def outdated(store: Store) -> dict[str, frozenset[Question]]:
     """For each hidden check that has some, the questions whose right answer no longer holds for sure.
 
-    A right answer is taken as one under the charter that was in force when the check was made; making it once more
-    makes it hold again.
+    A right answer is taken as one under the charter that was in force when the check was made (the first one, if there
+    was none yet); making it once more makes it hold again.
     """
     golds, history = store.tasks.golds(), store.charters.all()
     made = {card["version"]: card["made_at"] for card in store.charters.cards()}
 
     def under(gold: Gold) -> int:
-        return max((version for version, at in made.items() if at <= gold.made_at), default=0)
+        return max((version for version, at in made.items() if at <= gold.made_at), default=min(made, default=0))
 
     found = {
         gold.reply_id: frozenset(
