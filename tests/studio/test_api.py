@@ -21,7 +21,7 @@ from annotation.people import Person
 from serving import api, attestation
 from serving.api import MOST_BYTES, ChatAsked, Misasked, TextAsked, read
 from serving.canary import pick
-from studio.services import Services, open_services
+from studio.services import Services, open_services, present
 from studio.settings import Settings
 from studio.web import api as web_api
 from tests.fixtures.api import ENGINES_OWN, TRICKS, Server, app_of
@@ -566,8 +566,9 @@ def test_without_an_engine_it_says_when_to_ask_again(settings: Settings) -> None
 
 
 def test_an_adapter_that_is_just_put_back_is_worth_another_try(
-    services: Services, program: TestClient, engine: Speaking
+    services: Services, program: TestClient, engine: Speaking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(present, "PATIENCE_SECONDS", 1.0)
     services.promotion.promote("production", "a-0", "first")
     engine.answer = lambda handler: respond(handler, 404, {"error": {"message": "The model does not exist."}})
     answer = program.post("/v1/chat/completions", json=HELLO | {"model": "production"})
