@@ -414,10 +414,8 @@ def _check_cited(verdicts: Sequence[Verdict], charter: Charter) -> None:
 
 def _to_read(history: Sequence[Act]) -> list[Act]:
     """What is there for whoever comes next to read, without the flags that were taken down."""
-    live = not_undone(history)
-    down = max((place for place, act in enumerate(live) if act.kind == "unflag"), default=-1)
-    there = [act for place, act in enumerate(live) if act.kind != "flag" or place > down]
-    return [act for act in there if act.kind in LEFT]
+    flags = replay(history).flags
+    return [act for act in not_undone(history) if act.kind in LEFT and (act.kind != "flag" or act in flags)]
 
 
 def _said_by(acts: Sequence[Act]) -> list[Judgement]:
